@@ -1,0 +1,138 @@
+"""RMSPropGraves, the optimizer of the article, and a gate that keeps a bad gradient out of any optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+DQN_NATURE_EPSILON = 0.01  # for the loss summed over the batch, as Mnih et al. (2015) train
+
+
+@tf.keras.utils.register_keras_serializable(package="tfdqn")
+class RMSPropGraves(tf.keras.optimizers.Optimizer):
+    """RMSProp scaled by the gradient's standard deviation, with momentum (Graves 2013, arXiv:1308.0850, eq. 38-45).
+
+    Per weight w with gradient e, all state starting at zero:
+
+        n <- rho n + (1 - rho) e^2
+        g <- rho g + (1 - rho) e
+        delta <- momentum delta - learning_rate e / sqrt(n - g^2 + epsilon)
+        w <- w + delta
+
+    The variance n - g^2 is kept directly, as v <- rho v + rho (1 - rho) (e - g_before)^2. From a zero start that is the
+    same number, but it cannot turn negative: in float32 n - g^2 cancels when gradients are steady, and the root of a
+    negative number ends a run.
+
+    What to know before choosing numbers:
+    * There is no bias correction: the first step is about learning_rate / sqrt(rho (1 - rho)), 4.6 times the
+      learning rate at rho 0.95.
+    * A constant gradient e has no variance: steps grow to learning_rate e / (sqrt(epsilon) (1 - momentum)).
+    * epsilon is added to a squared gradient, so it belongs to the loss's scale: see `dqn_nature`.
+    * The learning rate is inside delta, so a scheduled rate reaches the weights with the momentum's delay.
+    * A NaN gradient would stay in all three slots for ever: see `apply_if_finite`.
+
+    Args:
+        learning_rate: a number or a `LearningRateSchedule`.
+        rho: decay of both moving averages.
+        momentum: decay of delta.
+        epsilon: added to the variance, inside the root.
+        name: prefix of the variables' names.
+        **kwargs: clipping and the like, as for every Keras optimizer.
+    """
+
+    def __init__(self, learning_rate=1e-4, rho=0.95, momentum=0.9, epsilon=1e-4, name="RMSPropGraves", **kwargs):
+        for label, decay in (("rho", rho), ("momentum", momentum)):
+            if not 0 <= decay < 1:
+                raise ValueError(f"{label} must be at least 0 and below 1, not {decay}")
+        if not epsilon > 0:
+            raise ValueError(f"epsilon must be above 0, not {epsilon}: it is all that is left under a steady gradient")
+        super().__init__(name=name, **kwargs)
+        self._learning_rate = self._build_learning_rate(learning_rate)
+        self.rho = float(rho)
+        self.momentum = float(momentum)
+        self.epsilon = float(epsilon)
+
+    @classmethod
+    def graves2013(cls, **kwargs) -> RMSPropGraves:
+        """The numbers of Graves (2013), which are the defaults, as in Chainer's `RMSpropGraves`."""
+        return cls(**kwargs)
+
+    @classmethod
+    def dqn_nature(cls, batch_size: int | None = None, **kwargs) -> RMSPropGraves:
+        """The numbers of DQN (Mnih et al. 2015, and its Torch code): no momentum, epsilon 0.01.
+
+        That epsilon belongs to a loss *summed* over the batch. A loss averaged over B samples has gradients B times
+        smaller, so the same path needs epsilon / B^2: pass `batch_size=B` for a mean loss (32 gives 9.77e-6).
+        """
+        epsilon = DQN_NATURE_EPSILON / (batch_size or 1) ** 2
+        return cls(**{"learning_rate": 2.5e-4, "rho": 0.95, "momentum": 0.0, "epsilon": epsilon, **kwargs})
+
+    @classmethod
+    def seed(cls, **kwargs) -> RMSPropGraves:
+        """The numbers of the article's own code, for a summed loss: 2.5e-4 was its rate for catch, 1.5e-4 for cave.
+
+        Only the numbers: that code computed the momentum but never stored it, so it ran as if momentum were 0, and
+        neither that nor the mean gradient was saved with the weights. Pass `momentum=0` for how it behaved. With so
+        small an epsilon, a steady gradient e ends up moving a weight by 25 e a step: for comparison, not for training.
+        """
+        return cls(**{"learning_rate": 2.5e-4, "rho": 0.9, "momentum": 0.9, "epsilon": 1e-8, **kwargs})
+
+    def build(self, var_list: Sequence[tf.Variable]) -> None:
+        """Make three slots per variable, each of the variable's shape and dtype."""
+        super().build(var_list)
+        if getattr(self, "_built", False):
+            return
+        for variable in var_list:
+            if variable.dtype not in (tf.float32, tf.float64):
+                # Mixed precision is fine: Keras keeps its variables in float32 there.
+                raise ValueError(f"{variable.name} is {variable.dtype.name}: squared gradients need float32 or float64")
+        self._variances = [self.add_variable_from_reference(variable, "variance") for variable in var_list]
+        self._means = [self.add_variable_from_reference(variable, "mean") for variable in var_list]
+        self._deltas = [self.add_variable_from_reference(variable, "delta") for variable in var_list]
+        self._built = True
+
+    def update_step(self, gradient: tf.Tensor | tf.IndexedSlices, variable: tf.Variable) -> None:
+        """Apply one step to one variable: elementwise operations only, which XLA fuses into one pass."""
+        index = self._index_dict[self._var_key(variable)]
+        variance, mean, delta = self._variances[index], self._means[index], self._deltas[index]
+        # Rows without a gradient still decay and still move by their momentum, so a sparse gradient is a dense one.
+        gradient = tf.cast(tf.convert_to_tensor(gradient), mean.dtype)
+        learning_rate = tf.cast(self.learning_rate, mean.dtype)
+
+        deviation = gradient - mean
+        new_variance = self.rho * variance + self.rho * (1 - self.rho) * tf.square(deviation)
+        step = learning_rate * gradient * tf.math.rsqrt(new_variance + self.epsilon)
+        new_delta = self.momentum * delta - step
+
+        variance.assign(new_variance)
+        mean.assign_add((1 - self.rho) * deviation)
+        delta.assign(new_delta)
+        variable.assign_add(new_delta)
+
+    def get_config(self) -> dict:
+        """The numbers, as plain Python values that `from_config` and JSON take back."""
+        learning_rate = self._serialize_hyperparameter(self._learning_rate)
+        if not isinstance(learning_rate, dict):
+            learning_rate = float(str(learning_rate))  # the shortest decimal: 0.0001, not 9.999999747378752e-05
+        numbers = {"rho": self.rho, "momentum": self.momentum, "epsilon": self.epsilon}
+        return {**super().get_config(), "learning_rate": learning_rate, **numbers}
+
+
+def apply_if_finite(
+    optimizer: tf.keras.optimizers.Optimizer, gradients: Sequence[tf.Tensor], variables: Sequence[tf.Variable]
+) -> tf.Tensor:
+    """Apply the gradients, or leave weights, slots and step counter as they were if any entry is not finite.
+
+    Works for any built Keras optimizer, in and out of XLA, where the unused branch costs one fused select. Returns a
+    scalar bool: whether the update was applied. Assertions vanish under XLA, so the host has to look at it.
+    """
+    if not getattr(optimizer, "_built", False):
+        raise ValueError("apply_if_finite needs a built optimizer: call optimizer.build(variables) once before")
+    is_finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(gradient)) for gradient in gradients])
+    touched = [*variables, *optimizer.variables]
+    before = [tf.identity(variable) for variable in touched]
+    optimizer.apply_gradients(zip(gradients, variables, strict=True))
+    for variable, value in zip(touched, before, strict=True):
+        variable.assign(tf.where(is_finite, variable, value))
+    return is_finite
