@@ -1,0 +1,189 @@
+"""The learner: a Keras model that holds the online and the target network, acts, and takes one step at a time."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from tfdqn import losses, networks
+from tfdqn.replay import Transition
+
+LOSSES = {"huber": losses.huber, "mse": losses.squared}
+TARGETS = ("hard", "soft", "none")
+
+
+class LearnResult(NamedTuple):
+    """What one update shows; scalars are means over the batch unless said otherwise."""
+
+    loss: tf.Tensor  # [] float32, weighted mean
+    td_error: tf.Tensor  # [B] float32, Q(s, a) minus the target
+    mean_q: tf.Tensor  # [] float32, mean over the batch of max_a Q(s, a)
+    max_q: tf.Tensor  # [] float32, largest Q(s, a) of the batch
+    gradient_norm: tf.Tensor  # [] float32, global norm before clipping
+
+
+@tf.keras.saving.register_keras_serializable(package="tfdqn")
+class DQN(tf.keras.Model):
+    """Deep Q-network (Mnih et al. 2015) with a target network that shares nothing with the online one.
+
+    `call` maps [B, H, W, stack] uint8 to action values [B, A]. After `compile(optimizer=...)` it learns from batches
+    of `Transition`, by `fit` on a `tf.data` set or by `learn` inside a larger compiled loop.
+
+    Args:
+      observation_shape: (H, W, stack).
+      num_actions: A.
+      network: name of a network in `tfdqn.networks`.
+      loss: "huber" or "mse".
+      target: "hard" copies the online weights every `target_update_period_updates` updates; "soft" moves the target
+        by `target_tau` at each update; "none" bootstraps from the online network.
+      double: choose the next action by the online network (van Hasselt et al. 2016).
+      max_gradient_norm: clip the gradient's global norm; infinity for no clipping.
+      seed: initial weights follow from it.
+    """
+
+    def __init__(
+        self,
+        observation_shape: tuple[int, int, int],
+        num_actions: int,
+        network: str = "mlp",
+        loss: str = "huber",
+        target: str = "hard",
+        target_update_period_updates: int = 500,
+        target_tau: float = 0.005,
+        double: bool = True,
+        max_gradient_norm: float = float("inf"),
+        seed: int = 0,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        self._config = {
+            "observation_shape": tuple(observation_shape),
+            "num_actions": num_actions,
+            "network": network,
+            "loss": loss,
+            "target": target,
+            "target_update_period_updates": target_update_period_updates,
+            "target_tau": target_tau,
+            "double": double,
+            "max_gradient_norm": max_gradient_norm,
+            "seed": seed,
+        }
+        if target not in TARGETS:
+            raise ValueError(f"target {target!r}: must be one of {', '.join(TARGETS)}")
+        self.num_actions = num_actions
+        self._loss_of = LOSSES[loss]
+        self._target_mode = target
+        self._target_period = target_update_period_updates
+        self._target_tau = target_tau
+        self._double = double
+        self._max_gradient_norm = max_gradient_norm
+        self.head = networks.ScalarHead()
+        units = self.head.units(num_actions)
+        self.online = networks.build(network, tuple(observation_shape), units, seed, "online")
+        self.target = networks.build(network, tuple(observation_shape), units, seed, "target")
+        self.target.trainable = False
+        self.copy_to_target()
+        self.build((None, *observation_shape))
+        self._reports = {name: tf.keras.metrics.Mean(name) for name in ("loss", "td_error", "mean_q")}
+
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Action values [B, A] float32 of observations [B, H, W, stack] uint8."""
+        return self.head.values(self.online(inputs))
+
+    def get_config(self) -> dict[str, Any]:
+        return {**self._config, "name": self.name}
+
+    @property
+    def metrics(self):
+        return list(self._reports.values())
+
+    # Acting.
+
+    def act(
+        self, observation: tf.Tensor, agent_state: Any, epsilon: tf.Tensor, seed: tf.Tensor
+    ) -> tuple[tf.Tensor, Any]:
+        """Choose epsilon-greedy actions.
+
+        Args:
+          observation: [N, H, W, stack] uint8.
+          agent_state: what a recurrent agent carries between decisions; () here, returned as it came.
+          epsilon: [] float32, the share of uniformly random actions.
+          seed: [2] int64.
+
+        Returns:
+          Actions [N] int32, and the next agent state.
+        """
+        draws = tf.random.stateless_uniform([tf.shape(observation)[0]], seed, None, None, tf.int64)
+        # Two independent parts of one 64-bit draw: 24 bits decide whether to explore, the others which action.
+        coin = tf.cast(tf.bitwise.bitwise_and(draws, 2**24 - 1), tf.float32)
+        choice = tf.bitwise.bitwise_and(tf.bitwise.right_shift(draws, 24), 2**32 - 1)
+        random_action = tf.cast(choice % self.num_actions, tf.int32)
+        explores = coin < epsilon * 2.0**24
+        return tf.where(explores, random_action, losses.greedy_action(self(observation))), agent_state
+
+    # Learning.
+
+    def learn(self, transitions: Transition, weights: tf.Tensor) -> LearnResult:
+        """Take one step of the optimizer on a batch, then bring the target network up to date.
+
+        Args:
+          transitions: a batch of B.
+          weights: [B] float32, importance of each transition in the mean loss.
+        """
+        target = self._td_target(transitions)
+        with tf.GradientTape() as tape:
+            output = self.online(transitions.observation, training=True)
+            td_error = self.head.td_error(output, transitions.action, target)
+            loss = tf.reduce_mean(weights * self._loss_of(td_error))
+        variables = self.online.trainable_variables
+        gradients = tape.gradient(loss, variables)
+        norm = tf.linalg.global_norm(gradients)
+        if self._max_gradient_norm != float("inf"):
+            gradients, _ = tf.clip_by_global_norm(gradients, self._max_gradient_norm, use_norm=norm)
+        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        self._sync_target()
+        values = self.head.values(output)
+        return LearnResult(loss, td_error, tf.reduce_mean(losses.max_value(values)), tf.reduce_max(values), norm)
+
+    def train_step(self, data: Any) -> dict[str, tf.Tensor]:
+        """One update for `fit`: `data` is a `Transition`, or (Transition, weights [B])."""
+        transitions, weights = (data, None) if len(data) == len(Transition._fields) else data
+        transitions = Transition(*transitions)
+        if weights is None:
+            weights = tf.ones_like(transitions.reward)
+        result = self.learn(transitions, weights)
+        self._reports["loss"].update_state(result.loss)
+        self._reports["td_error"].update_state(tf.abs(result.td_error))
+        self._reports["mean_q"].update_state(result.mean_q)
+        return {metric.name: metric.result() for metric in self.metrics}
+
+    def _td_target(self, transitions: Transition) -> tf.Tensor:
+        """The value to learn, [B]; no gradient flows through it, as it is computed outside the tape."""
+        network = self.online if self._target_mode == "none" else self.target
+        next_q = self.head.values(network(transitions.next_observation))
+        if self._double and network is not self.online:
+            next_value = losses.double_value(self.head.values(self.online(transitions.next_observation)), next_q)
+        else:
+            next_value = losses.max_value(next_q)
+        return losses.td_target(transitions.reward, transitions.discount, next_value)
+
+    # The target network.
+
+    def copy_to_target(self) -> None:
+        """Make the target network equal to the online one."""
+        for target, online in zip(self.target.variables, self.online.variables, strict=True):
+            target.assign(online)
+
+    def _sync_target(self) -> None:
+        """Copy after every period of updates, counted by `optimizer.iterations`; or move by tau at each."""
+        if self._target_mode == "none":
+            return
+        pairs = list(zip(self.target.variables, self.online.variables, strict=True))
+        if self._target_mode == "soft":
+            for target, online in pairs:
+                target.assign_add(self._target_tau * (online - target))
+            return
+        is_due = self.optimizer.iterations % self._target_period == 0
+        for target, online in pairs:
+            target.assign(tf.where(is_due, online, target))

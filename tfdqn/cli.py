@@ -1,0 +1,110 @@
+"""What the commands share: flags from the configuration's fields, one-line errors, devices. No TensorFlow up here."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from tfdqn import config as configuration
+from tfdqn.errors import EXIT_BAD_INPUT, UserError, nearest
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line and name the nearest right flag."""
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message)
+
+    def parse(self, argv: Sequence[str] | None) -> argparse.Namespace:
+        namespace, unknown = self.parse_known_args(argv)
+        for word in unknown:
+            flags = [flag for action in self._actions for flag in action.option_strings]
+            hint = nearest(word.split("=")[0], flags) if word.startswith("-") else "flags begin with --"
+            raise UserError(f"unknown argument {word!r}: {hint if len(hint) < 200 else 'see -h'}")
+        return namespace
+
+
+def add_config_flags(parser: argparse.ArgumentParser) -> None:
+    """A flag for every field of the configuration; absent flags leave nothing in the namespace."""
+    groups: dict[str, Any] = {}
+    for name, field in configuration.FIELDS.items():
+        title = field.metadata["group"]
+        group = groups.setdefault(title, parser.add_argument_group(title))
+        flag, kind = "--" + name.replace("_", "-"), configuration.FIELD_TYPES[name]
+        options: dict[str, Any] = {"default": argparse.SUPPRESS, "help": _help(name)}
+        if kind is bool:
+            options["action"] = argparse.BooleanOptionalAction
+        else:
+            choices = field.metadata["choices"]
+            options["type"] = converter(flag, kind)
+            options["metavar"] = "{" + ",".join(map(str, choices)) + "}" if choices else kind.__name__.upper()
+        group.add_argument(flag, **options)
+
+
+def _help(name: str) -> str:
+    field = configuration.FIELDS[name]
+    return f"{field.metadata['help']} (default: {field.default}, or the preset's)"
+
+
+def converter(flag: str, kind: type) -> Callable[[str], Any]:
+    def convert(text: str) -> Any:
+        try:
+            return kind(text)
+        except ValueError:
+            word = "a whole number" if kind is int else "a number"
+            raise UserError(f"{flag} {text}: must be {word}") from None
+
+    return convert
+
+
+def given_fields(namespace: argparse.Namespace) -> dict[str, Any]:
+    """The configuration fields that flags have set."""
+    return {name: getattr(namespace, name) for name in configuration.FIELDS if hasattr(namespace, name)}
+
+
+def say(message: str) -> None:
+    """A line for people, on standard error; results go to standard output."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def run(command: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> NoReturn:
+    """Run a command and end the process: one line and its exit code for what a user can mend."""
+    try:
+        code = command(argv)
+        sys.stdout.flush()
+    except UserError as error:
+        say(f"tfdqn: error: {error}")
+        code = error.exit_code
+    except BrokenPipeError:  # the reader of our output went away
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = EXIT_BAD_INPUT
+    sys.exit(code)
+
+
+def gpu_names() -> list[str]:
+    """GPUs that TensorFlow sees. Imports TensorFlow."""
+    import tensorflow as tf
+
+    return [device.name for device in tf.config.list_physical_devices("GPU")]
+
+
+def choose_device(wanted: str) -> str:
+    """The TensorFlow device for "auto", "cpu" or "gpu"; imports TensorFlow unless "cpu".
+
+    Raises:
+      UserError: "gpu" was asked for and there is none.
+    """
+    if wanted == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # leave the GPU's memory to others
+        return "/CPU:0"
+    if gpu_names():
+        return "/GPU:0"
+    if wanted == "gpu":
+        raise UserError("--device gpu: TensorFlow sees no GPU on this machine; use --device cpu (or auto)")
+    return "/CPU:0"

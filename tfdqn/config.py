@@ -1,0 +1,292 @@
+"""What a run is made of: one frozen dataclass, its presets, and the checks that need no TensorFlow.
+
+Flags, help text, `config.toml` and the TensorBoard page are all derived from the fields of `Config`: a new setting is
+one new field. Nothing here imports TensorFlow, so bad input is found in well under a second.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import tomllib
+from collections.abc import Mapping
+from typing import Any
+
+from tfdqn.errors import UserError, nearest
+
+GAMES = ("catch8", "catch8_single", "catch16", "cave")
+SCREEN_SIZE = {"catch8": 8, "catch8_single": 8, "catch16": 16, "cave": 48}  # pixels a side
+NETWORKS = ("mlp", "conv", "conv_stride4")
+TARGETS = ("hard", "soft", "none")
+
+
+def setting(default: Any, help: str, group: str, *, choices=None, low=None, high=None, above=None) -> Any:
+    """A field: `low` and `high` are inclusive bounds, `above` an exclusive lower bound."""
+    metadata = {"help": help, "group": group, "choices": choices, "low": low, "high": high, "above": above}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Every setting of a run. Units are in the names; `inf` means without limit."""
+
+    # What is played.
+    env: str = setting("catch8", "the game", "game", choices=GAMES)
+    preset: str = setting("default", "named settings for the game", "game", choices=("default", "article"))
+    seed: int = setting(0, "one seed for everything that is drawn", "game", low=0, high=2**31 - 1)
+    frame_stack: int = setting(1, "frames that make one observation", "game", low=1, high=32)
+    frame_stride: int = setting(1, "decisions between stacked frames", "game", low=1, high=32)
+    action_repeat: int = setting(1, "frames that each chosen action is held for", "game", low=1, high=32)
+    downsample: int = setting(1, "keep every k-th row and column of the cave's screen", "game", choices=(1, 2))
+
+    # How long.
+    total_env_frames: int = setting(5_000_000, "frames to play in training, over all environments", "length", low=1)
+    minutes: float = setting(math.inf, "stop training this long after the process started", "length", above=0)
+    stop_at_goal: bool = setting(True, "stop once an evaluation reaches goal_score", "length")
+    goal_score: float = setting(math.inf, "mean score that counts as done", "length")
+
+    # Sizes.
+    num_envs: int = setting(64, "environments played side by side", "sizes", low=1, high=1_000_000)
+    batch_size: int = setting(32, "transitions in one update", "sizes", low=1, high=1_000_000)
+    iterations_per_update: int = setting(1, "vector steps between updates", "sizes", low=1, high=1_000)
+    updates_per_iteration: int = setting(1, "updates made each time an update is due", "sizes", low=1, high=1_000)
+    replay_capacity: int = setting(100_000, "rows in the replay, over all environments", "sizes", low=1)
+    replay_min_rows: int = setting(5_000, "rows in the replay before learning starts", "sizes", low=1)
+
+    # Learner.
+    network: str = setting("mlp", "body of the Q-network", "learner", choices=NETWORKS)
+    learning_rate: float = setting(2.5e-4, "step size of the optimizer", "learner", above=0, high=100)
+    optimizer: str = setting("rmsprop_graves", "optimizer", "learner", choices=("rmsprop_graves", "rmsprop", "adam"))
+    optimizer_rho: float = setting(0.95, "decay of RMSProp's averages", "learner", low=0, high=0.999999)
+    optimizer_momentum: float = setting(0.9, "momentum of RMSProp", "learner", low=0, high=0.999999)
+    optimizer_epsilon: float = setting(1e-4, "constant in the optimizer's denominator", "learner", above=0, high=1)
+    max_gradient_norm: float = setting(math.inf, "clip the gradient's global norm", "learner", above=0)
+    loss: str = setting("huber", "loss of the TD error", "learner", choices=("huber", "mse"))
+    double: bool = setting(True, "Double DQN: the online network chooses the next action", "learner")
+    discount: float = setting(0.99, "discount a decision", "learner", low=0, high=1)
+    n_step: int = setting(1, "decisions of reward before bootstrapping", "learner", low=1, high=128)
+    target: str = setting(
+        "hard", "target network: copied, tracked or none", "learner", choices=("hard", "soft", "none")
+    )
+    target_update_period_updates: int = setting(500, "updates between hard copies", "learner", low=1)
+    target_tau: float = setting(0.005, "share of the online weights in a soft update", "learner", above=0, high=1)
+
+    # Exploration.
+    epsilon_start: float = setting(1.0, "random actions at first", "exploration", low=0, high=1)
+    epsilon_end: float = setting(0.05, "random actions at last", "exploration", low=0, high=1)
+    epsilon_decay_env_frames: int = setting(100_000, "frames from first to last, linearly", "exploration", low=1)
+
+    # Evaluation and reports.
+    eval_every_frames: int = setting(100_000, "env frames between evaluations", "evaluation", low=1)
+    eval_episodes: int = setting(64, "episodes of an evaluation in training", "evaluation", low=1, high=100_000)
+    eval_max_frames: int = setting(
+        10_001, "frames after which an evaluation in training cuts an episode", "evaluation", low=1
+    )
+    final_eval_episodes: int = setting(256, "episodes of the last evaluation", "evaluation", low=1, high=1_000_000)
+    log_every_frames: int = setting(20_000, "env frames between reports", "evaluation", low=1)
+
+    # Machine.
+    device: str = setting("auto", "where everything lives", "machine", choices=("auto", "cpu", "gpu"))
+    jit: bool = setting(True, "compile with XLA; --no-jit runs the same code as a plain graph", "machine")
+    eager: bool = setting(False, "run op by op, for debugging", "machine")
+
+    @property
+    def screen(self) -> tuple[int, int]:
+        """(H, W) of an observation's frames."""
+        side = SCREEN_SIZE[self.env] // self.downsample
+        return side, side
+
+    @property
+    def window_rows(self) -> int:
+        """Consecutive replay rows that one sampled transition spans."""
+        return (self.frame_stack - 1) * self.frame_stride + 1 + self.n_step
+
+    @property
+    def replay_bytes(self) -> int:
+        """Memory of the replay: a uint8 frame, action, reward and discount (4 bytes each) and two flags a row."""
+        height, width = self.screen
+        return self.replay_capacity * (height * width + 4 + 4 + 4 + 2)
+
+
+FIELDS = {field.name: field for field in dataclasses.fields(Config)}
+# Field types as values (annotations are strings under `from __future__ import annotations`).
+FIELD_TYPES = {name: {"int": int, "float": float, "bool": bool, "str": str}[f.type] for name, f in FIELDS.items()}
+SIZE_FIELDS = tuple(name for name, field in FIELDS.items() if field.metadata["group"] == "sizes")
+
+# The article's settings (yukiB 2017), as far as they are not faults; see the README's table of differences.
+_ARTICLE = {
+    "num_envs": 1,
+    "batch_size": 32,
+    "iterations_per_update": 3,
+    "replay_capacity": 5_000,
+    "replay_min_rows": 5_000,
+    "discount": 0.9,
+    "learning_rate": 2.5e-4,
+    "target_update_period_updates": 167,  # the article copies every 500 frames, with an update every 3
+    "epsilon_end": 0.1,
+    "epsilon_decay_env_frames": 200_000,
+    "total_env_frames": 500_000,
+    "eval_every_frames": 50_000,
+    "log_every_frames": 10_000,
+}
+_CATCH = {
+    "eval_episodes": 256,
+    "stop_at_goal": True,
+}
+
+PRESETS: dict[tuple[str, str], dict[str, Any]] = {
+    ("catch8", "default"): {**_CATCH, "goal_score": 99.0},
+    ("catch8_single", "default"): {**_CATCH, "goal_score": 1.0},
+    ("catch16", "default"): {**_CATCH, "goal_score": 98.0, "network": "conv"},
+    ("cave", "default"): {"network": "conv_stride4", "frame_stack": 4},
+    ("catch8", "article"): _ARTICLE,
+    ("catch8_single", "article"): _ARTICLE,
+    ("catch16", "article"): {**_ARTICLE, "network": "conv"},
+    ("cave", "article"): {
+        **_ARTICLE,
+        "network": "conv",
+        "frame_stack": 5,
+        "frame_stride": 2,
+        "action_repeat": 3,
+        "downsample": 2,
+        "learning_rate": 1.5e-4,
+        "replay_capacity": 10_000,
+        "replay_min_rows": 10_000,
+        "target_update_period_updates": 555,
+    },
+}
+
+# Sizes that feed a GPU, used when no size is given: thousands of environments, half a transition learnt per frame.
+GPU_SIZES: dict[str, dict[str, Any]] = {
+    game: {"num_envs": 4096, "batch_size": 2048, "replay_capacity": 1_048_576, "replay_min_rows": 65_536}
+    for game in GAMES
+}
+
+
+def resolve(given: Mapping[str, Any], *, on_gpu: bool = False) -> Config:
+    """Make a configuration: defaults, then the game's preset, then GPU sizes, then what the user gave.
+
+    Args:
+      given: explicitly chosen fields, from a file and from flags.
+      on_gpu: use the GPU's sizes, unless any size is in `given`.
+
+    Raises:
+      UserError: a value out of range, or values that do not fit together.
+    """
+    for name in ("env", "preset"):
+        _check_field(name, given.get(name, FIELDS[name].default))
+    env, preset = given.get("env", FIELDS["env"].default), given.get("preset", FIELDS["preset"].default)
+    values = dict(PRESETS[env, preset])
+    if on_gpu and not any(name in given for name in SIZE_FIELDS):
+        values |= GPU_SIZES[env]
+    config = Config(**{**values, **given})
+    check(config)
+    return config
+
+
+def check(config: Config) -> None:
+    """Raise a `UserError` that names the first bad field, its value and the nearest valid one."""
+    for name in FIELDS:
+        _check_field(name, getattr(config, name))
+    if config.env != "cave" and config.downsample != 1:
+        raise UserError(f"--downsample {config.downsample}: only the cave can be downsampled; use 1")
+    if not config.jit and config.eager:
+        raise UserError("--eager already runs without XLA: leave out --no-jit")
+    capacity = config.replay_capacity - config.replay_capacity % config.num_envs
+    smallest = config.window_rows * config.num_envs
+    if capacity < smallest:
+        raise UserError(
+            f"--replay-capacity {config.replay_capacity}: one transition spans {config.window_rows} rows of each of "
+            f"{config.num_envs} environments; use at least {smallest}"
+        )
+    if config.batch_size > capacity:
+        raise UserError(
+            f"--batch-size {config.batch_size}: larger than the replay of {capacity} rows; use at most {capacity}"
+        )
+    if config.replay_min_rows > capacity:
+        raise UserError(
+            f"--replay-min-rows {config.replay_min_rows}: the replay holds {capacity} rows; use at most {capacity}"
+        )
+    if config.epsilon_end > config.epsilon_start:
+        raise UserError(
+            f"--epsilon-end {config.epsilon_end}: above --epsilon-start; use at most {config.epsilon_start}"
+        )
+
+
+def check_memory(config: Config, available_bytes: int) -> None:
+    """Refuse a replay that does not fit, before anything is allocated."""
+    needed = config.replay_bytes + 500_000_000  # TensorFlow itself, the network and the programs
+    if needed > available_bytes:
+        rows = max(0, (available_bytes - 500_000_000) * config.replay_capacity // config.replay_bytes)
+        raise UserError(
+            f"--replay-capacity {config.replay_capacity}: needs {needed / 1e9:.2f} GB, but "
+            f"{available_bytes / 1e9:.2f} GB are free; use at most {rows}"
+        )
+
+
+def available_memory_bytes() -> int:
+    """Memory this process may still take: what the system says is available, or the control group's rest if less."""
+    available = 2**63
+    try:
+        with open("/proc/meminfo") as file:
+            fields = dict(line.split(":", 1) for line in file)
+        available = int(fields["MemAvailable"].split()[0]) * 1024
+        with open("/sys/fs/cgroup/memory.max") as limit, open("/sys/fs/cgroup/memory.current") as used:
+            available = min(available, int(limit.read()) - int(used.read()))
+    except (OSError, ValueError, KeyError):
+        pass  # another system, or a group without a limit ("max")
+    return available
+
+
+def _check_field(name: str, value: Any) -> None:
+    limits, flag = FIELDS[name].metadata, "--" + name.replace("_", "-")
+    kind = FIELD_TYPES[name]
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise UserError(f"{flag} {value}: must be {_KIND_WORDS[kind]}")
+    if limits["choices"] is not None and value not in limits["choices"]:
+        choices = [str(choice) for choice in limits["choices"]]
+        raise UserError(f"{flag} {value}: unknown; {nearest(str(value), choices)}")
+    if kind is float and math.isnan(value):
+        raise UserError(f"{flag} nan: must be a number; the default is {FIELDS[name].default}")
+    low, above, high = limits["low"], limits["above"], limits["high"]
+    if low is not None and value < low:
+        raise UserError(f"{flag} {value}: must be at least {low}; use {low}")
+    if above is not None and value <= above:
+        raise UserError(f"{flag} {value}: must be greater than {above}; the default is {FIELDS[name].default}")
+    if high is not None and value > high:
+        raise UserError(f"{flag} {value}: must be at most {high}; use {high}")
+
+
+_KIND_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
+
+
+def read_toml(path: str | os.PathLike) -> dict[str, Any]:
+    """Read chosen fields from a flat TOML file, as `config.toml` and `--print-config` have it."""
+    try:
+        with open(path, "rb") as file:
+            values = tomllib.load(file)
+    except OSError as error:
+        raise UserError(f"--config {path}: {error.strerror or error}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"--config {path}: not TOML: {error}") from None
+    for name in values:
+        if name not in FIELDS:
+            raise UserError(f"--config {path}: unknown setting {name!r}; {nearest(name, FIELDS)}")
+        _check_field(name, values[name])
+    return {name: FIELD_TYPES[name](value) for name, value in values.items()}
+
+
+def to_toml(config: Config) -> str:
+    """The whole configuration as TOML, one line a field with its meaning."""
+    import tomli_w
+
+    lines, group = [], None
+    for name, field in FIELDS.items():
+        if field.metadata["group"] != group:
+            group = field.metadata["group"]
+            lines.append(f"\n# {group}" if lines else f"# {group}")
+        lines.append(f"{tomli_w.dumps({name: getattr(config, name)}).strip():<44} # {field.metadata['help']}")
+    return "\n".join(lines) + "\n"

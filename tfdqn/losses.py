@@ -1,0 +1,53 @@
+"""The equations of Q-learning, one function each; nothing here keeps state.
+
+Shapes: B batch, A actions.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+
+def td_target(reward: tf.Tensor, discount: tf.Tensor, next_value: tf.Tensor) -> tf.Tensor:
+    """r + discount * V(s') (Mnih et al. 2015, Methods); all [B] float32, discount 0 where the episode terminated.
+
+    `where`, not a product alone: a diverged value of a state that does not count must not turn 0 * inf into NaN.
+    """
+    return reward + tf.where(discount > 0, discount * next_value, 0.0)
+
+
+def max_value(next_q: tf.Tensor) -> tf.Tensor:
+    """max_a Q_target(s', a), [B], from `next_q` [B, A] (Mnih et al. 2015)."""
+    return tf.reduce_max(next_q, axis=-1)
+
+
+def double_value(next_q_online: tf.Tensor, next_q_target: tf.Tensor) -> tf.Tensor:
+    """Q_target(s', argmax_a Q_online(s', a)), [B], from two [B, A] (van Hasselt et al. 2016, eq. 4)."""
+    return masked_value(next_q_target, greedy_action(next_q_online))
+
+
+def greedy_action(q: tf.Tensor) -> tf.Tensor:
+    """argmax_a Q(s, a), [B] int32, the first of equals; `q` is [B, A]."""
+    return tf.argmax(q, axis=-1, output_type=tf.int32)
+
+
+def masked_value(q: tf.Tensor, action: tf.Tensor) -> tf.Tensor:
+    """Q(s, a) of the taken actions, [B]: `q` [B, A] through the one-hot mask of `action` [B] int32.
+
+    The mask selects instead of multiplying, so an infinite value of another action cannot become NaN.
+    """
+    mask = tf.one_hot(action, q.shape[-1], on_value=True, off_value=False, dtype=tf.bool)
+    return tf.reduce_sum(tf.where(mask, q, 0.0), axis=-1)
+
+
+def huber(td_error: tf.Tensor) -> tf.Tensor:
+    """Huber loss with delta 1, [B]: its derivative is the TD error clipped to [-1, 1] (Mnih et al. 2015, Methods)."""
+    size = tf.abs(td_error)
+    quadratic = tf.minimum(size, 1.0)
+    # size - quadratic is exactly 0 inside, so the gradient there is the error itself.
+    return 0.5 * tf.square(quadratic) + (size - quadratic)
+
+
+def squared(td_error: tf.Tensor) -> tf.Tensor:
+    """Half the squared error, [B], so that its derivative is the TD error."""
+    return 0.5 * tf.square(td_error)

@@ -1,0 +1,151 @@
+"""What a run tells people: TensorBoard, `metrics.jsonl` and the live line. All of it on the host, between chunks."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from tfdqn.config import Config
+from tfdqn.envs import Environment
+from tfdqn.evaluation import Scores
+from tfdqn.training import Metrics
+
+PLAIN_LINE_SECONDS = 10.0  # between live lines where they cannot overwrite each other
+
+
+def report_values(metrics: Metrics, epsilon: float) -> dict[str, float]:
+    """Scalars of one report from the sums since the last; a mean over nothing is left out."""
+    sums = {name: value.numpy().item() for name, value in metrics._asdict().items()}
+    values = {"rollout/epsilon": epsilon, "rollout/episodes": sums["episodes"]}
+    if sums["episodes"]:
+        values["rollout/score"] = sums["score"] / sums["episodes"]
+        values["rollout/episode_frames"] = sums["episode_frames"] / sums["episodes"]
+    if sums["updates"]:
+        for name in ("loss", "td_error", "mean_q", "gradient_norm"):
+            values[f"train/{name}"] = sums[name] / sums["updates"]
+        values["train/max_q"] = sums["max_q"]
+    return values
+
+
+def colour(env: Environment, frames: np.ndarray, scale: int = 1) -> np.ndarray:
+    """Grey frames [..., H, W] uint8 in the game's colours, [..., H * scale, W * scale, 3] uint8."""
+    table = np.zeros([256, 3], np.uint8)
+    for level, rgb in env.palette.items():
+        table[level] = rgb
+    return table[frames.repeat(scale, axis=-2).repeat(scale, axis=-1)]
+
+
+def strip_image(env: Environment, strip: np.ndarray) -> np.ndarray:
+    """Frames [K, H, W] side by side in colour, with a grey line between: [H', W', 3] uint8."""
+    scale = max(1, 96 // strip.shape[1])
+    pictures = colour(env, strip, scale)
+    line = np.full([pictures.shape[1], 2, 3], 128, np.uint8)
+    return np.concatenate([part for picture in pictures for part in (picture, line)][:-1], axis=1)
+
+
+class Monitor:
+    """Writes a run's reports.
+
+    Args:
+      config: the run's configuration.
+      run_dir: the run's folder.
+      env: the game, for its colours.
+    """
+
+    def __init__(self, config: Config, run_dir: Path, env: Environment):
+        self.config, self.env = config, env
+        self._jsonl = open(run_dir / "metrics.jsonl", "a", encoding="utf-8")  # noqa: SIM115 (closed in close())
+        with tf.device("/CPU:0"):
+            self._writers = {name: tf.summary.create_file_writer(str(run_dir / name)) for name in ("train", "eval")}
+            with self._writers["train"].as_default():
+                rows = [f"| {name} | {value} |" for name, value in dataclasses.asdict(config).items()]
+                tf.summary.text("config", "\n".join(["| setting | value |", "|---|---|", *rows]), step=0)
+        self._line = LiveLine(config)
+
+    def report(self, env_frames: int, updates: int, wall_seconds: float, values: Mapping[str, float]) -> None:
+        """Write one report; tags under `eval/` go to that writer, all others to `train`."""
+        line = {"env_frames": env_frames, "updates": updates, "wall_seconds": round(wall_seconds, 3), **values}
+        # JSON has no infinities or NaN; a value that is one is written as a word, so that no reader trips over it.
+        safe = {k: v if not isinstance(v, float) or math.isfinite(v) else str(v) for k, v in line.items()}
+        self._jsonl.write(json.dumps(safe) + "\n")
+        self._jsonl.flush()
+        for tag, value in values.items():
+            writer = self._writers["eval" if tag.startswith("eval/") else "train"]
+            with tf.device("/CPU:0"), writer.as_default():
+                tf.summary.scalar(tag, value, step=env_frames)
+        self._line.update(values, wall_seconds)
+
+    def show_player(self, env_frames: int, scores: Scores) -> None:
+        """Write the greedy player's frames and action values of one evaluation."""
+        with tf.device("/CPU:0"), self._writers["eval"].as_default():
+            tf.summary.image("eval/player", strip_image(self.env, scores.strip)[np.newaxis], step=env_frames)
+            tf.summary.histogram("eval/q_values", scores.q_values, step=env_frames)
+            tf.summary.histogram("eval/scores", scores.scores, step=env_frames)
+
+    def live(self, env_frames: int, frames_per_second: float, updates_per_second: float, wall_seconds: float) -> None:
+        """Refresh the live line."""
+        self._line.show(env_frames, frames_per_second, updates_per_second, wall_seconds)
+
+    def close(self) -> None:
+        """Finish the live line and flush everything to disk."""
+        self._line.finish()
+        for writer in self._writers.values():
+            writer.close()
+        self._jsonl.close()
+
+
+class LiveLine:
+    """One line on standard error, rewritten in place on a terminal, else repeated now and then."""
+
+    def __init__(self, config: Config):
+        self._config = config
+        self._values: dict[str, float] = {}
+        self._is_terminal = sys.stderr.isatty()
+        self._last_shown = -math.inf
+        self._width = 0
+
+    def update(self, values: Mapping[str, float], wall_seconds: float) -> None:
+        self._values.update(values)
+
+    def show(self, env_frames: int, frames_per_second: float, updates_per_second: float, wall_seconds: float) -> None:
+        now = time.monotonic()
+        if not self._is_terminal and now - self._last_shown < PLAIN_LINE_SECONDS:
+            return
+        self._last_shown = now
+        known = self._values
+        parts = [f"{env_frames:,} frames", f"{frames_per_second:,.0f} frames/s", f"{updates_per_second:,.0f} updates/s"]
+        for tag, label, digits in (
+            ("rollout/score", "score", 1),
+            ("eval/score_mean", "greedy", 1),
+            ("rollout/epsilon", "epsilon", 3),
+            ("train/loss", "loss", 5),
+        ):
+            if tag in known:
+                parts.append(f"{label} {known[tag]:.{digits}f}")
+        parts.append(f"left {self._left(env_frames, frames_per_second, wall_seconds)}")
+        text = "  ".join(parts)
+        if self._is_terminal:
+            sys.stderr.write("\r" + text.ljust(self._width))
+            self._width = len(text)
+        else:
+            sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+
+    def finish(self) -> None:
+        if self._is_terminal and self._width:
+            sys.stderr.write("\n")
+            sys.stderr.flush()
+
+    def _left(self, env_frames: int, frames_per_second: float, wall_seconds: float) -> str:
+        seconds = (self._config.total_env_frames - env_frames) / max(frames_per_second, 1e-9)
+        seconds = int(max(0.0, min(seconds, self._config.minutes * 60 - wall_seconds)))
+        hours, minutes = seconds // 3600, seconds // 60 % 60
+        return f"{hours}:{minutes:02d}:{seconds % 60:02d}" if hours else f"{minutes}:{seconds % 60:02d}"

@@ -1,0 +1,324 @@
+"""One iteration of DQN, and the trainer that runs thousands of them in one compiled program.
+
+An iteration is one decision of every environment: act, play, add to the replay, and, when an update is due, sample
+and learn. Everything it changes is either in the `Carry`, which enters and leaves as a value, or owned by the agent,
+its optimizer and the replay. Shapes: N environments, H W rows and columns, B batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from tfdqn import compiled, optimizers
+from tfdqn.agent import DQN
+from tfdqn.config import Config
+from tfdqn.envs import Environment, TimeStep, make
+from tfdqn.replay import FrameReplay, Row
+
+# Streams of draws. Each purpose has its own, below 8 (the player's exploration in an evaluation takes the stream 8
+# above); evaluation's are never used in training.
+STREAMS = {"explore": 1, "env": 2, "replay": 3, "evaluation": 4, "final_evaluation": 5, "record": 6}
+
+
+class Metrics(NamedTuple):
+    """Sums since the last report, all scalars; the host divides."""
+
+    episodes: tf.Tensor  # int64, episodes that ended
+    score: tf.Tensor  # float32, sum of their scores
+    episode_frames: tf.Tensor  # int64, sum of their lengths
+    updates: tf.Tensor  # int64
+    loss: tf.Tensor  # float32, sum over updates
+    td_error: tf.Tensor  # float32, sum over updates of the batch's mean absolute TD error
+    mean_q: tf.Tensor  # float32, sum over updates
+    max_q: tf.Tensor  # float32, largest so far
+    gradient_norm: tf.Tensor  # float32, sum over updates
+    non_finite_updates: tf.Tensor  # int64, updates whose loss or gradient was not finite
+
+    @classmethod
+    def zeros(cls) -> Metrics:
+        integers = {"episodes", "episode_frames", "updates", "non_finite_updates"}
+        zeros = {name: tf.zeros([], tf.int64 if name in integers else tf.float32) for name in cls._fields}
+        return cls(**{**zeros, "max_q": tf.constant(-math.inf)})
+
+
+class Carry(NamedTuple):
+    """What one iteration hands to the next."""
+
+    iteration: tf.Tensor  # [] int64, iterations so far: every seed follows from it
+    env_frames: tf.Tensor  # [] int64, frames played so far, over all environments
+    env_state: Any  # the game's NamedTuple, [N, ...]
+    history: tf.Tensor  # [(stack - 1) * stride + 1, N, H, W] uint8, the newest frame last
+    is_first: tf.Tensor  # [N] bool, the newest frame begins an episode
+    is_over: tf.Tensor  # [N] bool, the newest frame is the last of an episode: the next decision is a reset
+    episode_return: tf.Tensor  # [N] float32
+    episode_frames: tf.Tensor  # [N] int32
+    metrics: Metrics
+
+
+def stream_seed(seed: int, stream: str) -> int:
+    """The first word of a stream's seeds; the second is a counter (iteration or update)."""
+    return seed * 16 + STREAMS[stream]
+
+
+def epsilon_at(config: Config, env_frames: tf.Tensor) -> tf.Tensor:
+    """Linear from start to end (Mnih et al. 2015); clipped as an integer, so it stays exact at any age."""
+    progress = tf.minimum(env_frames, config.epsilon_decay_env_frames)
+    share = tf.cast(progress, tf.float32) / float(config.epsilon_decay_env_frames)
+    return config.epsilon_start + (config.epsilon_end - config.epsilon_start) * share
+
+
+def select(condition: tf.Tensor, if_true: Any, if_false: Any) -> Any:
+    """Choose per environment between two structures of tensors [N, ...]; `condition` is [N] bool."""
+
+    def choose(a, b):
+        return tf.where(tf.reshape(condition, [-1] + [1] * (a.shape.rank - 1)), a, b)
+
+    return tf.nest.map_structure(choose, if_true, if_false)
+
+
+def play(
+    env: Environment, state: Any, action: tf.Tensor, seed: tf.Tensor, repeat: int
+) -> tuple[Any, TimeStep, tf.Tensor, Any]:
+    """Hold an action for `repeat` frames, or until the episode ends.
+
+    Args:
+      state: the game's state, [N, ...].
+      action: [N] int32.
+      seed: [2] int64; frame j of decision t draws from counter t * repeat + j.
+      repeat: frames a decision.
+
+    Returns:
+      The state, the time step (rewards summed, the last frame's ends), frames played [N] int32, and the noise of the
+      first frame, from which an episode that is due may be reset (a transition and a reset never both count).
+    """
+    num_envs = action.shape[0]
+    reward = tf.zeros([num_envs])
+    is_over = truncation = tf.zeros([num_envs], tf.bool)
+    frames = tf.zeros([num_envs], tf.int32)
+    observation, first_noise = None, None
+    for frame in range(repeat):
+        noise = env.sample_noise(tf.stack([seed[0], seed[1] * repeat + frame]), num_envs)
+        first_noise = noise if first_noise is None else first_noise
+        stepped, timestep = env.step(state, action, noise)
+        if frame == 0:
+            state, observation, reward, frames = stepped, timestep.observation, timestep.reward, frames + 1
+            truncation, is_over = timestep.truncation, timestep.truncation | timestep.termination
+            continue
+        state, observation = select(is_over, (state, observation), (stepped, timestep.observation))
+        reward += tf.where(is_over, 0.0, timestep.reward)
+        frames += tf.cast(~is_over, tf.int32)
+        truncation |= ~is_over & timestep.truncation
+        is_over |= timestep.truncation | timestep.termination
+    return state, TimeStep(observation, reward, is_over & ~truncation, truncation), frames, first_noise
+
+
+def stack_frames(history: tf.Tensor, stride: int) -> tf.Tensor:
+    """An observation [N, H, W, stack] uint8, the newest frame last, from a history [K, N, H, W]."""
+    return tf.stack(tf.unstack(history[::stride]), axis=-1)
+
+
+def push_frame(history: tf.Tensor, frame: tf.Tensor, is_first: tf.Tensor) -> tf.Tensor:
+    """Append a frame [N, H, W]; where it begins an episode, it stands for all that came before."""
+    if history.shape[0] == 1:
+        return frame[tf.newaxis]
+    older = tf.where(is_first[tf.newaxis, :, tf.newaxis, tf.newaxis], frame[tf.newaxis], history[1:])
+    return tf.concat([older, frame[tf.newaxis]], axis=0)
+
+
+def score_of(env: Environment, episode_return: tf.Tensor, episode_frames: tf.Tensor) -> tf.Tensor:
+    """The score of episodes, [N] float32: frames survived, capped at the limit, or the sum of rewards."""
+    if env.score_is_frames:
+        return tf.cast(tf.minimum(episode_frames, env.time_limit), tf.float32)
+    return episode_return
+
+
+def repeat_body(times: int, body: Callable, carry: Any) -> Any:
+    """Apply `body` a fixed number of times: unrolled when few, else as a loop that compiles once."""
+    if times <= 4:
+        for _ in range(times):
+            carry = body(carry)
+        return carry
+    return tf.while_loop(lambda i, _: i < times, lambda i, c: (i + 1, body(c)), (tf.constant(0), carry))[1]
+
+
+class Trainer:
+    """Builds a run's environment, agent and replay, and runs its iterations in chunks.
+
+    Args:
+      config: the run's configuration.
+      device: TensorFlow device that holds everything, such as "/GPU:0".
+    """
+
+    def __init__(self, config: Config, device: str = "/CPU:0"):
+        self.config, self.device = config, device
+        self.env = make(config.env, config.downsample)
+        height, width = self.env.observation_shape
+        with tf.device(device):
+            self.replay = FrameReplay(
+                (height, width),
+                config.num_envs,
+                config.replay_capacity,
+                config.frame_stack,
+                config.frame_stride,
+                config.n_step,
+                config.discount,
+                device,
+            )
+            self.agent = build_agent(config, self.env)
+            self.agent.optimizer.build(self.agent.online.trainable_variables)
+        self._chunk = compiled.program(self._run, jit=config.jit, eager=config.eager)
+
+    def initial_carry(self) -> Carry:
+        """Fresh episodes in every environment, nothing counted."""
+        config, (height, width) = self.config, self.env.observation_shape
+        with tf.device(self.device):
+            # Counter -1 is never used by an iteration.
+            seed = tf.constant([stream_seed(config.seed, "env"), -1], tf.int64)
+            state = self.env.reset(self.env.sample_noise(seed, config.num_envs))
+            frame = self.env.observe(state)
+            depth = (config.frame_stack - 1) * config.frame_stride + 1
+            return Carry(
+                iteration=tf.zeros([], tf.int64),
+                env_frames=tf.zeros([], tf.int64),
+                env_state=state,
+                history=tf.tile(tf.reshape(frame, [1, config.num_envs, height, width]), [depth, 1, 1, 1]),
+                is_first=tf.ones([config.num_envs], tf.bool),
+                is_over=tf.zeros([config.num_envs], tf.bool),
+                episode_return=tf.zeros([config.num_envs]),
+                episode_frames=tf.zeros([config.num_envs], tf.int32),
+                metrics=Metrics.zeros(),
+            )
+
+    def run_chunk(self, carry: Carry, max_rounds: int, stop_env_frames: int) -> Carry:
+        """Run rounds of iterations and updates until a count of rounds or of frames is reached.
+
+        Args:
+          carry: from `initial_carry` or the last chunk.
+          max_rounds: rounds to run at most; a round is `iterations_per_update` iterations and the updates then due.
+          stop_env_frames: return after the first round in which the run's frames reach this count.
+        """
+        with tf.device(self.device):
+            return self._chunk(carry, tf.constant(max_rounds, tf.int64), tf.constant(stop_env_frames, tf.int64))
+
+    @property
+    def trace_count(self) -> int:
+        """How often the chunk was traced: 1 in a whole run."""
+        return self._chunk.experimental_get_tracing_count() if hasattr(self._chunk, "get_concrete_function") else 0
+
+    def _run(self, carry: Carry, max_rounds: tf.Tensor, stop_env_frames: tf.Tensor) -> Carry:
+        def goes_on(round_index, carry):
+            return (round_index < max_rounds) & (carry.env_frames < stop_env_frames)
+
+        def body(round_index, carry):
+            carry = repeat_body(self.config.iterations_per_update, self._interact, carry)
+            return round_index + 1, carry._replace(metrics=self._learn_if_ready(carry.metrics))
+
+        return tf.while_loop(goes_on, body, (tf.zeros([], tf.int64), carry))[1]
+
+    def _interact(self, carry: Carry) -> Carry:
+        """One decision of every environment, and its row in the replay."""
+        config, env = self.config, self.env
+        observation = stack_frames(carry.history, config.frame_stride)
+        explore_seed = tf.stack([tf.constant(stream_seed(config.seed, "explore"), tf.int64), carry.iteration])
+        action, _ = self.agent.act(observation, (), epsilon_at(config, carry.env_frames), explore_seed)
+
+        env_seed = tf.stack([tf.constant(stream_seed(config.seed, "env"), tf.int64), carry.iteration])
+        state, timestep, frames, noise = play(env, carry.env_state, action, env_seed, config.action_repeat)
+        # Where the newest frame was an episode's last, nothing is played: the row only holds that frame, and the
+        # environment starts afresh (Gymnasium calls this next-step autoreset).
+        is_over = carry.is_over
+        self.replay.add(
+            Row(
+                frame=carry.history[-1],
+                action=action,
+                reward=timestep.reward,
+                discount=tf.cast(~timestep.termination, tf.float32),
+                is_first=carry.is_first,
+                is_boundary=is_over,
+            )
+        )
+        ended = ~is_over & (timestep.termination | timestep.truncation)
+        frames = tf.where(is_over, 0, frames)
+        episode_return = tf.where(carry.is_first, 0.0, carry.episode_return) + tf.where(is_over, 0.0, timestep.reward)
+        episode_frames = tf.where(carry.is_first, 0, carry.episode_frames) + frames
+        state = select(is_over, env.reset(noise), state)
+
+        def total_of_ended(values):
+            return tf.reduce_sum(tf.where(ended, values, tf.zeros_like(values)))
+
+        metrics = carry.metrics._replace(
+            episodes=carry.metrics.episodes + tf.reduce_sum(tf.cast(ended, tf.int64)),
+            score=carry.metrics.score + total_of_ended(score_of(env, episode_return, episode_frames)),
+            episode_frames=carry.metrics.episode_frames + tf.cast(total_of_ended(episode_frames), tf.int64),
+        )
+        return Carry(
+            iteration=carry.iteration + 1,
+            env_frames=carry.env_frames + tf.cast(tf.reduce_sum(frames), tf.int64),
+            env_state=state,
+            history=push_frame(carry.history, env.observe(state), is_over),
+            is_first=is_over,
+            is_over=ended,
+            episode_return=episode_return,
+            episode_frames=episode_frames,
+            metrics=metrics,
+        )
+
+    def _learn_if_ready(self, metrics: Metrics) -> Metrics:
+        """The updates that are due, none while the replay is filled to its minimum."""
+        ready = self.replay.num_rows >= self.config.replay_min_rows
+        due = tf.where(ready, self.config.updates_per_iteration, 0)
+        # A loop, not a condition: XLA passes the replay by without a copy, and the same code serves any count.
+        return tf.while_loop(lambda i, _: i < due, lambda i, m: (i + 1, self._learn(m)), (tf.constant(0), metrics))[1]
+
+    def _learn(self, metrics: Metrics) -> Metrics:
+        """One update."""
+        config = self.config
+        updates = self.agent.optimizer.iterations
+        seed = tf.stack([tf.constant(stream_seed(config.seed, "replay"), tf.int64), updates])
+        transitions, weights, index = self.replay.sample(seed, config.batch_size)
+        result = self.agent.learn(transitions, weights)
+        priority = tf.abs(result.td_error)
+        self.replay.update(index, priority)
+        is_finite = tf.math.is_finite(result.loss) & tf.math.is_finite(result.gradient_norm)
+        return metrics._replace(
+            updates=metrics.updates + 1,
+            loss=metrics.loss + result.loss,
+            td_error=metrics.td_error + tf.reduce_mean(priority),
+            mean_q=metrics.mean_q + result.mean_q,
+            max_q=tf.maximum(metrics.max_q, result.max_q),
+            gradient_norm=metrics.gradient_norm + result.gradient_norm,
+            non_finite_updates=metrics.non_finite_updates + tf.cast(~is_finite, tf.int64),
+        )
+
+
+def build_agent(config: Config, env: Environment) -> DQN:
+    """The agent that a configuration describes, compiled with its optimizer."""
+    agent = DQN(
+        (*env.observation_shape, config.frame_stack),
+        env.num_actions,
+        network=config.network,
+        loss=config.loss,
+        target=config.target,
+        target_update_period_updates=config.target_update_period_updates,
+        target_tau=config.target_tau,
+        double=config.double,
+        max_gradient_norm=config.max_gradient_norm,
+        seed=config.seed,
+        name="dqn",
+    )
+    agent.compile(optimizer=build_optimizer(config), jit_compile=config.jit and not config.eager)
+    return agent
+
+
+def build_optimizer(config: Config) -> tf.keras.optimizers.Optimizer:
+    """The optimizer that a configuration names."""
+    if config.optimizer == "adam":
+        return tf.keras.optimizers.Adam(config.learning_rate, epsilon=config.optimizer_epsilon, jit_compile=False)
+    rmsprop = {"rho": config.optimizer_rho, "momentum": config.optimizer_momentum, "epsilon": config.optimizer_epsilon}
+    if config.optimizer == "rmsprop":
+        return tf.keras.optimizers.RMSprop(config.learning_rate, **rmsprop, jit_compile=False)
+    return optimizers.RMSPropGraves(config.learning_rate, **rmsprop)
