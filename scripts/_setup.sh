@@ -157,12 +157,12 @@ pip_install() {
     "$python" -m pip install --no-input --disable-pip-version-check "$@" >>"$log" 2>&1 </dev/null && return 0
     if grep -qi 'No space left on device' "$log"; then
         say "The disk is full: setting up takes about 2 GB in $prefix, and as much again while it runs. Details: $log"
-    elif grep -qiE 'NewConnectionError|NameResolutionError|name resolution|Name or service not known|Network is unreachable|ConnectTimeout|Connection (refused|aborted|broken|reset)|ProxyError|Read ?timed ?out|SSLError' "$log"; then
+    elif grep -qiE 'NewConnectionError|NameResolutionError|name resolution|Name or service not known|Network is unreachable|ConnectTimeout|Connection (refused|aborted|broken|reset)|ProxyError|Read ?timed ?out|SSLError|requirement setuptools.*from versions: none' "$log"; then
         say "No network: Python's package index could not be reached. The first run needs it, later ones do not. Details: $log"
     elif grep -q 'No matching distribution found for tensorflow' "$log"; then
         say "TensorFlow 2.21 has no build for this Python on this machine ($(uname -sm)). Details: $log"
     else
-        say "pip failed: $(grep -iE '^ *error' "$log" | tail -n 1) Details: $log"
+        say "pip failed: $(grep -oE 'ERROR: .*' "$log" | tail -n 1) Details: $log"
     fi
     exit 1
 }

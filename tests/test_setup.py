@@ -346,6 +346,10 @@ def test_active_environment_is_used(machine, variable):
     ("pip_says", "line"),
     [
         ("WARNING: Retrying after NewConnectionError: [Errno -3] Temporary failure in name resolution", "No network"),
+        (
+            "  ERROR: Could not find a version that satisfies the requirement setuptools>=77 (from versions: none)",
+            "No net",
+        ),
         ("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device", "disk is full"),
         ("ERROR: No matching distribution found for tensorflow==2.21.*", "no build for this Python"),
         ("ERROR: something else", "pip failed: ERROR: something else"),
