@@ -1,0 +1,336 @@
+"""Replay on the device: every frame is stored once; stacks and n-step returns are rebuilt when a batch is drawn.
+
+`FrameReplay` is TF-Agents' `TFUniformReplayBuffer` made safe for XLA: no lock, no hidden random state, no row ids in a
+table of their own, and every write is one slice. The same methods run op by op, in a `tf.function` and under
+`jit_compile=True`, and agree.
+
+How rows lie. All environments step together, so time is the slow axis: environment e's row of step t is row
+`(t mod length) * num_envs + e` of each table. A step is then one slice of `num_envs` neighbouring rows, which XLA
+writes in place. (The stock buffer keeps a block for each environment: a step is `num_envs` scattered rows.)
+
+What a sampled window is. The *anchor* is the row whose action the transition is about:
+
+    row      a-6  a-5  a-4  a-3  a-2  a-1   a   a+1  a+2  a+3        stack 4, stride 2, n_step 3
+    stack     x         x         x         x                        observation
+                             x         x         x         x         next observation
+    rewards                                 x    x    x
+
+Rows of an episode: first frame (`is_first`), ..., last decision, then a boundary row that holds the last frame. The
+row after a boundary begins the next episode, so a window reads nothing behind the first boundary after its anchor.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import tensorflow as tf
+from tensorflow.python.ops import control_flow_util
+
+from tfdqn.dependencies import require_tf_agents
+
+require_tf_agents()
+from tf_agents.replay_buffers import tf_uniform_replay_buffer  # noqa: E402
+
+# Candidate anchors drawn for one transition. A boundary is no anchor; if all candidates are boundaries the transition
+# gets weight 0. At one boundary in nine rows (catch8) that is one transition in 40 million, and one in 256 at the
+# worst, when every episode is one decision long.
+CANDIDATES = 8
+
+
+class Row(NamedTuple):
+    """One decision of every environment."""
+
+    frame: tf.Tensor  # [N, H, W] uint8
+    action: tf.Tensor  # [N] int32
+    reward: tf.Tensor  # [N] float32
+    discount: tf.Tensor  # [N] float32, 0 where the episode terminated in this decision, else 1
+    is_first: tf.Tensor  # [N] bool, the first frame of an episode
+    is_boundary: tf.Tensor  # [N] bool, the last frame of an ended episode: action, reward and discount mean nothing
+
+
+class Transition(NamedTuple):
+    """A batch of n-step transitions."""
+
+    observation: tf.Tensor  # [B, H, W, stack] uint8, newest frame last
+    action: tf.Tensor  # [B] int32
+    reward: tf.Tensor  # [B] float32, the sum of discounted rewards of the steps taken
+    discount: tf.Tensor  # [B] float32, discount ** steps, 0 after a termination
+    next_observation: tf.Tensor  # [B, H, W, stack] uint8
+
+
+# A GPU keeps int32 variables on the host, and outside XLA it cannot look up rows of bool variables.
+STORED_TYPE = {tf.int32: tf.int64, tf.bool: tf.uint8}
+
+
+def _stored_shape(shape: tf.TensorShape) -> list[int]:
+    """The shape in which a table keeps a field: the pixels of a frame in groups of 8.
+
+    XLA's CPU compiler then writes a step with whole-register moves (48x48, 64 environments: 22 us; with rows of 48 or
+    64 pixels 45 us, and each 8x8 frame as one run of 64 twice the time of eights).
+    """
+    pixels = shape.num_elements()
+    return list(shape) if shape.rank == 0 else [pixels // 8, 8] if pixels % 8 == 0 else [pixels]
+
+
+class RowTable(tf.Module):
+    """One variable [length, N, ...] for each field of a row: a step of all environments is one slice."""
+
+    def __init__(self, specs: dict[str, tf.TensorSpec], length: int, num_envs: int):
+        super().__init__(name="row_table")
+        self.num_envs = num_envs
+        # The zeros become the variable's own buffer, so building needs the memory of the table once.
+        self.fields = {
+            name: tf.Variable(
+                tf.zeros([length, num_envs, *_stored_shape(spec.shape)], STORED_TYPE.get(spec.dtype, spec.dtype)),
+                trainable=False,
+                name=name,
+            )
+            for name, spec in specs.items()
+        }
+        self._specs = specs
+
+    def variables(self) -> list[tf.Variable]:
+        """The variables in the order of the fields (a method, as in TF-Agents' `Table`)."""
+        return list(self.fields.values())
+
+    def read(self, field: str, rows: tf.Tensor) -> tf.Tensor:
+        """`field` of row `slot * num_envs + environment`, for rows of any shape; copies those rows only."""
+        variable, spec = self.fields[field], self._specs[field]
+        if control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()):
+            values = tf.gather(tf.reshape(variable, [-1, *variable.shape[2:]]), rows)  # the reshape is free here
+        else:
+            # Outside XLA a variable that has been scattered to is copied whole when it is read as a tensor. This
+            # operation looks into it instead, and is the one that XLA does not know.
+            values = variable.gather_nd(tf.stack([rows // self.num_envs, rows % self.num_envs], axis=-1))
+        return tf.cast(tf.reshape(values, [*rows.shape, *spec.shape]), spec.dtype)
+
+    def write(self, slot: tf.Tensor, values: dict[str, tf.Tensor]) -> None:
+        """Overwrite one step of all environments, in place."""
+        for name, variable in self.fields.items():
+            value = tf.reshape(tf.cast(values[name], variable.dtype), [1, *variable.shape[1:]])
+            variable.scatter_update(tf.IndexedSlices(value, slot[None]))
+
+
+class FrameReplay(tf_uniform_replay_buffer.TFUniformReplayBuffer):
+    """A uniform replay buffer of single frames that compiles.
+
+    Args:
+      frame_shape: (H, W) of one frame.
+      num_envs: environments that step together, N.
+      capacity: rows over all environments; rounded down to a multiple of `num_envs` (`capacity` is the number kept,
+        `requested_capacity` the number asked for).
+      stack: frames in an observation.
+      stride: rows between two frames of a stack.
+      n_step: decisions in a return; a truncation inside the window ends the return early.
+      discount: of one decision, gamma.
+      device: where the tables live; None leaves the choice to TensorFlow.
+
+    Raises:
+      ValueError: where the capacity does not hold one window for every environment, or a number is out of range.
+    """
+
+    def __init__(
+        self,
+        frame_shape: tuple[int, int],
+        num_envs: int,
+        capacity: int,
+        stack: int,
+        stride: int,
+        n_step: int,
+        discount: float,
+        device: str | None = None,
+    ):
+        for name, number in {"num_envs": num_envs, "stack": stack, "stride": stride, "n_step": n_step}.items():
+            if number < 1:
+                raise ValueError(f"replay: {name} is {number}, but must be at least 1.")
+        self.num_envs, self.stack, self.stride, self.n_step, self.discount = num_envs, stack, stride, n_step, discount
+        self.frame_shape = tuple(frame_shape)
+        self.lookback = (stack - 1) * stride  # rows before the anchor that its stack may reach
+        self.length = capacity // num_envs  # steps kept
+        self.requested_capacity = capacity
+        window = self.lookback + 1 + n_step
+        if self.length < window:
+            raise ValueError(
+                f"replay capacity {capacity} is too small: {num_envs} environments x a window of {window} rows "
+                f"(stack {stack}, stride {stride}, {n_step}-step) need at least {num_envs * window}."
+            )
+        spec = Row(
+            frame=tf.TensorSpec(self.frame_shape, tf.uint8, "frame"),
+            action=tf.TensorSpec([], tf.int32, "action"),
+            reward=tf.TensorSpec([], tf.float32, "reward"),
+            discount=tf.TensorSpec([], tf.float32, "discount"),
+            is_first=tf.TensorSpec([], tf.bool, "is_first"),
+            is_boundary=tf.TensorSpec([], tf.bool, "is_boundary"),
+        )
+        self._field_specs = spec._asdict()
+        super().__init__(spec, num_envs, self.length, scope="FrameReplay", device=device, table_fn=self._make_table)
+
+    def _make_table(self, spec, num_rows) -> RowTable:
+        # The base class asks for a table of rows and one of row ids; ids follow from `last_id`, so the second is empty.
+        is_id_table = isinstance(spec, tf.TypeSpec)
+        return RowTable({} if is_id_table else self._field_specs, self.length, self.num_envs)
+
+    # What the buffer holds.
+
+    @property
+    def capacity(self) -> int:
+        """Rows over all environments that the buffer keeps."""
+        return self.length * self.num_envs
+
+    @property
+    def state(self) -> dict[str, tf.Variable]:
+        """Everything that a checkpoint needs, by stable names."""
+        return {**self._data_table.fields, "last_id": self._last_id}
+
+    @property
+    def num_rows(self) -> tf.Tensor:
+        """Rows held now, over all environments, [] int64 (the same as `num_frames()`)."""
+        return self.num_frames()
+
+    def can_sample(self) -> tf.Tensor:
+        """Whether the rows held span at least one window, [] bool."""
+        _, num_anchors = self._anchor_range()
+        return num_anchors > 0
+
+    def _anchor_range(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """Step of the first possible anchor and the number of steps that can be one (below 1: none), [] int64.
+
+        An anchor has `lookback` stored steps before it and `n_step` stored steps after it, so no window touches a step
+        that is not written yet or has been overwritten.
+        """
+        newest = self._get_last_id()
+        held = tf.minimum(newest + 1, self.length)
+        first = newest + 1 - held + self.lookback
+        return first, held - self.lookback - self.n_step
+
+    # Writing.
+
+    def add(self, row: Row):
+        """Write one row for every environment."""
+        return self.add_batch(row)
+
+    def _add_batch(self, items: Row):
+        values = {}
+        for name, spec in self._field_specs.items():
+            value = tf.convert_to_tensor(getattr(items, name))
+            expected = [self.num_envs, *spec.shape]
+            if value.dtype != spec.dtype or value.shape != expected:
+                raise ValueError(
+                    f"replay: row.{name} is {value.dtype.name} {value.shape}, expected {spec.dtype.name} {expected}."
+                )
+            values[name] = value
+        slot = self._increment_last_id() % self.length
+        self._data_table.write(slot, values)
+
+    def update(self, index: tf.Tensor, priority: tf.Tensor) -> None:
+        """Take note of new priorities [B]: nothing to do in a uniform buffer."""
+
+    # Sampling.
+
+    def sample(self, seed: tf.Tensor, batch_size: int) -> tuple[Transition, tf.Tensor, tf.Tensor]:
+        """Draw transitions uniformly, with replacement, from all anchors whose window is held.
+
+        Args:
+          seed: [2] int64; the same seed and contents give the same batch.
+          batch_size: B.
+
+        Returns:
+          The transitions, their weights [B] float32 and index [B] int64 (step * num_envs + environment, counted from
+          the first row ever written). A weight is 1, or 0 for an entry that is no transition and must not count:
+          where all candidates were boundaries, or no window is held yet. Given weight 1 an entry is exactly uniform.
+
+        Raises:
+          ValueError: if no window is held. Only outside a `tf.function`; compiled code returns weights of 0.
+        """
+        first, num_anchors = self._anchor_range()
+        if tf.executing_eagerly() and num_anchors < 1:
+            raise ValueError(
+                f"replay holds {int(self.num_rows)} rows, too few to sample: {self.num_envs} environments x a window "
+                f"of {self.lookback + 1 + self.n_step} rows are needed."
+            )
+        # Row `first * num_envs + draw` of all rows ever written is the anchor: one integer for step and environment.
+        # (The modulus of 64 random bits, a bias below 1e-12.) Where it is a boundary the next candidate lies a random
+        # shift further, the same for the whole batch, which leaves each entry exactly uniform and costs one draw.
+        num_draws = tf.maximum(num_anchors, 1) * self.num_envs
+        randoms = tf.random.stateless_uniform([batch_size + CANDIDATES - 1], seed, 0, num_draws, tf.int64)
+        draw, shift = randoms[:batch_size], tf.concat([[0], randoms[batch_size:]], axis=0)
+        origin = first % self.length * self.num_envs
+        held = tf.maximum(self.num_rows, self.num_envs)
+
+        def wrap(rows):  # rows at most one turn outside of those held
+            # The ring closes at `capacity`, and so at the rows held, whether it is full or has not begun to wrap.
+            # A true remainder by a number that is only known at run time: XLA takes it for expensive and keeps its
+            # result, where it would repeat cheaper index arithmetic for every byte of a frame that it gathers (x5).
+            return tf.truncatemod(rows + held, held)
+
+        candidates = tf.truncatemod(draw + shift[:, None], num_draws)  # [CANDIDATES, B]
+        is_boundary = self._data_table.read("is_boundary", wrap(origin + candidates))
+        number = tf.range(CANDIDATES, dtype=tf.int64)[:, None]
+        chosen = tf.reduce_min(tf.where(is_boundary, tf.constant(CANDIDATES, tf.int64), number), axis=0)  # [B]
+        is_anchor = (chosen < CANDIDATES) & (num_anchors > 0)
+        anchor = tf.truncatemod(draw + tf.gather(shift, tf.minimum(chosen, CANDIDATES - 1)), num_draws)
+
+        transition = self._transition(wrap(origin + anchor), wrap)
+        return transition, tf.cast(is_anchor, tf.float32), first * self.num_envs + anchor
+
+    def _transition(self, anchor: tf.Tensor, wrap) -> Transition:
+        """The transitions whose anchors are at the table's rows `anchor` [B]."""
+
+        def read(field, offsets):  # offsets in steps from the anchor, [K, 1]
+            return self._data_table.read(field, wrap(anchor + offsets * self.num_envs))
+
+        # The n-step return, from the last decision to the anchor: G <- r + gamma * d * G. A boundary row begins anew:
+        # what lies behind it (the next episode) is dropped and the return bootstraps from the boundary's frame.
+        ahead = tf.range(self.n_step, dtype=tf.int64)[:, None]
+        rewards, discounts = read("reward", ahead), read("discount", ahead)  # [n, B]
+        is_boundary = read("is_boundary", ahead)
+        reward, discount = tf.zeros_like(rewards[0]), tf.ones_like(rewards[0])
+        for step in reversed(range(self.n_step)):
+            decay = self.discount * discounts[step]
+            reward = tf.where(is_boundary[step], 0.0, rewards[step] + decay * reward)
+            discount = tf.where(is_boundary[step], 1.0, decay * discount)
+        num_steps = tf.reduce_min(tf.where(is_boundary, ahead, tf.constant(self.n_step, tf.int64)), axis=0)  # [B]
+
+        # The episode's first row as steps from the anchor; where it is out of reach there is nothing to clip.
+        back = tf.range(-self.lookback, 1, dtype=tf.int64)[:, None]
+        start = tf.reduce_max(tf.where(read("is_first", back), back, back[0]), axis=0)  # [B]
+
+        def frames(newest):  # the stack whose newest frame lies `newest` [B] steps behind the anchor
+            lags = tf.range(self.lookback, -1, -self.stride, dtype=tf.int64)
+            offsets = tf.maximum(newest[:, None] - lags, start[:, None])  # [B, stack]
+            rows = wrap(anchor[:, None] + offsets * self.num_envs)
+            return tf.transpose(self._data_table.read("frame", rows), [0, 2, 3, 1])
+
+        return Transition(
+            observation=frames(tf.zeros_like(anchor)),
+            action=self._data_table.read("action", anchor),
+            reward=reward,
+            discount=discount,
+            next_observation=frames(num_steps),
+        )
+
+    # What a TF-Agents user may call, and what would be wrong here.
+
+    def _gather_all(self) -> Row:
+        """All rows held, oldest first, [N, T, ...]: a copy of the whole buffer."""
+        newest = self._get_last_id()
+        steps = tf.range(newest + 1 - tf.minimum(newest + 1, self.length), newest + 1)
+        rows = (steps % self.length)[None, :] * self.num_envs + tf.range(self.num_envs, dtype=tf.int64)[:, None]
+        values = {name: self._data_table.read(name, rows) for name in self._field_specs}
+        return Row(**{name: tf.cast(value, self._field_specs[name].dtype) for name, value in values.items()})
+
+    def _clear(self):
+        return self._last_id.assign(-1)
+
+    def _refuse(self, *args, **kwargs):
+        raise RuntimeError("FrameReplay has no get_next or as_dataset (raw rows are no transitions): use sample(...).")
+
+    _get_next = _as_dataset = _single_deterministic_pass_dataset = _refuse
+
+    # The base class takes a lock around its counter; XLA has none and needs none, the program runs in order.
+
+    def _increment_last_id(self, increment=1):
+        return self._last_id.assign_add(increment, read_value=True)
+
+    def _get_last_id(self):
+        return self._last_id.read_value()
