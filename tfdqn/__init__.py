@@ -21,12 +21,17 @@ def _choose_keras_2() -> None:
     """Bind `tf.keras` to the `tf-keras` package, or say in one line that it is too late for that."""
     os.environ["TF_USE_LEGACY_KERAS"] = "1"
     tensorflow = sys.modules.get("tensorflow")
+    if tensorflow is None:
+        return
     # `tf.keras` binds when it is first touched. If nobody has, setting the variable was in time, and this binds it.
-    if tensorflow is not None and not tensorflow.keras.Model.__module__.startswith("tf_keras"):
+    if not tensorflow.keras.Model.__module__.startswith("tf_keras"):
         raise ImportError(
             "tfdqn needs Keras 2, but tf.keras is already Keras 3 here: import tfdqn before tf.keras is used, or set "
             "TF_USE_LEGACY_KERAS=1 before Python starts"
         )
+    # TensorFlow chose its path for `import tensorflow.keras` when it was imported: without this, the first library to
+    # write that (TF-Agents does) would put Keras 3 in the place of what has just been bound.
+    sys.modules["tensorflow.keras"] = tensorflow.keras
 
 
 _choose_keras_2()

@@ -42,48 +42,75 @@ class PatchConv2D(Layer):
         initializer = tf.keras.initializers.GlorotUniform(self.seed)
         self.kernel = self.add_weight("kernel", shape, initializer=initializer)
         self.bias = self.add_weight("bias", (self.filters,), initializer="zeros")
+        self._height, self._width = (self._padding(pixels) for pixels in input_shape[1:3])  # (before, after, outputs)
         super().build(input_shape)
 
     def call(self, inputs):
-        patches, kernel = self._patches(inputs)
-        height, width, depth = patches.shape[1:]
-        # One large matrix product: XLA hands a rank-2 product to the fastest routine it has.
-        rows = tf.reshape(patches, [-1, depth])
-        outputs = self.activation(tf.matmul(rows, kernel) + self.bias)
-        return tf.reshape(outputs, [-1, height, width, self.filters])
+        blocks, kernel = self._blocks(inputs)
+        outputs = self._expand_outputs(blocks, kernel) if self._is_wide(blocks) else self._expand_inputs(blocks, kernel)
+        return self.activation(outputs + self.bias)
 
-    def _patches(self, inputs):
-        """The receptive field of every output, flattened, and the kernel in the same order.
+    def _blocks(self, inputs):
+        """The padded input with each s x s block of pixels as one, and the kernel in the same order.
 
         A k x k kernel with stride s, k divisible by s, is a (k/s) x (k/s) kernel with stride 1 over blocks of s x s
-        pixels, so it takes (k/s)^2 slices instead of k^2.
+        pixels. Returns [B, rows, columns, depth] float32 and [taps, taps, depth, filters].
         """
-        size, stride, kernel = self.kernel_size, self.stride, self.kernel
-        channels = inputs.shape[-1]
-        (top, bottom, out_height), (left, right, out_width) = (self._padding(n) for n in inputs.shape[1:3])
+        size, stride = self.kernel_size, self.stride
         block = stride if size % stride == 0 else 1
-        # Whole blocks only: what is added or left over at the far edge meets no kernel.
+        (top, bottom, _), (left, right, _) = self._height, self._width
+        # Whole blocks only: what is added at the far edge meets no kernel.
         bottom += -(inputs.shape[1] + top + bottom) % block
         right += -(inputs.shape[2] + left + right) % block
         if top or bottom or left or right:
             inputs = tf.pad(inputs, [[0, 0], [top, bottom], [left, right], [0, 0]])
-        if block > 1:
-            inputs = tf.nn.space_to_depth(inputs, block)
-            taps, step = size // block, 1
-            kernel = tf.reshape(kernel, [taps, block, taps, block, channels, self.filters])
-            kernel = tf.transpose(kernel, [0, 2, 1, 3, 4, 5])
+        rows, columns, channels = inputs.shape[1] // block, inputs.shape[2] // block, inputs.shape[3]
+        split = tf.reshape(self.kernel, [size // block, block, size // block, block, channels, self.filters])
+        if inputs.dtype == tf.uint8:
+            # Frames arrive one after another in memory, seen as channels: keep each frame's runs of pixels together.
+            # (This transposition undoes the one that made the channels; the compiler drops both.)
+            inputs = tf.reshape(tf.transpose(inputs, [0, 3, 1, 2]), [-1, channels, rows, block, columns, block])
+            inputs = tf.transpose(inputs, [0, 2, 4, 1, 3, 5])
+            kernel = tf.transpose(split, [0, 2, 4, 1, 3, 5])
+            scale = 1.0 / 255.0
         else:
-            taps, step = size, stride
-        slices = [
-            inputs[:, i : i + step * (out_height - 1) + 1 : step, j : j + step * (out_width - 1) + 1 : step, :]
-            for i in range(taps)
-            for j in range(taps)
-        ]
-        patches = tf.cast(tf.concat(slices, axis=-1), tf.float32)
-        return patches, tf.reshape(kernel, [size * size * channels, self.filters])
+            inputs = tf.nn.space_to_depth(inputs, block) if block > 1 else inputs
+            kernel = tf.transpose(split, [0, 2, 1, 3, 4, 5])
+            scale = 1.0
+        depth = block * block * channels
+        blocks = tf.reshape(tf.cast(inputs, tf.float32) * scale, [-1, rows, columns, depth])
+        return blocks, tf.reshape(kernel, [size // block, size // block, depth, self.filters])
+
+    def _is_wide(self, blocks):
+        """Whether a block holds at least as many numbers as an output: then it is cheaper to copy outputs."""
+        return blocks.shape[-1] >= self.filters
+
+    def _expand_outputs(self, blocks, kernel):
+        """Every block times every tap of the kernel in one product, then the shifted sum of the taps."""
+        rows, columns, depth = blocks.shape[1:]
+        taps = kernel.shape[0]
+        flat = tf.reshape(tf.transpose(kernel, [2, 0, 1, 3]), [depth, taps * taps * self.filters])
+        products = tf.reshape(tf.matmul(tf.reshape(blocks, [-1, depth]), flat), [-1, rows, columns, flat.shape[1]])
+        parts = tf.split(products, taps * taps, axis=-1)
+        return tf.add_n([self._shifted(part, t // taps, t % taps) for t, part in enumerate(parts)])
+
+    def _expand_inputs(self, blocks, kernel):
+        """Every output's receptive field as one row of a matrix, times the kernel."""
+        taps, _, depth, _ = kernel.shape
+        slices = [self._shifted(blocks, t // taps, t % taps) for t in range(taps * taps)]
+        patches = tf.concat(slices, axis=-1)
+        _, height, width, fields = patches.shape
+        products = tf.matmul(tf.reshape(patches, [-1, fields]), tf.reshape(kernel, [fields, self.filters]))
+        return tf.reshape(products, [-1, height, width, self.filters])
+
+    def _shifted(self, blocks, row, column):
+        """What the tap (row, column) meets for each output."""
+        step = 1 if self.kernel_size % self.stride == 0 else self.stride
+        last_row, last_column = row + step * (self._height[2] - 1), column + step * (self._width[2] - 1)
+        return blocks[:, row : last_row + 1 : step, column : last_column + 1 : step, :]
 
     def _padding(self, pixels):
-        """(before, after, outputs) along one side, by TensorFlow's rule: the odd pixel goes after."""
+        """Pixels (before, after, then outputs) along one side, by TensorFlow's rule: the odd pixel goes after."""
         if self.padding == "valid":
             return 0, 0, (pixels - self.kernel_size) // self.stride + 1
         outputs = -(-pixels // self.stride)

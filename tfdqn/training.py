@@ -118,7 +118,8 @@ def play(
 
 def stack_frames(history: tf.Tensor, stride: int) -> tf.Tensor:
     """An observation [N, H, W, stack] uint8, the newest frame last, from a history [K, N, H, W]."""
-    return tf.stack(tf.unstack(history[::stride]), axis=-1)
+    # One transposition, as the replay does it, so that the network's own (see PatchConv2D) can undo it.
+    return tf.transpose(history[::stride], [1, 2, 3, 0])
 
 
 def push_frame(history: tf.Tensor, frame: tf.Tensor, is_first: tf.Tensor) -> tf.Tensor:

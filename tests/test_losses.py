@@ -1,0 +1,88 @@
+"""Each equation by hand-sized numbers: values, gradients, and what must not change them."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfdqn import losses
+
+MODES = {
+    "eager": lambda function: function,
+    "graph": lambda function: tf.function(function, autograph=False),
+    "xla": lambda function: tf.function(function, autograph=False, jit_compile=True),
+}
+
+
+@pytest.fixture(params=MODES)
+def mode(request):
+    """Every equation runs op by op, as a graph and under XLA."""
+    return MODES[request.param]
+
+
+def test_td_target_discounts_the_next_value_and_stops_at_termination(mode):
+    target = mode(losses.td_target)(tf.constant([1.0, -1.0]), tf.constant([0.9, 0.0]), tf.constant([10.0, 5.0]))
+    np.testing.assert_allclose(target, [10.0, -1.0])
+
+
+def test_td_target_ignores_an_infinite_value_behind_termination(mode):
+    target = mode(losses.td_target)(tf.constant([1.0]), tf.constant([0.0]), tf.constant([np.inf], tf.float32))
+    np.testing.assert_array_equal(target, [1.0])
+
+
+def test_max_value_takes_the_target_networks_best(mode):
+    np.testing.assert_array_equal(mode(losses.max_value)(tf.constant([[1.0, 3.0, 2.0]])), [3.0])
+
+
+def test_double_value_reads_the_target_at_the_online_networks_choice(mode):
+    online, target = tf.constant([[0.0, 2.0, 1.0]]), tf.constant([[7.0, 4.0, 9.0]])
+    np.testing.assert_array_equal(mode(losses.double_value)(online, target), [4.0])
+
+
+def test_masked_value_picks_the_taken_action_and_survives_infinities(mode):
+    q = tf.constant([[1.0, np.inf, 3.0], [-np.inf, 5.0, 6.0]], tf.float32)
+    np.testing.assert_array_equal(mode(losses.masked_value)(q, tf.constant([2, 1])), [3.0, 5.0])
+
+
+def test_huber_matches_its_definition(mode):
+    error = np.linspace(-3, 3, 10_001).astype(np.float32)
+    expected = np.where(np.abs(error) <= 1, 0.5 * error**2, np.abs(error) - 0.5)
+    np.testing.assert_allclose(mode(losses.huber)(tf.constant(error)), expected, atol=1e-6)
+
+
+def test_hubers_gradient_is_the_clipped_error(mode):
+    error = np.concatenate([np.linspace(-3, 3, 10_001), [1e6, -1e6, 0.0, 1.0, -1.0]]).astype(np.float32)
+
+    def gradient(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = losses.huber(x)
+        return tape.gradient(loss, x)
+
+    np.testing.assert_allclose(mode(gradient)(tf.constant(error)), np.clip(error, -1, 1), atol=1e-6)
+
+
+def test_gradient_reaches_only_the_taken_action(mode):
+    def gradient(q, action, target):
+        with tf.GradientTape() as tape:
+            tape.watch(q)
+            loss = tf.reduce_mean(losses.huber(losses.masked_value(q, action) - target))
+        return tape.gradient(loss, q)
+
+    rng = np.random.default_rng(0)
+    q, action = rng.normal(size=(1000, 3)).astype(np.float32), rng.integers(0, 3, 1000).astype(np.int32)
+    target = rng.normal(scale=2, size=1000).astype(np.float32)
+    result = mode(gradient)(tf.constant(q), tf.constant(action), tf.constant(target)).numpy()
+    expected = np.zeros_like(q)
+    rows = np.arange(1000)
+    expected[rows, action] = np.clip(q[rows, action].astype(np.float64) - target, -1, 1) / 1000
+    np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-9)
+    expected[rows, action] = 1
+    assert np.all(result[expected == 0] == 0)
+
+
+def test_squared_is_half_the_square(mode):
+    np.testing.assert_allclose(mode(losses.squared)(tf.constant([3.0, -2.0])), [4.5, 2.0])
+
+
+def test_greedy_action_takes_the_first_of_equals(mode):
+    np.testing.assert_array_equal(mode(losses.greedy_action)(tf.constant([[1.0, 2.0, 2.0], [0.0, 0.0, 0.0]])), [1, 0])
