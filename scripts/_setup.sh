@@ -214,6 +214,7 @@ set_up() {
     lock "$root/.venv.lock" # beside .venv, which may be yet to come
     if ! is_up_to_date "$purpose"; then
         log=$(mktemp "${TMPDIR:-/tmp}/tfdqn-setup.XXXXXX") || exit 1
+        trap 'rm -f "$log"; say "Stopped. Run this again to go on."; exit 130' INT
         if [ "$is_own" = yes ]; then
             make_venv
         elif ! has_pip; then
@@ -221,6 +222,7 @@ set_up() {
             exit 1
         fi
         install_tfdqn "$purpose"
+        trap - INT
         rm -f "$log"
         say "Ready"
     fi

@@ -4,6 +4,7 @@ import configparser
 import importlib.metadata
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -206,12 +207,13 @@ class Machine:
 
     def add_python(self, name, version, has_venv=True):
         """An interpreter that only answers what version it is; `python -m venv` makes an environment of fakes."""
+        log = shlex.quote(str(self.home / "pip.log"))
         environment_python = f"""
 case "$*" in
-  "-I -S - "*check*) exec {sys.executable} "$@" ;;
-  "-I -S - "*write*) exec {sys.executable} "$@" ;;
+  "-I -S - "*check*) exec {shlex.quote(sys.executable)} "$@" ;;
+  "-I -S - "*write*) exec {shlex.quote(sys.executable)} "$@" ;;
   "-m pip --version") exit 0 ;;
-  "-m pip install"*) echo "$@" >> {self.home}/pip.log; sleep "${{PIP_SECONDS:-0}}"
+  "-m pip install"*) echo "$@" >> {log}; sleep "${{PIP_SECONDS:-0}}"
       [ -z "${{PIP_SAYS:-}}" ] || {{ echo "$PIP_SAYS"; exit 1; }} ;;
   "-c"*) exit "${{IMPORT_STATUS:-0}}" ;;
   "-m tfdqn.train"* | "-m pytest"*) printf '<%s>' "$@"; exit "${{COMMAND_STATUS:-0}}" ;;
@@ -225,8 +227,8 @@ esac"""
 case "$*" in
   "-I -S -") echo {version}; {"echo venv" if has_venv else ""} ;;
   "-m venv --clear "*)
-      echo venv {version} >> {self.home}/pip.log
-      mkdir -p "$4/bin"; ln -sf {template} "$4/bin/python" ;;
+      echo venv {version} >> {log}
+      mkdir -p "$4/bin"; ln -sf {shlex.quote(str(template))} "$4/bin/python" ;;
   *) echo "unexpected: $*" >&2; exit 99 ;;
 esac""",
         )
