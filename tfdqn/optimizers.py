@@ -124,15 +124,18 @@ def apply_if_finite(
 ) -> tf.Tensor:
     """Apply the gradients, or leave weights, slots and step counter as they were if any entry is not finite.
 
-    Works for any built Keras optimizer, in and out of XLA, where the unused branch costs one fused select. Returns a
-    scalar bool: whether the update was applied. Assertions vanish under XLA, so the host has to look at it.
+    Works for any built Keras optimizer, in and out of XLA. Returns a scalar bool: whether the update was applied.
+    Assertions vanish under XLA, so the host has to look at it.
     """
     if not getattr(optimizer, "_built", False):
         raise ValueError("apply_if_finite needs a built optimizer: call optimizer.build(variables) once before")
     is_finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(gradient)) for gradient in gradients])
-    touched = [*variables, *optimizer.variables]
-    before = [tf.identity(variable) for variable in touched]
-    optimizer.apply_gradients(zip(gradients, variables, strict=True))
-    for variable, value in zip(touched, before, strict=True):
-        variable.assign(tf.where(is_finite, variable, value))
+
+    def apply(step):
+        optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        return (step + 1,)
+
+    # A loop of one step or none: XLA runs it in place, where selecting between old and new values costs up to twice
+    # the time of the update.
+    tf.while_loop(lambda step: step < tf.cast(is_finite, tf.int32), apply, (tf.constant(0),))
     return is_finite
