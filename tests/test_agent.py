@@ -52,7 +52,9 @@ def test_hard_target_is_copied_after_each_period_of_updates_and_never_between():
     batch, copied = random_batch(), []
     for _ in range(10):
         step(batch, tf.ones([16]))
-        copied.append(all(np.array_equal(a, b) for a, b in zip(agent.online.variables, agent.target.variables)))
+        copied.append(
+            all(np.array_equal(a, b) for a, b in zip(agent.online.variables, agent.target.variables, strict=True))
+        )
     assert [update + 1 for update, is_copy in enumerate(copied) if is_copy] == [3, 6, 9]
 
 

@@ -96,7 +96,7 @@ class PatchConv2D(Layer):
 
     def _expand_inputs(self, blocks, kernel):
         """Every output's receptive field as one row of a matrix, times the kernel."""
-        taps, _, depth, _ = kernel.shape
+        taps = kernel.shape[0]
         slices = [self._shifted(blocks, t // taps, t % taps) for t in range(taps * taps)]
         patches = tf.concat(slices, axis=-1)
         _, height, width, fields = patches.shape

@@ -216,11 +216,9 @@ class Run:
             f"{self.trainer.replay.capacity:,} rows, {config.replay_bytes / 1e6:,.0f} MB; "
             f"{config.total_env_frames:,} frames planned; {self.run_dir}"
         )
-        if self.trainer.replay.capacity != config.replay_capacity:
-            cli.say(
-                f"--replay-capacity {config.replay_capacity} rounded down to {self.trainer.replay.capacity}, a multiple of "
-                f"{config.num_envs} environments"
-            )
+        capacity = self.trainer.replay.capacity
+        if capacity != config.replay_capacity:
+            cli.say(f"--replay-capacity {config.replay_capacity} rounded down to {capacity}, a multiple of --num-envs")
 
     def _on_signal(self, number: int, _frame: Any) -> None:
         if self.signal is not None:

@@ -1,0 +1,309 @@
+"""The command line through the real commands: help, bad input, a whole short run, evaluation and film."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tfdqn import config as configuration
+from tfdqn import train
+from tfdqn.errors import UserError
+
+ROOT = Path(__file__).parent.parent
+TINY = [
+    *("--env", "catch8", "--device", "cpu", "--seed", "5", "--total-env-frames", "6000", "--num-envs", "16"),
+    *("--replay-capacity", "2000", "--replay-min-rows", "500", "--eval-every-frames", "3000"),
+    *("--eval-episodes", "8", "--final-eval-episodes", "20", "--log-every-frames", "1000"),
+]
+
+
+def command(module, *arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", f"tfdqn.{module}", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        timeout=300,
+    )
+
+
+BAD_INPUT = [
+    (["--env", "cavee"], "did you mean 'cave'"),
+    (["--env", ""], "choose one of"),
+    (["--evn", "cave"], "did you mean '--env'"),
+    (["cave"], "flags begin with --"),
+    (["--num-envs", "0"], "use 1"),
+    (["--num-envs", "-1"], "use 1"),
+    (["--num-envs", "1.5"], "whole number"),
+    (["--num-envs", "many"], "whole number"),
+    (["--num-envs"], "expected one argument"),
+    (["--batch-size", "0"], "use 1"),
+    (["--batch-size", "200000"], "use at most 99968"),
+    (["--replay-capacity", "1000000000000"], "are free; use at most"),
+    (["--replay-capacity", "0"], "use 1"),
+    (["--replay-capacity", "100"], "use at least 128"),
+    (["--replay-min-rows", "1000000"], "use at most 99968"),
+    (["--replay-min-rows", "0"], "use 1"),
+    (["--learning-rate", "-1"], "greater than 0"),
+    (["--learning-rate", "0"], "greater than 0"),
+    (["--learning-rate", "inf"], "at most 100"),
+    (["--learning-rate", "nan"], "must be a number"),
+    (["--learning-rate", "fast"], "must be a number"),
+    (["--discount", "1.5"], "use 1"),
+    (["--discount", "-0.1"], "use 0"),
+    (["--discount", "nan"], "must be a number"),
+    (["--epsilon-start", "1.1"], "use 1"),
+    (["--epsilon-start", "0.01"], "use at most 0.01"),
+    (["--epsilon-end", "-1"], "use 0"),
+    (["--optimizer", "adm"], "did you mean 'adam'"),
+    (["--loss", "hubre"], "did you mean 'huber'"),
+    (["--target", "polyak"], "choose one of hard, soft, none"),
+    (["--network", "cnn"], "choose one of mlp"),
+    (["--n-step", "0"], "use 1"),
+    (["--frame-stack", "0"], "use 1"),
+    (["--frame-stride", "100"], "use 32"),
+    (["--action-repeat", "0"], "use 1"),
+    (["--downsample", "2"], "only the cave"),
+    (["--env", "cave", "--downsample", "3"], "choose one of 1, 2"),
+    (["--minutes", "0"], "greater than 0"),
+    (["--minutes", "-5"], "greater than 0"),
+    (["--total-env-frames", "0"], "use 1"),
+    (["--seed", "-1"], "use 0"),
+    (["--seed", "9999999999"], "at most"),
+    (["--device", "tpu"], "choose one of"),
+    (["--preset", "articel"], "did you mean 'article'"),
+    (["--eager", "--no-jit"], "leave out --no-jit"),
+    (["--logdir", ""], "must name a folder"),
+    (["--logdir", "setup.cfg"], "is a file, not a folder"),
+    (["--logdir", "setup.cfg/below"], "is a file, not a folder"),
+    (["--run-name", "../up"], "plain folder name"),
+    (["--config", "no-such-file.toml"], "No such file"),
+    (["--config", "LICENSE"], "not TOML"),
+]
+
+
+@pytest.mark.parametrize("arguments, message", BAD_INPUT, ids=[" ".join(case[0]) for case in BAD_INPUT])
+def test_bad_input_is_one_line_and_writes_nothing(arguments, message, tmp_path, monkeypatch):
+    """In this process, for speed; the next test shows that the real command prints it and ends with 2."""
+    monkeypatch.chdir(ROOT)
+    before = set(ROOT.iterdir())
+    if "--logdir" not in arguments:
+        arguments = [*arguments, "--logdir", str(tmp_path / "runs")]
+    with pytest.raises(UserError) as error:
+        train.main(arguments)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+    assert error.value.exit_code == 2
+    assert not list(tmp_path.iterdir())
+    assert set(ROOT.iterdir()) == before
+
+
+@pytest.mark.parametrize("arguments, message", BAD_INPUT[:3] + BAD_INPUT[10:12])
+def test_the_real_command_ends_with_2_before_tensorflow_starts(arguments, message, tmp_path):
+    start = time.monotonic()
+    result = command("train", *arguments, "--logdir", tmp_path / "runs")
+    assert time.monotonic() - start < 30  # a hang, not a speed
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr.count("\n") == 1 and message in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_bad_settings_in_a_file_are_named(tmp_path):
+    path = tmp_path / "c.toml"
+    for text, message in (
+        ("learning_rte = 1.0", "did you mean 'learning_rate'"),
+        ('num_envs = "4"', "whole number"),
+        ("num_envs = true", "whole number"),
+        ("double = 1", "true or false"),
+        ("[learner]\nloss = 'mse'", "unknown setting 'learner'"),
+    ):
+        path.write_text(text)
+        with pytest.raises(UserError, match=message):
+            train.main(["--config", str(path), "--print-config"])
+
+
+def test_help_and_version_need_no_tensorflow():
+    code = (
+        "import sys; from tfdqn import train\n"
+        "try: train.main(['{}'])\n"
+        "except SystemExit: assert 'tensorflow' not in sys.modules"
+    )
+    for flag in ("-h", "--version"):
+        result = subprocess.run([sys.executable, "-c", code.format(flag)], capture_output=True, text=True, cwd=ROOT)
+        assert result.returncode == 0, result.stderr
+        assert "tfdqn" in result.stdout
+
+
+def test_every_setting_has_a_flag_and_help():
+    text = train.parser().format_help()
+    for name, field in configuration.FIELDS.items():
+        assert f"--{name.replace('_', '-')}" in text
+        assert field.metadata["help"]
+
+
+@pytest.mark.parametrize("env, preset", configuration.PRESETS)
+def test_presets_are_valid_and_print_config_reads_back(env, preset, tmp_path, capsys):
+    assert train.main(["--env", env, "--preset", preset, "--seed", "3", "--print-config"]) == 0
+    path = tmp_path / "c.toml"
+    path.write_text(capsys.readouterr().out)
+    expected = configuration.resolve({"env": env, "preset": preset, "seed": 3})
+    assert configuration.resolve(configuration.read_toml(path)) == expected
+    configuration.resolve({"env": env, "preset": preset}, on_gpu=True)
+
+
+def test_flags_win_over_the_file_and_the_file_over_the_preset(tmp_path, capsys):
+    path = tmp_path / "c.toml"
+    path.write_text("env = 'catch16'\nbatch_size = 48\nn_step = 2")
+    train.main(["--config", str(path), "--n-step", "4", "--print-config"])
+    printed = capsys.readouterr().out
+    assert "batch_size = 48 " in printed and "n_step = 4 " in printed and 'network = "conv"' in printed
+
+
+def test_gpu_sizes_apply_only_where_no_size_is_given():
+    on_gpu = configuration.resolve({"env": "cave"}, on_gpu=True)
+    assert on_gpu.num_envs == configuration.GPU_SIZES["cave"]["num_envs"]
+    assert configuration.resolve({"env": "cave", "batch_size": 32}, on_gpu=True).num_envs < 1000
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory):
+    """One short training through the real command."""
+    logdir = tmp_path_factory.mktemp("runs")
+    result = command("train", *TINY, "--json", "--logdir", logdir)
+    assert result.returncode == 0, result.stderr
+    return logdir, result
+
+
+def test_a_run_reports_itself_on_the_last_line(finished_run):
+    logdir, result = finished_run
+    report = json.loads(result.stdout.splitlines()[-1])
+    assert set(report) == {
+        *("env", "preset", "seed", "device", "version", "env_frames", "updates", "wall_seconds", "compile_seconds"),
+        *("train_seconds", "eval_seconds", "env_frames_per_second", "updates_per_second", "goal_reached"),
+        *(
+            "best_env_frames",
+            "score_mean",
+            "score_std",
+            "score_median",
+            "score_min",
+            "score_max",
+            "episodes",
+            "run_dir",
+        ),
+    }
+    assert report["env"] == "catch8" and report["seed"] == 5 and report["episodes"] == 20
+    assert 6000 <= report["env_frames"] < 6016
+    assert 0 < report["updates"] < 6000 / 16
+    assert -1 <= report["score_min"] <= report["score_mean"] <= report["score_max"] <= 99
+    assert Path(report["run_dir"]).parent == logdir
+    assert Path(report["run_dir"]).name.startswith("catch8__default__s5__")
+    assert "compiling" in result.stderr and "parameters" in result.stderr and "MB" in result.stderr
+
+
+def test_a_runs_folder_holds_everything(finished_run):
+    logdir, _ = finished_run
+    (run_dir,) = logdir.iterdir()
+    assert {path.name for path in run_dir.iterdir()} == {
+        *("config.toml", "metrics.jsonl", "train", "eval", "model.keras", "final.keras"),
+    }
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    reports = [line["env_frames"] for line in lines if "rollout/epsilon" in line]
+    assert [frames // 1000 for frames in reports] == [1, 2, 3, 4, 5, 6]
+    assert [line["env_frames"] // 3000 for line in lines if "eval/score_mean" in line] == [1, 2]
+    assert all({"env_frames", "updates", "wall_seconds"} <= set(line) for line in lines)
+    assert "train/loss" in lines[-2] and "speed/env_frames_per_second" in lines[-2]
+
+
+def test_tensorboard_holds_scalars_text_histograms_and_pictures(finished_run):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    (run_dir,) = finished_run[0].iterdir()
+    train_events, eval_events = (EventAccumulator(str(run_dir / name)).Reload() for name in ("train", "eval"))
+    tags = set(train_events.Tags()["tensors"]) | set(eval_events.Tags()["tensors"])
+    assert tags >= {
+        *("config", "rollout/score", "rollout/episode_frames", "rollout/epsilon", "train/loss", "train/td_error"),
+        *("train/mean_q", "train/max_q", "train/gradient_norm", "speed/env_frames_per_second"),
+        *("speed/updates_per_second", "eval/score_mean", "eval/player", "eval/q_values"),
+    }
+    steps = [event.step for event in train_events.Tensors("rollout/epsilon")]
+    assert [step // 1000 for step in steps] == [1, 2, 3, 4, 5, 6]
+
+
+def test_every_metric_is_explained_in_the_readme(finished_run):
+    (run_dir,) = finished_run[0].iterdir()
+    readme = (ROOT / "README.md").read_text()
+    for line in (run_dir / "metrics.jsonl").read_text().splitlines():
+        for tag in json.loads(line):
+            short = "_" + tag.rsplit("_", 1)[-1]
+            assert f"`{tag}`" in readme or (tag.startswith("eval/score") and f"`{short}`" in readme), tag
+
+
+def test_evaluate_repeats_the_runs_last_evaluation(finished_run):
+    logdir, result = finished_run
+    (run_dir,) = logdir.iterdir()
+    report = json.loads(result.stdout.splitlines()[-1])
+    evaluated = command("evaluate", run_dir, "--episodes", 20, "--json", "--device", "cpu")
+    assert evaluated.returncode == 0, evaluated.stderr
+    scores = json.loads(evaluated.stdout.splitlines()[-1])
+    for name in ("score_mean", "score_std", "score_median", "score_min", "score_max", "episodes"):
+        assert scores[name] == report[name]
+
+
+def test_record_films_an_episode(finished_run, tmp_path):
+    from PIL import Image
+
+    (run_dir,) = finished_run[0].iterdir()
+    out = tmp_path / "player.gif"
+    result = command("record", run_dir, "--out", out, "--frames", 20, "--scale", 3)
+    assert result.returncode == 0, result.stderr
+    with Image.open(out) as image:
+        assert image.size == (24, 24)
+        assert 2 <= image.n_frames <= 20
+        assert image.info["duration"] == 200  # five frames a second
+
+
+def test_a_run_never_enters_an_existing_folder(finished_run):
+    logdir, _ = finished_run
+    (run_dir,) = logdir.iterdir()
+    with pytest.raises(UserError, match="exists already"):
+        train.main([*TINY, "--logdir", str(logdir), "--run-name", run_dir.name])
+
+
+def test_commands_refuse_what_is_no_run(tmp_path):
+    from tfdqn import evaluate, record
+
+    for main in (evaluate.main, record.main):
+        with pytest.raises(UserError, match="no such run folder"):
+            main([str(tmp_path / "nothing")])
+        with pytest.raises(UserError, match=r"config\.toml is missing"):
+            main([str(tmp_path)])
+    for arguments, message in (
+        (["--episodes", "0"], "between 1"),
+        (["--epsilon", "2"], "between 0 and 1"),
+        (["--seed", "-1"], "between 0"),
+        (["--episods", "3"], "did you mean '--episodes'"),
+    ):
+        with pytest.raises(UserError, match=message):
+            evaluate.main([str(tmp_path), *arguments])
+
+
+def test_weights_of_another_agent_are_refused_in_one_line(finished_run, tmp_path):
+    from tfdqn import evaluate
+
+    (run_dir,) = finished_run[0].iterdir()
+    text = (run_dir / "config.toml").read_text()
+    (tmp_path / "config.toml").write_text(text.replace("frame_stack = 1", "frame_stack = 2"))
+    (tmp_path / "model.keras").write_bytes((run_dir / "model.keras").read_bytes())
+    with pytest.raises(UserError, match="does not hold this agent's weights") as error:
+        evaluate.main([str(tmp_path), "--device", "cpu"])
+    assert "\n" not in str(error.value)
+    for damaged in (b"", b"not a zip file", (run_dir / "model.keras").read_bytes()[:2000]):
+        (tmp_path / "model.keras").write_bytes(damaged)
+        with pytest.raises(UserError, match="does not hold this agent's weights"):
+            evaluate.main([str(tmp_path), "--device", "cpu"])

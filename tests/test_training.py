@@ -1,0 +1,206 @@
+"""The compiled loop: what it counts, what it must not depend on, and how episodes begin and end in it."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfdqn import config as configuration
+from tfdqn import training
+from tfdqn.envs import TimeStep, make
+from tfdqn.training import Metrics, Trainer
+
+SMALL = {
+    "env": "catch8",
+    "num_envs": 8,
+    "batch_size": 16,
+    "replay_capacity": 1_000,
+    "replay_min_rows": 200,
+    "target_update_period_updates": 7,
+    "epsilon_decay_env_frames": 500,
+    "device": "cpu",
+}
+
+
+def make_trainer(**given) -> Trainer:
+    return Trainer(configuration.resolve({**SMALL, **given}))
+
+
+def run(trainer, rounds, chunk, stop=2**62):
+    carry = trainer.initial_carry()
+    done = 0
+    while done < rounds:
+        carry = trainer.run_chunk(carry, min(chunk, rounds - done), stop)
+        done += chunk
+    return carry
+
+
+def fingerprint(trainer, carry):
+    """Everything that a run has changed, by name."""
+    tensors = {f"carry/{i}": value for i, value in enumerate(tf.nest.flatten(carry))}
+    tensors |= {f"agent/{i}": value for i, value in enumerate(trainer.agent.variables)}
+    tensors |= {f"optimizer/{i}": value for i, value in enumerate(trainer.agent.optimizer.variables)}
+    tensors |= {f"replay/{name}": value for name, value in trainer.replay.state.items()}
+    return {name: value.numpy() for name, value in tensors.items()}
+
+
+def differing(first, second):
+    assert first.keys() == second.keys()
+    return [name for name in first if not np.array_equal(first[name], second[name])]
+
+
+def test_results_do_not_depend_on_the_chunks_length_and_each_program_is_traced_once():
+    results = []
+    for chunk in (1, 37, 150):
+        trainer = make_trainer()
+        results.append(fingerprint(trainer, run(trainer, 150, chunk)))
+        assert trainer.trace_count == 1
+    assert int(results[0]["optimizer/0"]) > 100
+    assert differing(results[0], results[1]) == differing(results[0], results[2]) == []
+
+
+def test_a_chunk_stops_in_the_round_that_reaches_the_frames():
+    trainer = make_trainer(replay_min_rows=1_000)
+    carry = trainer.run_chunk(trainer.initial_carry(), 10**6, 500)
+    assert 500 <= int(carry.env_frames) < 500 + 8
+    again = trainer.run_chunk(carry, 10**6, 500)
+    assert int(again.iteration) == int(carry.iteration)
+
+
+def test_equal_seeds_give_equal_bits_and_others_do_not():
+    results = []
+    for seed in (3, 3, 4):
+        trainer = make_trainer(seed=seed)
+        results.append(fingerprint(trainer, run(trainer, 100, 100)))
+    assert differing(results[0], results[1]) == []
+    assert "agent/0" in differing(results[0], results[2])
+
+
+@pytest.mark.parametrize("mode", [{"jit": False}, {"eager": True}])
+def test_games_and_replay_are_the_same_without_xla(mode):
+    """Up to the first update all is integers, so the bits agree; after it floats are summed in another order."""
+    rounds = 30
+    results = []
+    for given in ({}, mode):
+        trainer = make_trainer(replay_min_rows=1_000, epsilon_decay_env_frames=10**9, frame_stack=2, **given)
+        results.append(fingerprint(trainer, run(trainer, rounds, rounds)))
+    assert differing(*results) == []
+
+
+def test_learning_without_xla_agrees_to_rounding():
+    results = []
+    for given in ({}, {"jit": False}, {"eager": True}):
+        trainer = make_trainer(replay_min_rows=40, epsilon_decay_env_frames=10**9, **given)
+        run(trainer, 12, 12)
+        results.append([variable.numpy() for variable in trainer.agent.online.variables])
+        assert int(trainer.agent.optimizer.iterations) == 8
+    for other in results[1:]:
+        for ours, theirs in zip(results[0], other, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5)
+
+
+def test_learning_waits_for_the_replay_and_keeps_the_asked_pace():
+    trainer = make_trainer(replay_min_rows=200, iterations_per_update=3, updates_per_iteration=2)
+    carry = run(trainer, 20, 20)
+    assert int(carry.iteration) == 60
+    # After round r the replay holds 24 r rows; 200 are reached in round 9, the first of 12 rounds with 2 updates.
+    assert int(trainer.agent.optimizer.iterations) == int(carry.metrics.updates) == 24
+
+
+def test_frames_and_episodes_are_counted_without_the_boundary_rows():
+    trainer = make_trainer(replay_min_rows=1_000, epsilon_decay_env_frames=10**9)
+    carry = run(trainer, 100, 100)
+    rows = trainer.replay.gather_all()
+    boundary = rows.is_boundary.numpy()
+    assert boundary.sum() > 20
+    assert int(carry.env_frames) == (~boundary).sum()
+    ends = (rows.discount.numpy() == 0) & ~boundary
+    assert int(carry.metrics.episodes) == ends.sum()
+    rewards = np.where(boundary, 0, rows.reward.numpy())
+    finished = [rewards[env, : np.flatnonzero(ends[env])[-1] + 1].sum() for env in range(8) if ends[env].any()]
+    assert float(carry.metrics.score) == sum(finished)
+    # Each boundary is followed by a first row, and each episode but the first follows a boundary.
+    is_first = rows.is_first.numpy()
+    assert is_first[:, 0].all()
+    np.testing.assert_array_equal(is_first[:, 1:], boundary[:, :-1])
+
+
+def test_counters_are_right_at_a_great_age():
+    trainer = make_trainer(replay_min_rows=8)
+    start = 2**40 - 3
+    carry = trainer.initial_carry()._replace(
+        iteration=tf.constant(start, tf.int64), env_frames=tf.constant(2**31 - 5, tf.int64)
+    )
+    carry = trainer.run_chunk(carry, 6, 2**62)
+    assert int(carry.iteration) == start + 6
+    assert 2**31 < int(carry.env_frames) <= 2**31 - 5 + 48
+    assert carry.env_frames.dtype == carry.iteration.dtype == tf.int64
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_epsilon_is_linear_clipped_and_exact_at_any_age(jit):
+    config = configuration.resolve({"env": "catch8", "epsilon_end": 0.1, "epsilon_decay_env_frames": 1000})
+    epsilon = tf.function(lambda n: training.epsilon_at(config, n), jit_compile=jit)
+    for frames in (0, 1, 500, 999, 1000, 1001, 2**31, 2**40, 2**62):
+        expected = 1 - 0.9 * min(frames, 1000) / 1000
+        assert abs(float(epsilon(tf.constant(frames, tf.int64))) - expected) < 1e-6
+
+
+def test_history_repeats_the_first_frame_of_an_episode():
+    history = tf.constant(np.arange(3)[:, None, None, None] * np.ones([3, 2, 1, 1]), tf.uint8)
+    pushed = training.push_frame(history, tf.fill([2, 1, 1], tf.constant(9, tf.uint8)), tf.constant([False, True]))
+    np.testing.assert_array_equal(pushed[:, 0, 0, 0], [1, 2, 9])
+    np.testing.assert_array_equal(pushed[:, 1, 0, 0], [9, 9, 9])
+    np.testing.assert_array_equal(training.stack_frames(pushed, 2)[:, 0, 0, :], [[1, 9], [9, 9]])
+
+
+class _CountdownState(NamedTuple):
+    left: tf.Tensor  # [N] int32, frames until the end
+
+
+class _Countdown:
+    """Ends after a given number of frames, by death if that number is even; each frame pays its number."""
+
+    score_is_frames, time_limit = False, 100
+
+    def sample_noise(self, seed, num_envs):
+        return tf.fill([num_envs], seed[1])
+
+    def step(self, state, action, noise):
+        left = state.left - 1
+        reward = tf.cast(noise, tf.float32) + 1
+        over = left == 0
+        death = over & (action == 0)
+        return _CountdownState(left), TimeStep(left[:, None, None], reward, death, over & ~death)
+
+
+def test_a_held_action_stops_with_the_episode():
+    state = _CountdownState(tf.constant([1, 2, 3, 9]))
+    action, seed = tf.constant([0, 1, 0, 0]), tf.constant([7, 0], tf.int64)
+    state, timestep, frames, _ = training.play(_Countdown(), state, action, seed, 3)
+    np.testing.assert_array_equal(frames, [1, 2, 3, 3])
+    np.testing.assert_array_equal(state.left, [0, 0, 0, 6])
+    np.testing.assert_array_equal(timestep.reward, [1, 1 + 2, 1 + 2 + 3, 6])
+    np.testing.assert_array_equal(timestep.termination, [True, False, True, False])
+    np.testing.assert_array_equal(timestep.truncation, [False, True, False, False])
+    np.testing.assert_array_equal(timestep.observation[:, 0, 0], [0, 0, 0, 6])
+
+
+def test_cave_scores_are_frames_capped_at_the_limit_and_catch_scores_are_rewards():
+    returns, frames = tf.constant([5.0, -1.0]), tf.constant([10_001, 7])
+    np.testing.assert_array_equal(training.score_of(make("cave"), returns, frames), [10_000, 7])
+    np.testing.assert_array_equal(training.score_of(make("catch8"), returns, frames), [5, -1])
+
+
+def test_metrics_start_from_nothing():
+    zeros = Metrics.zeros()
+    assert int(zeros.updates) == 0
+    assert float(zeros.max_q) == -np.inf
+
+
+def test_diverging_updates_are_counted():
+    trainer = make_trainer(replay_min_rows=8)
+    trainer.agent.online.trainable_variables[0].assign(np.full([64, 64], np.nan, np.float32))
+    carry = run(trainer, 12, 12)
+    assert int(carry.metrics.non_finite_updates) > 0

@@ -1,0 +1,108 @@
+"""Film a trained agent: `python -m tfdqn.record RUN_DIR --out cave.gif`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tfdqn import cli, runs
+from tfdqn.errors import EXIT_IO, UserError
+
+if TYPE_CHECKING:
+    from tfdqn.agent import DQN
+    from tfdqn.config import Config
+    from tfdqn.envs import Environment
+
+
+def parser() -> cli.Parser:
+    parser = cli.Parser(prog="python -m tfdqn.record", description="Film one episode of a trained agent as a GIF.")
+    parser.add_argument("run_dir", help="folder of a run")
+    parser.add_argument("--out", default="episode.gif", help="file to write, ending in .gif")
+    parser.add_argument("--model", choices=["best", "final"], default="best", help="which of the run's agents plays")
+    parser.add_argument("--seed", type=cli.converter("--seed", int), default=0, help="seed of the game's draws")
+    parser.add_argument("--start", type=cli.converter("--start", int), default=0, help="first frame to keep")
+    parser.add_argument("--frames", type=cli.converter("--frames", int), default=600, help="frames to keep at most")
+    parser.add_argument("--scale", type=cli.converter("--scale", int), default=4, help="screen pixels a game pixel")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parser().parse(argv)
+    for name, low, high in (("frames", 1, 100_000), ("scale", 1, 64), ("start", 0, 100_000), ("seed", 0, 2**31 - 1)):
+        if not low <= getattr(arguments, name) <= high:
+            raise UserError(f"--{name} {getattr(arguments, name)}: must be between {low} and {high}")
+    out = Path(arguments.out)
+    if out.suffix != ".gif":
+        raise UserError(f"--out {arguments.out}: must end in .gif")
+    if not out.parent.is_dir():
+        raise UserError(f"--out {arguments.out}: there is no folder {out.parent}")
+    run_dir = Path(arguments.run_dir)
+    config = runs.read_config(run_dir)
+    device = cli.choose_device("cpu")
+
+    import tensorflow as tf
+
+    from tfdqn.envs import make
+    from tfdqn.training import build_agent
+
+    env = make(config.env, config.downsample)
+    agent = build_agent(config, env)
+    runs.load_weights(agent, run_dir / (runs.BEST_MODEL if arguments.model == "best" else runs.FINAL_MODEL))
+    with tf.device(device):
+        frames = film(config, env, agent, arguments.seed, arguments.start + arguments.frames)[arguments.start :]
+    if not len(frames):
+        raise UserError(f"--start {arguments.start}: the episode ended before that frame; use 0")
+    try:
+        save_gif(out, env, frames, arguments.scale)
+    except OSError as error:
+        raise UserError(f"--out {arguments.out}: {error.strerror or error}", EXIT_IO) from None
+    cli.say(f"{out}: {len(frames)} frames, {out.stat().st_size / 1e6:.2f} MB")
+    return 0
+
+
+def film(config: Config, env: Environment, agent: DQN, seed: int, max_frames: int) -> np.ndarray:
+    """The screens of one greedy episode, every frame of held actions too: [T, H, W] uint8, T at most `max_frames`."""
+    import tensorflow as tf
+
+    from tfdqn import compiled
+    from tfdqn.training import push_frame, stack_frames, stream_seed
+
+    act = compiled.xla(lambda history: agent.act(stack_frames(history, config.frame_stride), (), 0.0, [0, 0])[0])
+    word = stream_seed(seed, "record")
+    state = env.reset(env.sample_noise(tf.constant([word, -1], tf.int64), 1))
+    frame = env.observe(state)
+    history = tf.tile(frame[tf.newaxis], [(config.frame_stack - 1) * config.frame_stride + 1, 1, 1, 1])
+    screens, action = [frame.numpy()[0]], None
+    while len(screens) < max_frames:
+        decision_frame = (len(screens) - 1) % config.action_repeat
+        if decision_frame == 0:
+            action = act(history)
+        noise = env.sample_noise(tf.constant([word, len(screens)], tf.int64), 1)
+        state, timestep = env.compiled_step(state, action, noise)
+        screens.append(timestep.observation.numpy()[0])
+        if decision_frame == config.action_repeat - 1:
+            history = push_frame(history, timestep.observation, tf.zeros([1], tf.bool))
+        if bool(timestep.termination[0] | timestep.truncation[0]):
+            break
+    return np.stack(screens)
+
+
+def save_gif(path: Path, env: Environment, frames: np.ndarray, scale: int) -> None:
+    """Write frames [T, H, W] uint8 as a GIF in the game's colours, at the game's speed."""
+    from PIL import Image
+
+    palette = [channel for level in range(256) for channel in env.palette.get(level, (0, 0, 0))]
+    images = []
+    for frame in frames:
+        image = Image.fromarray(frame.repeat(scale, 0).repeat(scale, 1), mode="P")
+        image.putpalette(palette)
+        images.append(image)
+    duration = round(100 / env.frames_per_second) * 10  # a GIF counts time in hundredths of a second
+    images[0].save(path, save_all=True, append_images=images[1:], duration=max(duration, 20), loop=0, optimize=False)
+
+
+if __name__ == "__main__":
+    cli.run(main)
