@@ -109,7 +109,7 @@ def step_of(rows, t):
     return Row(*(tf.constant(value[t]) for value in rows))
 
 
-def fill(replay, rows, mode="xla"):
+def fill(replay, rows, mode="function"):
     add = MODES[mode](lambda *fields: replay.add(Row(*fields)))
     for t in range(len(rows.action)):
         add(*step_of(rows, t))

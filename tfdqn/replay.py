@@ -62,14 +62,9 @@ class Transition(NamedTuple):
 STORED_TYPE = {tf.int32: tf.int64, tf.bool: tf.uint8}
 
 
-def _stored_shape(shape: tf.TensorShape) -> list[int]:
-    """The shape in which a table keeps a field: the pixels of a frame in groups of 8.
-
-    XLA's CPU compiler then writes a step with whole-register moves (48x48, 64 environments: 22 us; with rows of 48 or
-    64 pixels 45 us, and each 8x8 frame as one run of 64 twice the time of eights).
-    """
-    pixels = shape.num_elements()
-    return list(shape) if shape.rank == 0 else [pixels // 8, 8] if pixels % 8 == 0 else [pixels]
+def _fold(numbers: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    """`numbers` modulo `size`, for numbers below 2 * size."""
+    return tf.where(numbers >= size, numbers - size, numbers)
 
 
 class RowTable(tf.Module):
@@ -81,7 +76,7 @@ class RowTable(tf.Module):
         # The zeros become the variable's own buffer, so building needs the memory of the table once.
         self.fields = {
             name: tf.Variable(
-                tf.zeros([length, num_envs, *_stored_shape(spec.shape)], STORED_TYPE.get(spec.dtype, spec.dtype)),
+                tf.zeros([length, num_envs, *spec.shape], STORED_TYPE.get(spec.dtype, spec.dtype)),
                 trainable=False,
                 name=name,
             )
@@ -95,19 +90,20 @@ class RowTable(tf.Module):
 
     def read(self, field: str, rows: tf.Tensor) -> tf.Tensor:
         """`field` of row `slot * num_envs + environment`, for rows of any shape; copies those rows only."""
-        variable, spec = self.fields[field], self._specs[field]
+        variable = self.fields[field]
         if control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()):
             values = tf.gather(tf.reshape(variable, [-1, *variable.shape[2:]]), rows)  # the reshape is free here
         else:
             # Outside XLA a variable that has been scattered to is copied whole when it is read as a tensor. This
             # operation looks into it instead, and is the one that XLA does not know.
             values = variable.gather_nd(tf.stack([rows // self.num_envs, rows % self.num_envs], axis=-1))
-        return tf.cast(tf.reshape(values, [*rows.shape, *spec.shape]), spec.dtype)
+        return tf.cast(values, self._specs[field].dtype)
 
     def write(self, slot: tf.Tensor, values: dict[str, tf.Tensor]) -> None:
         """Overwrite one step of all environments, in place."""
         for name, variable in self.fields.items():
-            value = tf.reshape(tf.cast(values[name], variable.dtype), [1, *variable.shape[1:]])
+            # A scatter with one index becomes a dynamic-update-slice; with an index for each row it would be a loop.
+            value = tf.cast(values[name], variable.dtype)[None]
             variable.scatter_update(tf.IndexedSlices(value, slot[None]))
 
 
@@ -249,32 +245,32 @@ class FrameReplay(tf_uniform_replay_buffer.TFUniformReplayBuffer):
                 f"of {self.lookback + 1 + self.n_step} rows are needed."
             )
         # Row `first * num_envs + draw` of all rows ever written is the anchor: one integer for step and environment.
-        # (The modulus of 64 random bits, a bias below 1e-12.) Where it is a boundary the next candidate lies a random
-        # shift further, the same for the whole batch, which leaves each entry exactly uniform and costs one draw.
+        # (The modulus of 64 random bits: a bias below 1e-12 up to 16 million rows.) Where it is a boundary the next
+        # candidate lies a random shift further. The batch shares the shifts: few draws, and each entry still uniform.
         num_draws = tf.maximum(num_anchors, 1) * self.num_envs
         randoms = tf.random.stateless_uniform([batch_size + CANDIDATES - 1], seed, 0, num_draws, tf.int64)
         draw, shift = randoms[:batch_size], tf.concat([[0], randoms[batch_size:]], axis=0)
         origin = first % self.length * self.num_envs
         held = tf.maximum(self.num_rows, self.num_envs)
-
-        def wrap(rows):  # rows at most one turn outside of those held
-            # The ring closes at `capacity`, and so at the rows held, whether it is full or has not begun to wrap.
-            # A true remainder by a number that is only known at run time: XLA takes it for expensive and keeps its
-            # result, where it would repeat cheaper index arithmetic for every byte of a frame that it gathers (x5).
-            return tf.truncatemod(rows + held, held)
-
-        candidates = tf.truncatemod(draw + shift[:, None], num_draws)  # [CANDIDATES, B]
-        is_boundary = self._data_table.read("is_boundary", wrap(origin + candidates))
+        candidates = _fold(draw + shift[:, None], num_draws)  # [CANDIDATES, B]
+        # The ring closes at `capacity`, and so at the rows held, whether it is full or has not begun to wrap.
+        is_boundary = self._data_table.read("is_boundary", _fold(origin + candidates, held))
         number = tf.range(CANDIDATES, dtype=tf.int64)[:, None]
         chosen = tf.reduce_min(tf.where(is_boundary, tf.constant(CANDIDATES, tf.int64), number), axis=0)  # [B]
         is_anchor = (chosen < CANDIDATES) & (num_anchors > 0)
-        anchor = tf.truncatemod(draw + tf.gather(shift, tf.minimum(chosen, CANDIDATES - 1)), num_draws)
+        anchor = _fold(draw + tf.gather(shift, tf.minimum(chosen, CANDIDATES - 1)), num_draws)
 
-        transition = self._transition(wrap(origin + anchor), wrap)
+        transition = self._transition(tf.truncatemod(origin + anchor, held), held)
         return transition, tf.cast(is_anchor, tf.float32), first * self.num_envs + anchor
 
-    def _transition(self, anchor: tf.Tensor, wrap) -> Transition:
+    def _transition(self, anchor: tf.Tensor, held: tf.Tensor) -> Transition:
         """The transitions whose anchors are at the table's rows `anchor` [B]."""
+
+        def wrap(rows):
+            # A true remainder, by a number known only at run time: XLA takes it for expensive, so where it has two
+            # users it is computed once and kept. Cheaper arithmetic would be repeated for every byte of every frame
+            # gathered: catch8, batch 32, 64 environments took 158 us in place of 10.
+            return tf.truncatemod(rows + held, held)
 
         def read(field, offsets):  # offsets in steps from the anchor, [K, 1]
             return self._data_table.read(field, wrap(anchor + offsets * self.num_envs))
@@ -295,18 +291,20 @@ class FrameReplay(tf_uniform_replay_buffer.TFUniformReplayBuffer):
         back = tf.range(-self.lookback, 1, dtype=tf.int64)[:, None]
         start = tf.reduce_max(tf.where(read("is_first", back), back, back[0]), axis=0)  # [B]
 
-        def frames(newest):  # the stack whose newest frame lies `newest` [B] steps behind the anchor
-            lags = tf.range(self.lookback, -1, -self.stride, dtype=tf.int64)
-            offsets = tf.maximum(newest[:, None] - lags, start[:, None])  # [B, stack]
-            rows = wrap(anchor[:, None] + offsets * self.num_envs)
-            return tf.transpose(self._data_table.read("frame", rows), [0, 2, 3, 1])
+        # Both stacks, channel by channel, as table rows.
+        lags = tf.range(self.lookback, -1, -self.stride, dtype=tf.int64)[:, None]
+        offsets = tf.stack([tf.zeros_like(num_steps), num_steps])[:, None, :] - lags  # [2, stack, B]
+        rows = wrap(anchor + tf.maximum(offsets, start) * self.num_envs)
+
+        def frames(rows):  # [stack, B]
+            return tf.transpose(self._data_table.read("frame", tf.transpose(rows)), [0, 2, 3, 1])
 
         return Transition(
-            observation=frames(tf.zeros_like(anchor)),
+            observation=frames(rows[0]),
             action=self._data_table.read("action", anchor),
             reward=reward,
             discount=discount,
-            next_observation=frames(num_steps),
+            next_observation=frames(rows[1]),
         )
 
     # What a TF-Agents user may call, and what would be wrong here.
@@ -316,8 +314,7 @@ class FrameReplay(tf_uniform_replay_buffer.TFUniformReplayBuffer):
         newest = self._get_last_id()
         steps = tf.range(newest + 1 - tf.minimum(newest + 1, self.length), newest + 1)
         rows = (steps % self.length)[None, :] * self.num_envs + tf.range(self.num_envs, dtype=tf.int64)[:, None]
-        values = {name: self._data_table.read(name, rows) for name in self._field_specs}
-        return Row(**{name: tf.cast(value, self._field_specs[name].dtype) for name, value in values.items()})
+        return Row(**{name: self._data_table.read(name, rows) for name in self._field_specs})
 
     def _clear(self):
         return self._last_id.assign(-1)
