@@ -42,7 +42,12 @@ class Config:
 
     # How long.
     total_env_frames: int = setting(5_000_000, "frames to play in training, over all environments", "length", low=1)
-    minutes: float = setting(math.inf, "stop training this long after the process started", "length", above=0)
+    minutes: float = setting(
+        math.inf,
+        "stop training this long after the run began (pauses between resumed processes do not count)",
+        "length",
+        above=0,
+    )
     stop_at_goal: bool = setting(True, "stop once an evaluation reaches goal_score", "length")
     goal_score: float = setting(math.inf, "mean score that counts as done", "length")
 
@@ -86,6 +91,17 @@ class Config:
     final_eval_episodes: int = setting(256, "episodes of the last evaluation", "evaluation", low=1, high=1_000_000)
     log_every_frames: int = setting(20_000, "env frames between reports", "evaluation", low=1)
 
+    # Checkpoints.
+    checkpoint_every_seconds: float = setting(
+        0.0,
+        "seconds between checkpoints; 0 means 60, or longer where that would take over 2% of the time",
+        "checkpoints",
+        low=0,
+    )
+    checkpoint_replay: bool = setting(
+        True, "keep the replay in checkpoints; without it a resumed run fills a new one", "checkpoints"
+    )
+
     # Machine.
     device: str = setting("auto", "where everything lives", "machine", choices=("auto", "cpu", "gpu"))
     jit: bool = setting(True, "compile with XLA; --no-jit runs the same code as a plain graph", "machine")
@@ -112,6 +128,8 @@ class Config:
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 # Field types as values (annotations are strings under `from __future__ import annotations`).
 FIELD_TYPES = {name: {"int": int, "float": float, "bool": bool, "str": str}[f.type] for name, f in FIELDS.items()}
+# What may change when a run is resumed: none of these decides what any frame or update computes.
+RESUMABLE_FIELDS = tuple(name for name, field in FIELDS.items() if field.metadata["group"] in ("length", "checkpoints"))
 SIZE_FIELDS = tuple(name for name, field in FIELDS.items() if field.metadata["group"] == "sizes")
 
 # The article's settings (yukiB 2017), as far as they are not faults; see the README's table of differences.
@@ -135,11 +153,21 @@ _CATCH = {
     "stop_at_goal": True,
 }
 
+_CATCH16 = {
+    **_CATCH,
+    "goal_score": 98.0,
+    "network": "conv",
+    "n_step": 4,  # a ball falls for 15 frames: its reward travels back in steps of four
+    "epsilon_end": 0.02,
+    "target_update_period_updates": 200,
+    "eval_every_frames": 50_000,
+    "eval_episodes": 128,
+}
 # Adam, not RMSPropGraves: see the README's "What it reaches" for both, measured.
 _CAVE = {
     "network": "conv_stride4",
     "frame_stack": 4,
-    "total_env_frames": 2_000_000,
+    "total_env_frames": 1_500_000,
     "num_envs": 64,
     "batch_size": 64,
     "replay_capacity": 300_000,
@@ -157,7 +185,7 @@ _CAVE = {
 PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     ("catch8", "default"): {**_CATCH, "goal_score": 99.0},
     ("catch8_single", "default"): {**_CATCH, "goal_score": 1.0},
-    ("catch16", "default"): {**_CATCH, "goal_score": 98.0, "network": "conv"},
+    ("catch16", "default"): _CATCH16,
     ("cave", "default"): _CAVE,
     ("catch8", "article"): _ARTICLE,
     ("catch8_single", "article"): _ARTICLE,
@@ -296,6 +324,17 @@ def read_toml(path: str | os.PathLike) -> dict[str, Any]:
             raise UserError(f"--config {path}: unknown setting {name!r}; {nearest(name, FIELDS)}")
         _check_field(name, values[name])
     return {name: FIELD_TYPES[name](value) for name, value in values.items()}
+
+
+def plain(config: Config) -> dict[str, Any]:
+    """The fields by name."""
+    return dataclasses.asdict(config)
+
+
+def as_json(config: Config) -> dict[str, Any]:
+    """The configuration's fields, infinities as words, for JSON has none."""
+    fields = plain(config)
+    return {k: str(v) if isinstance(v, float) and not math.isfinite(v) else v for k, v in fields.items()}
 
 
 def to_toml(config: Config) -> str:
