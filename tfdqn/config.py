@@ -120,9 +120,9 @@ class Config:
 
     @property
     def replay_bytes(self) -> int:
-        """Memory of the replay: a uint8 frame, action, reward and discount (4 bytes each) and two flags a row."""
+        """Memory of the replay: a uint8 frame, action (8 bytes), reward and discount (4 each) and two flags a row."""
         height, width = self.screen
-        return self.replay_capacity * (height * width + 4 + 4 + 4 + 2)
+        return self.replay_capacity * (height * width + 8 + 4 + 4 + 2)
 
 
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
