@@ -177,8 +177,8 @@ class _Countdown:
 
 def test_a_held_action_stops_with_the_episode():
     state = _CountdownState(tf.constant([1, 2, 3, 9]))
-    action, seed = tf.constant([0, 1, 0, 0]), tf.constant([7, 0], tf.int64)
-    state, timestep, frames, _ = training.play(_Countdown(), state, action, seed, 3)
+    action = tf.constant([0, 1, 0, 0])
+    state, timestep, frames, _ = training.play(_Countdown(), state, action, 7, 0, 3)
     np.testing.assert_array_equal(frames, [1, 2, 3, 3])
     np.testing.assert_array_equal(state.left, [0, 0, 0, 6])
     np.testing.assert_array_equal(timestep.reward, [1, 1 + 2, 1 + 2 + 3, 6])

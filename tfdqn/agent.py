@@ -21,6 +21,7 @@ class LearnResult(NamedTuple):
     mean_q: tf.Tensor  # [] float32, mean over the batch of max_a Q(s, a)
     max_q: tf.Tensor  # [] float32, largest Q(s, a) of the batch
     gradient_norm: tf.Tensor  # [] float32, global norm before clipping
+    is_finite: tf.Tensor  # [2 + V] bool: the TD target, the loss, and the gradient of each of the V variables
 
 
 @tf.keras.saving.register_keras_serializable(package="tfdqn")
@@ -138,13 +139,18 @@ class DQN(tf.keras.Model):
             loss = tf.reduce_mean(weights * self._loss_of(td_error))
         variables = self.online.trainable_variables
         gradients = tape.gradient(loss, variables)
-        norm = tf.linalg.global_norm(gradients)
+        # `tf.linalg.global_norm` in two steps: its parts tell which gradient is not finite, at no cost.
+        half_squares = tf.stack([tf.nn.l2_loss(gradient) for gradient in gradients])
+        norm = tf.sqrt(2.0 * tf.reduce_sum(half_squares))
+        causes = tf.stack([tf.reduce_sum(tf.abs(target)), loss])
+        is_finite = tf.math.is_finite(tf.concat([causes, half_squares], axis=0))
         if self._max_gradient_norm != float("inf"):
             gradients, _ = tf.clip_by_global_norm(gradients, self._max_gradient_norm, use_norm=norm)
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
         self._sync_target()
         values = self.head.values(output)
-        return LearnResult(loss, td_error, tf.reduce_mean(losses.max_value(values)), tf.reduce_max(values), norm)
+        mean_q = tf.reduce_mean(losses.max_value(values))
+        return LearnResult(loss, td_error, mean_q, tf.reduce_max(values), norm, is_finite)
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         """One update for `fit`: `data` is a `Transition`, or (Transition, weights [B])."""

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfdqn import compiled
+from tfdqn import compiled, seeds
 from tfdqn.agent import DQN
 from tfdqn.config import Config
 from tfdqn.envs import Environment
-from tfdqn.training import play, push_frame, score_of, select, stack_frames, stream_seed
+from tfdqn.training import play, push_frame, score_of, select, stack_frames
 
 FILM_FRAMES = 600  # frames of the first episode that an evaluation keeps, from its start
 STRIP_FRAMES = 12  # of these, evenly spaced, shown in TensorBoard
@@ -42,7 +42,7 @@ class Scores(NamedTuple):
 
 
 class _Carry(NamedTuple):
-    step: tf.Tensor  # [] int64, decisions so far
+    step: tf.Tensor  # [] int64, number of the decision to make, from 1
     env_state: Any
     history: tf.Tensor  # [K, E, H, W] uint8
     is_done: tf.Tensor  # [E] bool
@@ -94,7 +94,8 @@ class Evaluator:
             for block in range(-(-episodes // size)):
                 parts.append(
                     self._block(
-                        tf.constant([stream_seed(seed, stream), block], tf.int64),
+                        # The game's draws and the player's, for each block of episodes.
+                        tf.constant([seeds.stream(seed, stream, block, who) for who in (0, 1)], tf.int64),
                         tf.constant(limit, tf.int32),
                         tf.constant(epsilon, tf.float32),
                     )
@@ -105,19 +106,16 @@ class Evaluator:
         film, q_values = (parts[0][i].numpy() for i in (2, 3))
         return Scores(scores, frames, film[picks], q_values[:filmed])
 
-    def _play_block(self, seed, max_frames, epsilon):
+    def _play_block(self, streams, max_frames, epsilon):
         config, env, agent = self.config, self.env, self.agent
         size, repeat = config.eval_episodes, config.action_repeat
         depth = (config.frame_stack - 1) * config.frame_stride + 1
 
-        def seed_at(counter, explore=False):
-            # Each block of episodes has counters of its own; exploration has a stream of its own (see STREAMS).
-            return tf.stack([seed[0] + (8 if explore else 0), seed[1] * 2**40 + counter])
-
-        state = env.reset(env.sample_noise(seed_at(tf.constant(-1, tf.int64)), size))
+        # Counter 0 of each stream is the reset, 1 the first decision or frame.
+        state = env.reset(env.sample_noise(seeds.at(streams[0], 0), size))
         frame = env.observe(state)
         carry = _Carry(
-            step=tf.zeros([], tf.int64),
+            step=tf.ones([], tf.int64),
             env_state=state,
             history=tf.tile(frame[tf.newaxis], [depth, 1, 1, 1]),
             is_done=tf.zeros([size], tf.bool),
@@ -128,12 +126,12 @@ class Evaluator:
         )
 
         def body(carry):
-            place = tf.where(carry.is_done[0], FILM_FRAMES, tf.cast(tf.minimum(carry.step, FILM_FRAMES), tf.int32))
+            place = tf.where(carry.is_done[0], FILM_FRAMES, tf.cast(tf.minimum(carry.step - 1, FILM_FRAMES), tf.int32))
             place = tf.reshape(place, [1, 1])
             observation = stack_frames(carry.history, config.frame_stride)
             q_values = agent(observation)  # what `act` computes too; the compiler makes one of both
-            action, _ = agent.act(observation, (), epsilon, seed_at(carry.step, explore=True))
-            state, timestep, frames, _ = play(env, carry.env_state, action, seed_at(carry.step), repeat)
+            action, _ = agent.act(observation, (), epsilon, seeds.at(streams[1], carry.step))
+            state, timestep, frames, _ = play(env, carry.env_state, action, streams[0], carry.step, repeat)
             frames = tf.where(carry.is_done, 0, frames)
             episode_frames = carry.episode_frames + frames
             ended = timestep.termination | timestep.truncation | (episode_frames >= max_frames)

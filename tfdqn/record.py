@@ -67,12 +67,12 @@ def film(config: Config, env: Environment, agent: DQN, seed: int, max_frames: in
     """The screens of one greedy episode, every frame of held actions too: [T, H, W] uint8, T at most `max_frames`."""
     import tensorflow as tf
 
-    from tfdqn import compiled
-    from tfdqn.training import push_frame, stack_frames, stream_seed
+    from tfdqn import compiled, seeds
+    from tfdqn.training import push_frame, stack_frames
 
     act = compiled.xla(lambda history: agent.act(stack_frames(history, config.frame_stride), (), 0.0, [0, 0])[0])
-    word = stream_seed(seed, "record")
-    state = env.reset(env.sample_noise(tf.constant([word, -1], tf.int64), 1))
+    stream = seeds.stream(seed, "record")
+    state = env.reset(env.sample_noise(seeds.at(stream, 0), 1))
     frame = env.observe(state)
     history = tf.tile(frame[tf.newaxis], [(config.frame_stack - 1) * config.frame_stride + 1, 1, 1, 1])
     screens, action = [frame.numpy()[0]], None
@@ -80,7 +80,7 @@ def film(config: Config, env: Environment, agent: DQN, seed: int, max_frames: in
         decision_frame = (len(screens) - 1) % config.action_repeat
         if decision_frame == 0:
             action = act(history)
-        noise = env.sample_noise(tf.constant([word, len(screens)], tf.int64), 1)
+        noise = env.sample_noise(seeds.at(stream, len(screens)), 1)
         state, timestep = env.compiled_step(state, action, noise)
         screens.append(timestep.observation.numpy()[0])
         if decision_frame == config.action_repeat - 1:

@@ -13,15 +13,11 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tfdqn import compiled, optimizers
+from tfdqn import compiled, optimizers, seeds
 from tfdqn.agent import DQN
 from tfdqn.config import Config
 from tfdqn.envs import Environment, TimeStep, make
 from tfdqn.replay import FrameReplay, Row
-
-# Streams of draws. Each purpose has its own, below 8 (the player's exploration in an evaluation takes the stream 8
-# above); evaluation's are never used in training.
-STREAMS = {"explore": 1, "env": 2, "replay": 3, "evaluation": 4, "final_evaluation": 5, "record": 6}
 
 
 class Metrics(NamedTuple):
@@ -36,11 +32,14 @@ class Metrics(NamedTuple):
     mean_q: tf.Tensor  # float32, sum over updates
     max_q: tf.Tensor  # float32, largest so far
     gradient_norm: tf.Tensor  # float32, sum over updates
-    non_finite_updates: tf.Tensor  # int64, updates whose loss or gradient was not finite
+    non_finite_updates: tf.Tensor  # int64, updates that met a number that is not finite
+    first_non_finite_update: tf.Tensor  # int64, the first of them (the first is 1), 0 for none
+    non_finite_tensors: tf.Tensor  # int64, bit i: tensor i of `Trainer.guarded` was not finite in that update
 
     @classmethod
     def zeros(cls) -> Metrics:
-        integers = {"episodes", "episode_frames", "updates", "non_finite_updates"}
+        integers = {"episodes", "episode_frames", "updates"}
+        integers |= {"non_finite_updates", "first_non_finite_update", "non_finite_tensors"}
         zeros = {name: tf.zeros([], tf.int64 if name in integers else tf.float32) for name in cls._fields}
         return cls(**{**zeros, "max_q": tf.constant(-math.inf)})
 
@@ -57,11 +56,6 @@ class Carry(NamedTuple):
     episode_return: tf.Tensor  # [N] float32
     episode_frames: tf.Tensor  # [N] int32
     metrics: Metrics
-
-
-def stream_seed(seed: int, stream: str) -> int:
-    """The first word of a stream's seeds; the second is a counter (iteration or update)."""
-    return seed * 16 + STREAMS[stream]
 
 
 def epsilon_at(config: Config, env_frames: tf.Tensor) -> tf.Tensor:
@@ -81,14 +75,15 @@ def select(condition: tf.Tensor, if_true: Any, if_false: Any) -> Any:
 
 
 def play(
-    env: Environment, state: Any, action: tf.Tensor, seed: tf.Tensor, repeat: int
+    env: Environment, state: Any, action: tf.Tensor, stream: int | tf.Tensor, decision: tf.Tensor, repeat: int
 ) -> tuple[Any, TimeStep, tf.Tensor, Any]:
     """Hold an action for `repeat` frames, or until the episode ends.
 
     Args:
       state: the game's state, [N, ...].
       action: [N] int32.
-      seed: [2] int64; frame j of decision t draws from counter t * repeat + j.
+      stream: names the game's draws (see `tfdqn.seeds`).
+      decision: [] int64, its number t; frame j draws at counter t * repeat + j.
       repeat: frames a decision.
 
     Returns:
@@ -101,7 +96,7 @@ def play(
     frames = tf.zeros([num_envs], tf.int32)
     observation, first_noise = None, None
     for frame in range(repeat):
-        noise = env.sample_noise(tf.stack([seed[0], seed[1] * repeat + frame]), num_envs)
+        noise = env.sample_noise(seeds.at(stream, decision * repeat + frame), num_envs)
         first_noise = noise if first_noise is None else first_noise
         stepped, timestep = env.step(state, action, noise)
         if frame == 0:
@@ -137,6 +132,40 @@ def score_of(env: Environment, episode_return: tf.Tensor, episode_frames: tf.Ten
     return episode_return
 
 
+def bits(flags: tf.Tensor) -> tf.Tensor:
+    """Flags [K] bool as one integer, [] int64; all from the 62nd on share a bit."""
+    places = tf.constant([2 ** min(i, 61) for i in range(flags.shape[0])], tf.int64)
+    return tf.reduce_sum(tf.where(flags, places, tf.zeros_like(places)))
+
+
+def note_non_finite(metrics: Metrics, flags: tf.Tensor, update: tf.Tensor, count: int) -> Metrics:
+    """Count an update if any of the flags [K] bool is set, and keep the first one's number and flags."""
+    found = bits(flags)
+    is_first = (found != 0) & (metrics.non_finite_tensors == 0)
+    return metrics._replace(
+        non_finite_updates=metrics.non_finite_updates + tf.where(found != 0, tf.constant(count, tf.int64), 0),
+        first_non_finite_update=tf.where(is_first, update, metrics.first_non_finite_update),
+        non_finite_tensors=tf.where(is_first, found, metrics.non_finite_tensors),
+    )
+
+
+def named_tensors(structure: Any, prefix: str) -> dict[str, tf.Tensor]:
+    """The tensors of nested NamedTuples by their path, such as `carry/env_state/column`."""
+    if not hasattr(structure, "_fields"):
+        return {prefix: structure}
+    parts = (named_tensors(value, f"{prefix}/{name}") for name, value in structure._asdict().items())
+    return {name: tensor for part in parts for name, tensor in part.items()}
+
+
+def from_arrays(like: Any, prefix: str, arrays: dict[str, Any], device: str) -> Any:
+    """The inverse of `named_tensors`, on arrays; `like` gives the structure."""
+    if hasattr(like, "_fields"):
+        parts = {name: from_arrays(value, f"{prefix}/{name}", arrays, device) for name, value in like._asdict().items()}
+        return type(like)(**parts)
+    with tf.device(device):
+        return tf.constant(arrays[prefix], like.dtype)
+
+
 def repeat_body(times: int, body: Callable, carry: Any) -> Any:
     """Apply `body` a fixed number of times: unrolled when few, else as a loop that compiles once."""
     if times <= 4:
@@ -170,6 +199,7 @@ class Trainer:
                 device,
             )
             self.agent = build_agent(config, self.env)
+            self.agent.compile(build_optimizer(config), jit_compile=config.jit and not config.eager)
             self.agent.optimizer.build(self.agent.online.trainable_variables)
         self._chunk = compiled.program(self._run, jit=config.jit, eager=config.eager)
 
@@ -177,9 +207,8 @@ class Trainer:
         """Fresh episodes in every environment, nothing counted."""
         config, (height, width) = self.config, self.env.observation_shape
         with tf.device(self.device):
-            # Counter -1 is never used by an iteration.
-            seed = tf.constant([stream_seed(config.seed, "env"), -1], tf.int64)
-            state = self.env.reset(self.env.sample_noise(seed, config.num_envs))
+            start = seeds.at(seeds.stream(config.seed, "start"), 0)
+            state = self.env.reset(self.env.sample_noise(start, config.num_envs))
             frame = self.env.observe(state)
             depth = (config.frame_stack - 1) * config.frame_stride + 1
             return Carry(
@@ -206,6 +235,28 @@ class Trainer:
             return self._chunk(carry, tf.constant(max_rounds, tf.int64), tf.constant(stop_env_frames, tf.int64))
 
     @property
+    def variables(self) -> dict[str, tf.Variable]:
+        """All that a run changes besides its carry, by stable names."""
+        agent = self.agent
+        groups = {
+            "agent/online": agent.online.variables,
+            "agent/target": agent.target.variables,
+            "optimizer": agent.optimizer.variables,
+        }
+        # Numbered: Keras numbers its names through a whole process, so a second agent has others.
+        named = {
+            f"{group}/{i}": variable for group, variables in groups.items() for i, variable in enumerate(variables)
+        }
+        return named | {f"replay/{name}": variable for name, variable in self.replay.state.items()}
+
+    @property
+    def guarded(self) -> list[str]:
+        """What the bits of `Metrics.non_finite_tensors` stand for, causes before their effects."""
+        names = [variable.name.removesuffix(":0") for variable in self.agent.online.trainable_variables]
+        gradients, weights = ([f"the {what} {name}" for name in names] for what in ("gradient of", "weights"))
+        return ["the TD target", "the loss", *gradients, *weights]
+
+    @property
     def trace_count(self) -> int:
         """How often the chunk was traced: 1 in a whole run."""
         return self._chunk.experimental_get_tracing_count() if hasattr(self._chunk, "get_concrete_function") else 0
@@ -218,17 +269,28 @@ class Trainer:
             carry = repeat_body(self.config.iterations_per_update, self._interact, carry)
             return round_index + 1, carry._replace(metrics=self._learn_if_ready(carry.metrics))
 
-        return tf.while_loop(goes_on, body, (tf.zeros([], tf.int64), carry))[1]
+        carry = tf.while_loop(goes_on, body, (tf.zeros([], tf.int64), carry))[1]
+        return carry._replace(metrics=self._guard_weights(carry.metrics))
+
+    def _guard_weights(self, metrics: Metrics) -> Metrics:
+        """Once a chunk: an update with finite gradients can still overflow."""
+        weights = self.agent.online.trainable_variables
+        flags = tf.stack([~tf.reduce_all(tf.math.is_finite(variable)) for variable in weights])
+        # Their bits come after those that `DQN.learn` reports.
+        flags = tf.concat([tf.zeros([2 + len(weights)], tf.bool), flags], axis=0)
+        return note_non_finite(metrics, flags, self.agent.optimizer.iterations, 0)
 
     def _interact(self, carry: Carry) -> Carry:
         """One decision of every environment, and its row in the replay."""
         config, env = self.config, self.env
         observation = stack_frames(carry.history, config.frame_stride)
-        explore_seed = tf.stack([tf.constant(stream_seed(config.seed, "explore"), tf.int64), carry.iteration])
+        explore_seed = seeds.at(seeds.stream(config.seed, "explore"), carry.iteration)
         action, _ = self.agent.act(observation, (), epsilon_at(config, carry.env_frames), explore_seed)
 
-        env_seed = tf.stack([tf.constant(stream_seed(config.seed, "env"), tf.int64), carry.iteration])
-        state, timestep, frames, noise = play(env, carry.env_state, action, env_seed, config.action_repeat)
+        stream = seeds.stream(config.seed, "env")
+        state, timestep, frames, noise = play(
+            env, carry.env_state, action, stream, carry.iteration, config.action_repeat
+        )
         # Where the newest frame was an episode's last, nothing is played: the row only holds that frame, and the
         # environment starts afresh (Gymnasium calls this next-step autoreset).
         is_over = carry.is_over
@@ -279,12 +341,12 @@ class Trainer:
         """One update."""
         config = self.config
         updates = self.agent.optimizer.iterations
-        seed = tf.stack([tf.constant(stream_seed(config.seed, "replay"), tf.int64), updates])
+        seed = seeds.at(seeds.stream(config.seed, "replay"), updates)
         transitions, weights, index = self.replay.sample(seed, config.batch_size)
         result = self.agent.learn(transitions, weights)
         priority = tf.abs(result.td_error)
         self.replay.update(index, priority)
-        is_finite = tf.math.is_finite(result.loss) & tf.math.is_finite(result.gradient_norm)
+        metrics = note_non_finite(metrics, ~result.is_finite, updates + 1, 1)
         return metrics._replace(
             updates=metrics.updates + 1,
             loss=metrics.loss + result.loss,
@@ -292,13 +354,12 @@ class Trainer:
             mean_q=metrics.mean_q + result.mean_q,
             max_q=tf.maximum(metrics.max_q, result.max_q),
             gradient_norm=metrics.gradient_norm + result.gradient_norm,
-            non_finite_updates=metrics.non_finite_updates + tf.cast(~is_finite, tf.int64),
         )
 
 
 def build_agent(config: Config, env: Environment) -> DQN:
-    """The agent that a configuration describes, compiled with its optimizer."""
-    agent = DQN(
+    """The agent that a configuration describes; to learn, it has yet to be compiled with an optimizer."""
+    return DQN(
         (*env.observation_shape, config.frame_stack),
         env.num_actions,
         network=config.network,
@@ -311,8 +372,6 @@ def build_agent(config: Config, env: Environment) -> DQN:
         seed=config.seed,
         name="dqn",
     )
-    agent.compile(optimizer=build_optimizer(config), jit_compile=config.jit and not config.eager)
-    return agent
 
 
 def build_optimizer(config: Config) -> tf.keras.optimizers.Optimizer:
