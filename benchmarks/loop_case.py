@@ -1,0 +1,72 @@
+"""`loop`: the training program as it is, replay filled and learning, without evaluation and reports."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from benchmarks import operations
+from benchmarks.network_cases import SLOTS
+from benchmarks.replay_case import fill
+from benchmarks.specs import GROWTH
+from benchmarks.timing import Bench, WrongResult
+from tfdqn import config as configuration
+from tfdqn.errors import UserError
+from tfdqn.training import Trainer
+
+FOREVER = 2**62
+
+
+class LoopBench(Bench):
+    """Rounds of a run that has begun to learn: env frames and updates."""
+
+    units = {"env_frames": "env frames/s", "updates": "updates/s"}  # noqa: RUF012
+
+    def __init__(self, variant: str, settings: dict, device: str):
+        config = configuration.resolve({**settings, "device": "gpu" if "GPU" in device else "cpu"})
+        if "GPU" not in device:
+            configuration.check_memory(config, configuration.available_memory_bytes())
+        self._trainer = Trainer(config, device)
+        self._carry = self._trainer.initial_carry()
+        self._updates = 0
+        rows = next((GROWTH[name][0] for name in GROWTH if variant.startswith(name)), config.replay_min_rows)
+        # Made-up rows instead of play: a replay of a million rows is full in seconds. At least one window.
+        rows = max(rows, config.replay_min_rows, config.window_rows * config.num_envs)
+        fill(self._trainer.replay, -(-rows // config.num_envs) * config.num_envs, device)
+        self._last_id = int(self._trainer.replay.state["last_id"])
+        self._keeps_fill = variant.startswith("large-1-percent")
+        self._count_floor(config)
+
+    def _count_floor(self, config: configuration.Config) -> None:
+        """A round's arithmetic; and its frames, each written to the history and to the replay and read there."""
+        online, height_width = self._trainer.agent.online, config.screen[0] * config.screen[1]
+        decisions, updates = config.iterations_per_update, config.updates_per_iteration
+        learn = operations.learn_operations(online, config.batch_size, double=config.double, target=config.target)
+        self.operations = float(decisions * operations.act_operations(online, config.num_envs) + updates * learn)
+        frames = 3 * decisions * config.num_envs + updates * 2 * 2 * config.batch_size * config.frame_stack
+        weights = operations.learn_bytes(online, SLOTS[config.optimizer])
+        self.bytes = float(frames * height_width + updates * weights)
+
+    def run(self, count: int) -> dict[str, float]:
+        if self._keeps_fill:
+            self._trainer.replay.state["last_id"].assign(self._last_id)
+        frames = int(self._carry.env_frames)
+        self._carry = self._trainer.run_chunk(self._carry, count, FOREVER)
+        played = int(self._carry.env_frames) - frames  # waits for the device
+        updates = int(self._trainer.agent.optimizer.iterations)
+        learnt, self._updates = updates - self._updates, updates
+        return {"env_frames": float(played), "updates": float(learnt)}
+
+    def check(self) -> None:
+        """Every round must learn: a loop that only plays is quick, and no training."""
+        work = self.run(3)
+        wanted = 3 * self._trainer.config.updates_per_iteration
+        if work["updates"] != wanted or work["env_frames"] <= 0:
+            raise WrongResult(f"loop: 3 rounds made {work}, not {wanted} updates")
+
+
+def make(variant: str, settings: dict, device: str) -> LoopBench:
+    """A loop, or one line that says why it cannot be."""
+    try:
+        return LoopBench(variant, settings, device)
+    except tf.errors.ResourceExhaustedError:
+        raise UserError("does not fit into the device's memory") from None

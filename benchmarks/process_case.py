@@ -1,0 +1,83 @@
+"""`compile` and `memory`: what a fresh process needs. `python -m benchmarks.process_case '{settings}'` is that process.
+
+Both take a process of their own: a second compilation in the same one is not the first, and a peak only ever rises.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tfdqn.errors import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+ROUNDS = 50  # played and learnt before the peak is read
+
+
+def measure(settings: dict[str, Any], device: str, *, compiles_only: bool) -> dict[str, float]:
+    """Run one process and return what it found: seconds and bytes.
+
+    Raises:
+      UserError: the process failed; the last line it wrote says why.
+    """
+    request = {"settings": settings, "device": device, "compiles_only": compiles_only}
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    result = subprocess.run(
+        [sys.executable, "-P", "-m", "benchmarks.process_case", json.dumps(request)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    if result.returncode:
+        lines = result.stderr.strip().splitlines() or [f"exit code {result.returncode}"]
+        raise UserError(lines[-1])
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def _probe(request: dict[str, Any]) -> dict[str, float]:
+    import tensorflow as tf
+
+    from benchmarks import operations
+    from benchmarks.network_cases import SLOTS
+    from benchmarks.replay_case import fill
+    from tfdqn import cli
+    from tfdqn import config as configuration
+    from tfdqn.training import Trainer
+
+    device = cli.choose_device("gpu" if "GPU" in request["device"] else "cpu")
+    tf.zeros([]).numpy()  # starts the device
+    config = configuration.resolve(request["settings"])
+    before_bytes = _peak_host_bytes()
+    start = time.perf_counter()
+    trainer = Trainer(config, device)
+    carry = trainer.run_chunk(trainer.initial_carry(), 0, 0)
+    int(carry.env_frames)
+    found = {"seconds": time.perf_counter() - start}
+    if request["compiles_only"]:
+        return found
+    fill(trainer.replay, trainer.replay.capacity, device)
+    int(trainer.run_chunk(carry, ROUNDS, 2**62).env_frames)
+    weights = operations.learn_bytes(trainer.agent.online, SLOTS[config.optimizer]) / 2
+    held = config.replay_bytes + weights + 4 * trainer.agent.online.count_params()  # and the target network
+    found |= {"host_bytes": _peak_host_bytes(), "host_floor_bytes": before_bytes + ("GPU" not in device) * held}
+    if "GPU" in device:
+        peak = tf.config.experimental.get_memory_info("GPU:0")["peak"]
+        found |= {"device_bytes": peak, "device_floor_bytes": held}
+    return found
+
+
+def _peak_host_bytes() -> int:
+    """The largest resident set of this process so far."""
+    import resource  # not on every system, and only needed here
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+if __name__ == "__main__":
+    print(json.dumps(_probe(json.loads(sys.argv[1]))))

@@ -1,0 +1,144 @@
+"""Measure: `python -m benchmarks.run [--case env] [--json FILE] [--quick]`."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import specs
+from benchmarks.specs import Spec
+from tfdqn import cli
+from tfdqn.errors import EXIT_IO, UserError
+
+EXIT_WRONG = 1  # a benchmark computed something else than it should
+PROCESS_REPEATS = 3
+
+
+def parser() -> cli.Parser:
+    parser = cli.Parser(prog="python -m benchmarks.run", description="Measure tfdqn next to the machine's limits.")
+    cases = ", ".join(specs.CASES)
+    parser.add_argument(
+        "--case", action="append", default=[], metavar="CASE", help=f"one of {cases}, or the beginning of a row's name"
+    )
+    parser.add_argument("--json", metavar="FILE", default=None, help="write the rows to FILE as a JSON list")
+    parser.add_argument("--quick", action="store_true", help="small sizes, few and short repeats: is all in order?")
+    parser.add_argument("--device", default="auto", help="auto, cpu or gpu")
+    parser.add_argument("--list", action="store_true", help="print the names of what would be measured, and end")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parser().parse(argv)
+    if arguments.device not in ("auto", "cpu", "gpu"):
+        raise UserError(f"--device {arguments.device}: choose one of auto, cpu, gpu")
+    chosen = specs.select(arguments.case, quick=arguments.quick)
+    if arguments.list:
+        print("\n".join(spec.name for spec in chosen))
+        return 0
+    _check_writable(arguments.json)
+    device = cli.choose_device(arguments.device)
+    from benchmarks import results
+    from benchmarks.timing import WrongResult
+
+    where = results.machine(device)
+    if where["load_before"] > 0.5:
+        cli.say(f"this machine is busy (load {where['load_before']}): medians will be low and spreads wide")
+    rows: list[dict[str, Any]] = []
+    code = 0
+    for case in specs.CASES:
+        members = [spec for spec in chosen if spec.case == case]
+        if not members:
+            continue
+        cli.say(f"{case}: {len(members)} to measure")
+        try:
+            measure = _processes if case in ("compile", "memory") else _rates
+            found = measure(members, device, arguments.quick)
+        except WrongResult as error:
+            cli.say(f"benchmarks: WRONG RESULT: {error}; nothing of {case} is reported")
+            code = EXIT_WRONG
+            continue
+        rows += [row | where | {"quick": arguments.quick} for row in found]
+        _write(arguments.json, rows)  # after each case: a run that is cut short has what it measured
+        print(results.table(found), flush=True)
+    derived = results.derived_rows(rows)
+    if derived:
+        _write(arguments.json, rows + derived)
+        print(results.table(derived), flush=True)
+    return code
+
+
+def _rates(members: Sequence[Spec], device: str, quick: bool) -> list[dict[str, Any]]:
+    """Rows of one case, all measured in turn with the machine's limits."""
+    from benchmarks import floor, results, timing
+    from benchmarks.build import build
+
+    benches = floor.benches(device, quick=quick)
+    by_name = {}
+    for spec in members:
+        cli.say(f"  building and checking {spec.name}")
+        try:
+            bench = build(spec, device)
+        except UserError as error:
+            cli.say(f"  skipped {spec.name}: {error}")
+            continue
+        bench.check()
+        benches[spec.name], by_name[spec.name] = bench, spec
+    samples = timing.interleave(benches, timing.QUICK if quick else timing.FULL, cli.say)
+    rows = results.limit_rows(members[0].case, samples)
+    for name, spec in by_name.items():
+        rows += results.rate_rows(spec, benches[name], samples[name], samples)
+    return rows
+
+
+def _processes(members: Sequence[Spec], device: str, quick: bool) -> list[dict[str, Any]]:
+    """Rows of `compile` or `memory`: every process once, then every one again."""
+    from benchmarks import process_case, results
+
+    found: dict[str, list[dict[str, float]]] = {spec.name: [] for spec in members}
+    for _ in range(1 if quick else PROCESS_REPEATS):
+        for spec in members:
+            cli.say(f"  running {spec.name}")
+            try:
+                result = process_case.measure(dict(spec.settings), device, compiles_only=spec.case == "compile")
+            except UserError as error:
+                cli.say(f"  skipped {spec.name}: {error}")
+                continue
+            found[spec.name].append(result)
+    rows = []
+    for spec in members:
+        each = found[spec.name]
+        if each and spec.case == "compile":
+            rows.append(results.cost_row(spec, "compile", "s", [one["seconds"] for one in each], None, None))
+        for place in ("host", "device") if each and spec.case == "memory" else ():
+            if f"{place}_bytes" in each[0]:
+                values, bound = [one[f"{place}_bytes"] for one in each], each[0][f"{place}_floor_bytes"]
+                rows.append(results.cost_row(spec, f"peak_{place}", "B", values, bound, "bytes that must be held"))
+    return rows
+
+
+def _check_writable(path: str | None) -> None:
+    if path is None:
+        return
+    folder = Path(path).resolve().parent
+    if Path(path).is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise UserError(f"--json {path}: not a file that can be written", EXIT_IO)
+
+
+def _write(path: str | None, rows: list[dict[str, Any]]) -> None:
+    """All rows, one a line, put in place at once."""
+    if path is None:
+        return
+    text = "[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n"
+    try:
+        scratch = Path(f"{path}.part")
+        scratch.write_text(text)
+        os.replace(scratch, path)
+    except OSError as error:
+        raise UserError(f"--json {path}: {error.strerror or error}", EXIT_IO) from None
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,313 @@
+"""The benchmarks' own arithmetic and checks. Nothing here asserts a time."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from benchmarks import compare, decision, env_case, operations, results, run, specs, timing
+from tfdqn import networks
+from tfdqn.envs.catch import Catch
+from tfdqn.errors import UserError
+
+ROOT = Path(__file__).parent.parent
+
+
+# Operations.
+
+
+def network(name, shape, actions):
+    return networks.build(name, shape, actions, 0, "online")
+
+
+def test_multiply_adds_are_the_hand_count():
+    assert operations.multiply_adds(network("mlp", (8, 8, 1), 3)) == [64 * 64, 64 * 32, 32 * 3]
+    # 48x48x4: 4x4 stride 2 to 24x24x16, 2x2 to 24x24x32, 2x2 to 24x24x32, dense 18,432 to 128, 128 to 2.
+    conv = [24 * 24 * 16 * 64, 24 * 24 * 32 * 64, 24 * 24 * 32 * 128, 18_432 * 128, 128 * 2]
+    assert operations.multiply_adds(network("conv", (48, 48, 4), 2)) == conv
+    # 8x8 stride 4 to 12x12x16, 4x4 stride 2 to 6x6x32, dense 1,152 to 128, 128 to 2.
+    stride4 = [12 * 12 * 16 * 256, 6 * 6 * 32 * 256, 1_152 * 128, 128 * 2]
+    assert operations.multiply_adds(network("conv_stride4", (48, 48, 4), 2)) == stride4
+
+
+def test_operations_of_a_step_are_the_hand_count():
+    model = network("mlp", (8, 8, 1), 3)
+    every, first = 6_240, 4_096
+    assert operations.act_operations(model, 10) == 2 * 10 * every
+    # Online on both observations, target, gradients of weights; gradients of inputs but the screen's.
+    double = operations.learn_operations(model, 32, double=True, target="hard")
+    assert double == 2 * 32 * (4 * every + every - first)
+    single = operations.learn_operations(model, 32, double=False, target="hard")
+    assert single == double - 2 * 32 * every
+    # Without a target network Double DQN is plain Q-learning.
+    assert operations.learn_operations(model, 32, double=True, target="none") == single
+
+
+def test_a_kernel_without_a_rule_is_refused():
+    model = tf.keras.Sequential([tf.keras.layers.InputLayer((8, 2)), tf.keras.layers.Conv1D(3, 2)])
+    with pytest.raises(ValueError, match="rank 3"):
+        operations.multiply_adds(model)
+
+
+# The check that nothing is optimised away.
+
+
+class WrongUnderXla(Catch):
+    """Catch whose compiled program draws one pixel wrongly, in one frame or in all."""
+
+    def __init__(self, wrong_time=None):
+        super().__init__(size=8)
+        self._wrong_time = wrong_time
+
+    def observe(self, state):
+        frames = super().observe(state)
+        if tf.inside_function():
+            is_wrong = tf.ones_like(state.time, tf.bool) if self._wrong_time is None else state.time == self._wrong_time
+            pixel = tf.reshape(tf.one_hot(37, 64, dtype=tf.uint8), [1, 8, 8])
+            frames += tf.where(is_wrong[:, None, None], pixel, tf.zeros_like(pixel))
+        return frames
+
+
+class WrongRewardUnderXla(Catch):
+    def step(self, state, action, noise):
+        state, timestep = super().step(state, action, noise)
+        return state, timestep._replace(reward=timestep.reward + float(tf.inside_function()))
+
+
+def test_check_passes_the_game_and_a_step_in_the_loop_counts():
+    bench = env_case.EnvBench("catch8", 3, True, "/CPU:0")
+    bench.check()
+    assert bench.run(5) == {"env_frames": 15.0}
+    assert bench.bytes == 3 * 64
+
+
+@pytest.mark.parametrize("game", [WrongUnderXla(), WrongUnderXla(wrong_time=2), WrongRewardUnderXla(8)])
+def test_check_fails_on_a_wrong_frame_or_reward(game):
+    with pytest.raises(timing.WrongResult, match="differs from the eager"):
+        env_case.EnvBench(game, 3, True, "/CPU:0").check()
+
+
+def test_digest_depends_on_frames_of_earlier_steps():
+    """The last frame may be right: the digest still tells that one before it was not."""
+    env, count = Catch(size=8), tf.constant(40)
+    right = env_case.play_random(env, 2, True, env_case.initial_carry(env, 2, True), count)
+
+    class Blank(Catch):
+        def observe(self, state):
+            return tf.where(state.time[:, None, None] % 2 == 1, 0, super().observe(state))
+
+    wrong_env = Blank(size=8)
+    wrong = env_case.play_random(wrong_env, 2, True, env_case.initial_carry(wrong_env, 2, True), count)
+    assert np.array_equal(right.state.time, wrong.state.time)
+    assert int(right.digest) != int(wrong.digest)
+
+
+def test_floats_may_differ_in_the_last_bits_and_integers_in_none():
+    env_case.require_equal([tf.constant(1.0)], [tf.constant(1.0 + 1e-6)], "x")
+    with pytest.raises(timing.WrongResult, match="x: tensor 0"):
+        env_case.require_equal([tf.constant(1.0)], [tf.constant(1.001)], "x")
+    with pytest.raises(timing.WrongResult):
+        env_case.require_equal([tf.constant([2**60 + 1])], [tf.constant([2**60])], "x")
+
+
+# The decision rule, on made-up noise.
+
+
+def pairs_of(rng, slowdown, count=9, noise=0.15):
+    """Ratios as a noisy machine gives them: each time off by some percent, one in eight hit by a neighbour."""
+
+    def times():
+        return np.exp(rng.normal(0, noise, count)) * np.where(rng.random(count) < 1 / 8, rng.uniform(1, 3, count), 1)
+
+    return list(slowdown * times() / times())
+
+
+def test_rule_passes_an_unchanged_tree_ten_times_of_ten():
+    """Ten whole comparisons of eight cases, each measured again where it looked slower, as `compare` does."""
+    rng = np.random.default_rng(1)
+    for _ in range(10 * 8):
+        ratios = pairs_of(rng, 1.0)
+        if decision.decide(ratios).is_regression:
+            ratios += pairs_of(rng, 1.0)
+        assert not decision.decide(ratios).is_regression
+
+
+def test_rule_catches_a_planted_slowdown():
+    """30% on a quiet machine nearly always; twice as slow on the noisy one likewise."""
+    rng = np.random.default_rng(2)
+    quiet = [decision.decide(list(1.3 * np.exp(rng.normal(0, 0.05, 9)))).is_regression for _ in range(200)]
+    assert np.mean(quiet) > 0.98
+    noisy = [decision.decide(pairs_of(rng, 2.0)).is_regression for _ in range(200)]
+    assert np.mean(noisy) > 0.9
+
+
+def test_rule_needs_both_the_median_and_the_interval():
+    assert decision.decide([1.21] * 7).is_regression
+    assert not decision.decide([1.19] * 7).is_regression  # sure, but too little
+    assert not decision.decide([0.9] + [1.5] * 6).is_regression  # much, but the interval of seven is their range
+    assert decision.decide([0.9] + [1.5] * 8).is_regression  # nine pairs can spare one
+    assert not decision.decide([0.5] * 9).is_regression
+
+
+def test_intervals_rank_is_the_sign_tests():
+    """Published: 7 and 8 values range from first to last, 9 to 11 from second to last but one, 12 from third."""
+    assert [decision.interval_rank(n) for n in (7, 8, 9, 11, 12, 20)] == [1, 1, 2, 2, 3, 6]
+
+
+@pytest.mark.parametrize("ratios", [[1.0] * 6, [1.0] * 7 + [float("nan")], [1.0] * 7 + [0.0]])
+def test_rule_refuses_what_is_no_measurement(ratios):
+    with pytest.raises(ValueError):
+        decision.decide(ratios)
+
+
+# Rows.
+
+
+class Fixed(timing.Bench):
+    units = {"things": "things/s"}  # noqa: RUF012
+    operations, bytes = 100.0, 50.0
+
+    def run(self, count):
+        return {"things": 2.0 * count}
+
+
+def test_a_row_is_held_against_the_limit_that_binds():
+    limits = {
+        "floor/copy": [timing.Sample(1.0, 1, {"bytes": 1000.0})] * 3,
+        "floor/matmul": [timing.Sample(1.0, 1, {"operations": 1000.0})] * 3,
+    }
+    samples = [timing.Sample(seconds, 10, {"things": 20.0}) for seconds in (2.0, 4.0, 8.0)]
+    (row,) = results.rate_rows(specs.select(["env/catch8/frames/n64"])[0], Fixed(), samples, limits)
+    # 0.1 s of arithmetic an iteration, 0.05 s of bytes: 2 things in 0.1 s at best.
+    assert (row["median"], row["floor"], row["ratio"], row["reference"]) == (5.0, 20.0, 0.25, "matmul")
+    assert row["spread"] == pytest.approx((7.5 - 3.75) / 5.0)
+    assert {"case", "env", "num_envs", "batch", "metric", "unit", "game_version"} <= row.keys()
+
+
+def test_burn_in_finds_a_count_that_takes_long_enough(monkeypatch):
+    clock = [0.0]
+
+    class Slow(Fixed):
+        def run(self, count):
+            clock[0] += 1.0 + 0.001 * count  # a second to start, as a compilation or a slow device would be
+            return super().run(count)
+
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
+    count = timing.burn_in(Slow(), timing.Effort(repeat_seconds=5.0, burn_in_seconds=1.0))
+    assert 3_000 <= count <= 6_000
+
+
+def test_names_are_unique_and_patterns_choose_whole_parts():
+    names = [spec.name for spec in specs.all_specs()]
+    assert len(names) == len(set(names))
+    assert {spec.case for spec in specs.select([])} == set(specs.CASES)
+    assert all(spec.env == "catch8" for spec in specs.select(["env/catch8"]))  # and not catch8_single
+    assert 0 < len(specs.select([], quick=True)) < len(names)
+    assert {spec.case for spec in specs.select([], gate=True)} == {"env", "replay", "learner", "loop"}
+
+
+# The commands.
+
+BAD_RUN = [
+    (["--case", "enw"], "did you mean 'env'"),
+    (["--case", "env/catch9"], "unknown"),
+    (["--kase", "env"], "did you mean '--case'"),
+    (["--json", "/nowhere/at/all.json"], "cannot be written|can be written"),
+    (["--device", "tpu"], "choose one of"),
+]
+BAD_COMPARE = [
+    (["--base", "no-such-revision"], "no such revision"),
+    (["--base", "--help"], "expected one argument"),
+    (["--pairs", "3"], "use 7"),
+    (["--pairs", "x"], "whole number"),
+    (["--plant", "env"], "factor from 1 to 100"),
+    (["--plant", "env/none=1.3"], "is not compared"),
+    (["--case", "compile"], "nothing in it is compared"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD_RUN)
+def test_bad_arguments_of_run_are_one_line(arguments, message):
+    with pytest.raises(UserError, match=message) as raised:
+        run.main(arguments)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD_COMPARE)
+def test_bad_arguments_of_compare_are_one_line(arguments, message):
+    with pytest.raises(UserError, match=message) as raised:
+        compare.main(arguments)
+    assert "\n" not in str(raised.value)
+
+
+def command(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ,
+        timeout=600,
+    )
+
+
+@pytest.mark.parametrize("module", ["benchmarks.run", "benchmarks.compare"])
+def test_bad_arguments_end_with_code_2(module):
+    result = command(module, "--case", "nothing")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert len(result.stderr.splitlines()) == 1 and result.stderr.startswith("tfdqn: error: --case nothing")
+
+
+def test_a_quick_case_end_to_end(tmp_path):
+    file = tmp_path / "rows.json"
+    result = command("benchmarks.run", "--quick", "--case", "env/catch8/frames/n1", "--device", "cpu", "--json", file)
+    assert result.returncode == 0, result.stderr
+    rows = json.loads(file.read_text())
+    assert [row["case"] for row in rows] == ["floor", "floor", "env"]
+    wanted = (
+        "case env num_envs batch metric unit median spread floor ratio reference game_version device cpu versions date"
+    )
+    assert all(row.keys() >= set(wanted.split()) for row in rows)
+    row = rows[-1]
+    assert row["median"] > 0 and row["reference"] == "copy" and row["quick"] is True
+    assert row["floor"] > 0 and row["ratio"] > 0
+    assert "env/catch8/frames/n1" in result.stdout
+    assert list(tmp_path.iterdir()) == [file]  # no scratch file is left
+
+
+def test_a_revision_is_checked_out_and_taken_away_again():
+    if subprocess.run(["git", "-C", ROOT, "rev-parse", "HEAD"], capture_output=True).returncode:
+        pytest.skip("not a git repository")
+    with compare.checkout("HEAD") as tree:
+        assert (tree / "tfdqn" / "__init__.py").exists()
+    assert not tree.exists()
+    listed = subprocess.run(["git", "-C", ROOT, "worktree", "list"], capture_output=True, text=True).stdout
+    assert str(tree) not in listed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "called"),
+    [
+        (["--quick", "--json", "a b"], ["-P", "-m", "benchmarks.run", "--quick", "--json", "a b"]),
+        (["--gate", "--base", "HEAD~1"], ["-P", "-m", "benchmarks.compare", "--base", "HEAD~1"]),
+        ([], ["-P", "-m", "benchmarks.run"]),
+    ],
+)
+def test_script_calls_the_right_command_from_any_folder(tmp_path, arguments, called):
+    """Set-up itself has tests of its own: here it only says that there is an interpreter."""
+    scripts, python = tmp_path / "my code" / "scripts", tmp_path / "python"
+    scripts.mkdir(parents=True)
+    shutil.copy(ROOT / "scripts" / "bench", scripts)
+    (scripts / "_setup.sh").write_text(f'set_up() {{ [ "$1" = base ] && python={python}; }}\n')
+    python.write_text('#!/usr/bin/env bash\nprintf "%s\\n" "$PYTHONPATH" "$@"\nexit 7\n')
+    python.chmod(0o755)
+    result = subprocess.run([scripts / "bench", *arguments], capture_output=True, text=True, cwd=tmp_path)
+    path, *words = result.stdout.splitlines()
+    assert (words, result.returncode) == (called, 7)
+    assert path.split(":")[0] == str(tmp_path / "my code")
