@@ -193,6 +193,22 @@ def test_cave_scores_are_frames_capped_at_the_limit_and_catch_scores_are_rewards
     np.testing.assert_array_equal(training.score_of(make("catch8"), returns, frames), [5, -1])
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop", "rmsprop_graves"])
+@pytest.mark.parametrize("jit", [False, True])
+def test_learning_rate_falls_linearly_by_updates_and_stays(optimizer, jit):
+    config = configuration.resolve(
+        {"optimizer": optimizer, "learning_rate": 1e-2, "learning_rate_decay_updates": 100, "learning_rate_end": 1e-3}
+    )
+    built = training.build_optimizer(config)
+    weight = tf.Variable([1.0])
+    built.build([weight])
+    step = tf.function(lambda: built.apply_gradients([(tf.ones([1]), weight)]), autograph=False, jit_compile=jit)
+    for updates, expected in ((0, 1e-2), (50, 5.5e-3), (100, 1e-3), (2**40, 1e-3)):
+        built.iterations.assign(updates)
+        step()
+        np.testing.assert_allclose(built.learning_rate, expected, rtol=1e-5)
+
+
 def test_metrics_start_from_nothing():
     zeros = Metrics.zeros()
     assert int(zeros.updates) == 0

@@ -62,6 +62,10 @@ class Config:
     # Learner.
     network: str = setting("mlp", "body of the Q-network", "learner", choices=NETWORKS)
     learning_rate: float = setting(2.5e-4, "step size of the optimizer", "learner", above=0, high=100)
+    learning_rate_decay_updates: int = setting(
+        0, "updates over which the rate falls linearly to learning_rate_end; 0 keeps it", "learner", low=0
+    )
+    learning_rate_end: float = setting(1e-5, "rate after learning_rate_decay_updates", "learner", above=0, high=100)
     optimizer: str = setting("rmsprop_graves", "optimizer", "learner", choices=("rmsprop_graves", "rmsprop", "adam"))
     optimizer_rho: float = setting(0.95, "decay of RMSProp's averages", "learner", low=0, high=0.999999)
     optimizer_momentum: float = setting(0.9, "momentum of RMSProp", "learner", low=0, high=0.999999)
@@ -254,6 +258,10 @@ def check(config: Config) -> None:
     if config.replay_min_rows > capacity:
         raise UserError(
             f"--replay-min-rows {config.replay_min_rows}: the replay holds {capacity} rows; use at most {capacity}"
+        )
+    if config.learning_rate_decay_updates and config.learning_rate_end > config.learning_rate:
+        raise UserError(
+            f"--learning-rate-end {config.learning_rate_end}: above --learning-rate; use at most {config.learning_rate}"
         )
     if config.epsilon_end > config.epsilon_start:
         raise UserError(

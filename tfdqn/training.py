@@ -376,9 +376,14 @@ def build_agent(config: Config, env: Environment) -> DQN:
 
 def build_optimizer(config: Config) -> tf.keras.optimizers.Optimizer:
     """The optimizer that a configuration names."""
+    rate = config.learning_rate
+    if config.learning_rate_decay_updates:
+        rate = tf.keras.optimizers.schedules.PolynomialDecay(
+            rate, config.learning_rate_decay_updates, config.learning_rate_end
+        )
     if config.optimizer == "adam":
-        return tf.keras.optimizers.Adam(config.learning_rate, epsilon=config.optimizer_epsilon, jit_compile=False)
+        return tf.keras.optimizers.Adam(rate, epsilon=config.optimizer_epsilon, jit_compile=False)
     rmsprop = {"rho": config.optimizer_rho, "momentum": config.optimizer_momentum, "epsilon": config.optimizer_epsilon}
     if config.optimizer == "rmsprop":
-        return tf.keras.optimizers.RMSprop(config.learning_rate, **rmsprop, jit_compile=False)
-    return optimizers.RMSPropGraves(config.learning_rate, **rmsprop)
+        return tf.keras.optimizers.RMSprop(rate, **rmsprop, jit_compile=False)
+    return optimizers.RMSPropGraves(rate, **rmsprop, jit_compile=False)
