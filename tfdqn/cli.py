@@ -49,7 +49,8 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
 
 def _help(name: str) -> str:
     field = configuration.FIELDS[name]
-    return f"{field.metadata['help']} (default: {field.default}, or the preset's)"
+    text = field.metadata["help"].replace("%", "%%")  # argparse formats help texts
+    return f"{text} (default: {field.default}, or the preset's)"
 
 
 def converter(flag: str, kind: type) -> Callable[[str], Any]:
