@@ -60,6 +60,7 @@ BAD_INPUT = [
     (["--epsilon-start", "1.1"], "use 1"),
     (["--epsilon-start", "0.01"], "use at most 0.01"),
     (["--epsilon-end", "-1"], "use 0"),
+    (["--learning-rate-decay-updates", "9", "--learning-rate-end", "1"], "use at most 0.00025"),
     (["--optimizer", "adm"], "did you mean 'adam'"),
     (["--loss", "hubre"], "did you mean 'huber'"),
     (["--target", "polyak"], "choose one of hard, soft, none"),
@@ -210,7 +211,7 @@ def test_a_runs_folder_holds_everything(finished_run):
     logdir, _ = finished_run
     (run_dir,) = logdir.iterdir()
     assert {path.name for path in run_dir.iterdir()} == {
-        *("config.toml", "metrics.jsonl", "train", "eval", "model.keras", "final.keras"),
+        *("config.toml", "metrics.jsonl", "train", "eval", "model.keras", "final.keras", "checkpoints", "lock"),
     }
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     reports = [line["env_frames"] for line in lines if "rollout/epsilon" in line]

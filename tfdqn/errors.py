@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterable
 
 EXIT_BAD_INPUT = 2
+EXIT_REFUSED = 3  # a run's folder: locked, of other settings, or without a whole checkpoint
 EXIT_NUMERIC = 4
 EXIT_IO = 5
 

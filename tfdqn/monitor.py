@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -15,9 +16,11 @@ import tensorflow as tf
 
 from tfdqn.config import Config
 from tfdqn.envs import Environment
+from tfdqn.errors import EXIT_REFUSED, UserError
 from tfdqn.evaluation import Scores
 from tfdqn.training import Metrics
 
+METRICS_FILE, EVENT_FOLDERS = "metrics.jsonl", ("train", "eval")
 PLAIN_LINE_SECONDS = 10.0  # between live lines where they cannot overwrite each other
 
 
@@ -51,6 +54,39 @@ def strip_image(env: Environment, strip: np.ndarray) -> np.ndarray:
     return np.concatenate([part for picture in pictures for part in (picture, line)][:-1], axis=1)
 
 
+def _log_files(run_dir: Path) -> list[Path]:
+    files = [path for name in EVENT_FOLDERS for path in sorted((run_dir / name).glob("events.out.tfevents.*"))]
+    return [run_dir / METRICS_FILE, *files]
+
+
+def rewind(run_dir: Path, sizes: Mapping[str, int]) -> list[str]:
+    """Take back what was reported after a checkpoint, whose `Monitor.flush` gave `sizes`.
+
+    Only files found in their places are touched, whatever names `sizes` has. Returns a line for each that has lost
+    something from before the checkpoint.
+
+    Raises:
+      UserError: a file or folder of the reports is a link; exit code 3.
+    """
+    files = _log_files(run_dir)
+    for path in (*(run_dir / name for name in EVENT_FOLDERS), *files):
+        if path.is_symlink():
+            raise UserError(f"{path}: is a link, and links are not followed", EXIT_REFUSED)
+    lost = []
+    for path in files:
+        name = path.relative_to(run_dir).as_posix()
+        held, size = path.stat().st_size if path.exists() else 0, sizes.get(name)
+        if size is None:
+            path.unlink(missing_ok=True)  # began after the checkpoint
+        elif held >= size:
+            os.truncate(path, size)
+    found = {path.relative_to(run_dir).as_posix(): path.stat().st_size for path in files if path.exists()}
+    for name, size in sizes.items():
+        if found.get(name, 0) < size:
+            lost.append(f"{name} had {size} bytes at the checkpoint and has {found.get(name, 0)} now: reports are lost")
+    return lost
+
+
 class Monitor:
     """Writes a run's reports.
 
@@ -58,16 +94,18 @@ class Monitor:
       config: the run's configuration.
       run_dir: the run's folder.
       env: the game, for its colours.
+      is_resumed: the folder holds the run's reports so far.
     """
 
-    def __init__(self, config: Config, run_dir: Path, env: Environment):
-        self.config, self.env = config, env
-        self._jsonl = open(run_dir / "metrics.jsonl", "a", encoding="utf-8")  # noqa: SIM115 (closed in close())
+    def __init__(self, config: Config, run_dir: Path, env: Environment, is_resumed: bool = False):
+        self.config, self.run_dir, self.env = config, run_dir, env
+        self._jsonl = open(run_dir / METRICS_FILE, "a", encoding="utf-8")  # noqa: SIM115 (closed in close())
         with tf.device("/CPU:0"):
-            self._writers = {name: tf.summary.create_file_writer(str(run_dir / name)) for name in ("train", "eval")}
-            with self._writers["train"].as_default():
-                rows = [f"| {name} | {value} |" for name, value in dataclasses.asdict(config).items()]
-                tf.summary.text("config", "\n".join(["| setting | value |", "|---|---|", *rows]), step=0)
+            self._writers = {name: tf.summary.create_file_writer(str(run_dir / name)) for name in EVENT_FOLDERS}
+            if not is_resumed:
+                with self._writers["train"].as_default():
+                    rows = [f"| {name} | {value} |" for name, value in dataclasses.asdict(config).items()]
+                    tf.summary.text("config", "\n".join(["| setting | value |", "|---|---|", *rows]), step=0)
         self._line = LiveLine(config)
 
     def report(self, env_frames: int, updates: int, wall_seconds: float, values: Mapping[str, float]) -> None:
@@ -93,6 +131,18 @@ class Monitor:
     def live(self, env_frames: int, frames_per_second: float, updates_per_second: float, wall_seconds: float) -> None:
         """Refresh the live line."""
         self._line.show(env_frames, frames_per_second, updates_per_second, wall_seconds)
+
+    def flush(self) -> dict[str, int]:
+        """Bring all reports to the disk and return the size of each file that holds them, by its path in the folder."""
+        self._jsonl.flush()
+        for writer in self._writers.values():
+            writer.flush()
+        sizes = {}
+        for path in _log_files(self.run_dir):
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
+                sizes[path.relative_to(self.run_dir).as_posix()] = os.fstat(file.fileno()).st_size
+        return sizes
 
     def close(self) -> None:
         """Finish the live line and flush everything to disk."""

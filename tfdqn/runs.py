@@ -6,24 +6,32 @@ LOGDIR/<env>__<preset>__s<seed>__<time>/
   train/ eval/     TensorBoard events
   model.keras      best agent by evaluation
   final.keras      agent at the end of training
+  checkpoints/     the last two states to resume from (see `tfdqn.checkpoints`)
+  lock             held while a process trains in here; the number in it is that process's
 """
 
 from __future__ import annotations
 
+import fcntl
+import io
+import math
 import os
+import shlex
 import time
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from tfdqn import config as configuration
 from tfdqn.config import Config
-from tfdqn.errors import UserError
+from tfdqn.errors import EXIT_REFUSED, UserError
 
 if TYPE_CHECKING:
     from tfdqn.agent import DQN
 
-BEST_MODEL, FINAL_MODEL, CONFIG_FILE = "model.keras", "final.keras", "config.toml"
+BEST_MODEL, FINAL_MODEL, CONFIG_FILE, LOCK_FILE = "model.keras", "final.keras", "config.toml", "lock"
+KERAS_MEMBERS = {"metadata.json", "config.json", "model.weights.h5"}  # of a `.keras` file as we write it
 
 
 def check_writable(logdir: str) -> Path:
@@ -54,14 +62,80 @@ def choose_name(config: Config, logdir: Path, run_name: str | None) -> Path:
     return next(logdir / name for name in names if not (logdir / name).exists())
 
 
-def create(config: Config, path: Path) -> None:
-    """Make a run's folder; fails rather than enter one that another run has just made."""
+def create(config: Config, path: Path) -> IO[str]:
+    """Make a run's folder and return its lock; fails rather than enter a folder that another run has just made."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.mkdir()
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}; name another --logdir or --run-name") from None
+    held = lock(path)
+    write_config(config, path)
+    return held
+
+
+def write_config(config: Config, path: Path) -> None:
+    """Write a run's `config.toml`."""
     write_atomically(path / CONFIG_FILE, lambda temporary: temporary.write_text(configuration.to_toml(config)))
+
+
+def lock(run_dir: Path) -> IO[str]:
+    """Take a run's folder for this process, for as long as the file that is returned stays open.
+
+    The lock belongs to the open file, so the system frees it however the process ends; the file itself stays.
+
+    Raises:
+      UserError: another process trains in the folder; exit code 3.
+    """
+    path = run_dir / LOCK_FILE
+    try:
+        # Without O_NOFOLLOW a link planted here would have its target written to.
+        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}", EXIT_REFUSED) from None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        holder = file.read(20).strip()
+        file.close()
+        raise UserError(
+            f"{run_dir}: process {holder or 'unknown'} trains in it; wait or stop it", EXIT_REFUSED
+        ) from None
+    file.truncate(0)
+    file.write(f"{os.getpid()}\n")
+    file.flush()
+    return file
+
+
+def resume_command(run_dir: Path) -> str:
+    """What to type to go on with a run."""
+    return f"python -m tfdqn.train --resume {shlex.quote(str(run_dir))}"
+
+
+def resumed_config(run_dir: str, given: Mapping[str, Any]) -> Config:
+    """The configuration of a run that goes on, with the changes asked for.
+
+    Raises:
+      UserError: it is no run's folder, or a setting is asked for that would change what the run computes; exit code 3.
+    """
+    try:
+        config = read_config(run_dir)
+    except UserError as error:
+        raise UserError(f"--resume {error}", EXIT_REFUSED) from None
+    refuse_changes(run_dir, configuration.plain(config), given)
+    changes = {name: value for name, value in given.items() if name in configuration.RESUMABLE_FIELDS}
+    return configuration.resolve({**configuration.plain(config), **changes})
+
+
+def refuse_changes(run_dir: str | os.PathLike, ours: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Name the first setting that a resumed run may not change."""
+    for name, value in wanted.items():
+        if name in ours and name not in configuration.RESUMABLE_FIELDS and ours[name] != value:
+            raise UserError(
+                f"{run_dir}: {name} is {ours[name]} in this run, not {value}; leave --{name.replace('_', '-')} as it "
+                "was, or start a new run",
+                EXIT_REFUSED,
+            )
 
 
 def write_atomically(path: Path, write) -> None:
@@ -93,7 +167,42 @@ def load_weights(agent: DQN, path: Path) -> None:
     if not path.is_file():
         raise UserError(f"{path}: no such file (the run may have ended before its first evaluation)")
     try:
+        _check_weights_file(path, 4 * sum(math.prod(variable.shape) for variable in agent.variables))
         agent.load_weights(path)
-    except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile) as error:
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise UserError(f"{path}: does not hold this agent's weights: {reason}") from None
+
+
+def _check_weights_file(path: Path, agent_bytes: int) -> None:
+    """Raise a ValueError unless the file is small, plain data: a few bytes can claim to unpack to any size."""
+    import h5py
+
+    # Both networks, as many optimizer slots again and again, and HDF5's own overhead.
+    limit = 8 * agent_bytes + 2**22
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            if member.filename not in KERAS_MEMBERS:
+                raise ValueError(f"{member.filename!r} does not belong there")
+            if member.file_size > limit:
+                raise ValueError(f"{member.filename} unpacks to {member.file_size} bytes, at most {limit} are expected")
+        weights = archive.read("model.weights.h5")  # reads no more than `file_size`
+    with h5py.File(io.BytesIO(weights), "r") as file:
+
+        def check(group: Any) -> int:
+            size = 0
+            for name in group:
+                if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+                    raise ValueError(f"{name} is a link")
+                member = group[name]
+                if isinstance(member, h5py.Group):
+                    size += check(member)
+                elif member.external or member.is_virtual:
+                    raise ValueError(f"{name} reads another file")
+                else:
+                    size += member.size * member.dtype.itemsize
+                if size > limit:
+                    raise ValueError(f"its tensors unpack to more than the {limit} bytes expected")
+            return size
+
+        check(file)

@@ -1,0 +1,146 @@
+"""Real processes, killed, stopped and started twice: what is lost, and whether the end is the same bit by bit."""
+
+import random
+import signal
+import time
+
+import pytest
+
+from tests.faults.harness import Process, committed, differences
+from tfdqn import checkpoints
+
+# About ten seconds of training on two cores, with a checkpoint each second, reports and evaluations in between.
+SETTINGS = [
+    *("--env", "catch8", "--device", "cpu", "--seed", "5", "--num-envs", "16", "--replay-capacity", "20000"),
+    *(
+        "--replay-min-rows",
+        "500",
+        "--eval-every-frames",
+        "50000",
+        "--eval-episodes",
+        "8",
+        "--final-eval-episodes",
+        "20",
+    ),
+    *("--log-every-frames", "7000", "--goal-score", "1000", "--run-name", "run", "--checkpoint-every-seconds", "0.5"),
+]
+FRAMES = ("--total-env-frames", "300000")
+
+
+def start(folder, *arguments):
+    return Process(*SETTINGS, *(arguments or FRAMES), "--logdir", folder)
+
+
+def resume(folder):
+    return Process("--resume", folder / "run")
+
+
+def partial(folder):
+    return list((folder / "run" / checkpoints.FOLDER).glob(f"{checkpoints.PARTIAL}*"))
+
+
+def wait_for_new_checkpoint(process, folder):
+    before = committed(folder / "run")
+    return process.wait_until(lambda: committed(folder / "run") != before)
+
+
+def kill_inside_a_save(process, folder):
+    """Whether it was killed there: what it was writing is left."""
+    process.wait_until(lambda: partial(folder), pause=0.0002)
+    process.kill()
+    return bool(partial(folder))
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("unbroken")
+    process = start(folder)
+    assert process.finish() == 0, process.errors
+    return folder / "run"
+
+
+def test_a_run_killed_stopped_and_entered_twice_ends_like_the_unbroken_one(unbroken, tmp_path):
+    dice = random.Random(1)
+    process = start(tmp_path)
+    assert wait_for_new_checkpoint(process, tmp_path)
+    time.sleep(dice.uniform(0, 1))
+    process.kill()
+    assert process.process.returncode == -signal.SIGKILL
+
+    process = resume(tmp_path)  # the killed one's lock is free
+    assert wait_for_new_checkpoint(process, tmp_path)
+    second = resume(tmp_path)
+    assert second.finish() == 3
+    assert f"process {process.process.pid} trains in it" in second.errors and second.errors.count("\n") == 1
+    process.send(signal.SIGTERM)
+    assert process.finish() == 128 + signal.SIGTERM
+    assert f"python -m tfdqn.train --resume {tmp_path / 'run'}" in process.errors
+    stopped_at = committed(tmp_path / "run")[0]
+
+    process = resume(tmp_path)
+    assert process.wait_until(lambda: committed(tmp_path / "run")[0] != stopped_at)
+    assert kill_inside_a_save(process, tmp_path)
+    assert f"checkpoints/{stopped_at}:" in process.errors  # the stopped one lost nothing
+
+    process = resume(tmp_path)
+    assert process.finish() == 0, process.errors
+    assert differences(unbroken, tmp_path / "run") == []
+    assert not partial(tmp_path) and len(committed(tmp_path / "run")) == checkpoints.KEPT
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_compiling_ends_the_run_at_once(tmp_path, number):
+    process = start(tmp_path)
+    assert process.wait_until((tmp_path / "run" / "metrics.jsonl").exists)
+    time.sleep(1)  # compiling now
+    process.send(number)
+    sent = time.monotonic()
+    assert process.finish() == 128 + number
+    assert time.monotonic() - sent < 30
+    assert "Traceback" not in process.errors and "stopped by" in process.errors
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["anywhere", "inside a save"])
+def test_a_run_killed_many_times_ends_like_the_unbroken_one(unbroken, tmp_path, where):
+    dice, kills, inside = random.Random(where), 0, 0
+    process = start(tmp_path)
+    while kills < 25 and wait_for_new_checkpoint(process, tmp_path):
+        if process.process.poll() is not None:
+            break
+        if where == "anywhere":
+            time.sleep(dice.uniform(0, 1.5))
+            if process.process.poll() is None:
+                process.kill()
+        else:
+            inside += kill_inside_a_save(process, tmp_path)
+        kills += 1
+        process = resume(tmp_path)
+    assert process.finish() == 0, process.errors
+    assert differences(unbroken, tmp_path / "run") == []
+    print(f"killed {where}: survived {kills} of {kills}, {inside} of them in the middle of writing a checkpoint")
+    assert kills >= 3
+
+
+@pytest.mark.slow
+def test_a_second_signal_ends_at_once_and_harms_nothing(unbroken, tmp_path):
+    process = start(tmp_path)
+    assert wait_for_new_checkpoint(process, tmp_path)
+    process.send(signal.SIGINT)
+    process.send(signal.SIGTERM)
+    assert process.finish() in (128 + signal.SIGINT, 128 + signal.SIGTERM)
+    process = resume(tmp_path)
+    assert process.finish() == 0, process.errors
+    assert differences(unbroken, tmp_path / "run") == []
+
+
+@pytest.mark.slow
+def test_of_two_runs_started_at_once_exactly_one_trains(tmp_path):
+    process = start(tmp_path, "--total-env-frames", "20000")
+    assert process.finish() == 0, process.errors
+    trials = 20
+    for trial in range(trials):
+        more = str(20_000 + 1_000 * (trial + 1))
+        both = [Process("--resume", tmp_path / "run", "--total-env-frames", more) for _ in range(2)]
+        assert sorted(process.finish() for process in both) == [0, 3]
+    print(f"two at once: exactly one ran in {trials} of {trials}")

@@ -1,0 +1,236 @@
+"""One training run: chunks of the compiled program, and between them reports, evaluations and checkpoints."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import tfdqn
+from tfdqn import cli, runs
+from tfdqn.checkpoints import Checkpoint
+from tfdqn.config import Config
+from tfdqn.errors import EXIT_NUMERIC, UserError
+from tfdqn.saving import Progress, Saver
+from tfdqn.signals import StopRequest
+
+if TYPE_CHECKING:
+    import numpy as np
+
+CHUNK_SECONDS = 0.5  # how often Python gets its turn; no result depends on it
+GOAL_MARGIN = 1e-6  # scores are float32 means of whole numbers
+
+
+class Run:
+    """One training run, from building everything to the last evaluation."""
+
+    def __init__(
+        self,
+        config: Config,
+        run_dir: Path,
+        device: str,
+        stop: StopRequest,
+        lock: IO[str] | None = None,
+        checkpoint: Checkpoint | None = None,
+    ):
+        from tfdqn.evaluation import Evaluator
+        from tfdqn.monitor import Monitor
+        from tfdqn.training import Trainer
+
+        self.config, self.run_dir, self.device, self.stop = config, run_dir, device, stop
+        self.trainer = Trainer(config, device)
+        self.evaluator = Evaluator(config, self.trainer.env, self.trainer.agent, device)
+        self.carry = self.trainer.initial_carry()
+        self.progress = Progress(config.log_every_frames, config.eval_every_frames)
+        self.best_weights: list[np.ndarray] | None = None
+        self.saver = Saver(self, checkpoint)
+        if checkpoint is None:
+            self._lock = runs.create(config, run_dir)
+        else:
+            self._lock = lock
+            self.saver.restore(checkpoint)
+            runs.write_config(config, run_dir)
+        self.monitor = Monitor(config, run_dir, self.trainer.env, is_resumed=checkpoint is not None)
+        self._say_plan()
+
+    @property
+    def updates(self) -> int:
+        return int(self.trainer.agent.optimizer.iterations)
+
+    @property
+    def env_frames(self) -> int:
+        return int(self.carry.env_frames)
+
+    @property
+    def wall_seconds(self) -> float:
+        return self.progress.wall_seconds + time.monotonic() - tfdqn.PROCESS_START_SECONDS
+
+    @property
+    def is_goal_reached(self) -> bool:
+        best = self.progress.best_score
+        return best is not None and best >= self.config.goal_score - GOAL_MARGIN
+
+    @property
+    def is_finished(self) -> bool:
+        config = self.config
+        out_of_time = self.wall_seconds >= config.minutes * 60
+        return (
+            self.env_frames >= config.total_env_frames or out_of_time or (config.stop_at_goal and self.is_goal_reached)
+        )
+
+    def train(self) -> dict[str, Any]:
+        """Train until the frames, the minutes or the goal are reached, or a signal comes; then evaluate the best."""
+        if self.is_finished:
+            cli.say(f"nothing more to train: {self.env_frames:,} frames, {self.updates:,} updates; evaluating again")
+        else:
+            self._compile()
+            self.saver.start_clock()
+            with self.stop.waiting():
+                while not self.is_finished and self.stop.signal is None:
+                    self._train_chunk()
+                self.saver.save_last()
+                if self.stop.signal is not None:
+                    return self._stopped()
+        # What follows can be had again from the checkpoint, and is when this run is resumed.
+        frames = self.env_frames
+        if frames >= self.config.total_env_frames and self.progress.reported_env_frames < frames:
+            self._report()
+        runs.save_agent(self.trainer.agent, self.run_dir / runs.FINAL_MODEL)
+        if self.best_weights is None:
+            self._evaluate()
+        result = self._result()
+        self.monitor.close()
+        return result
+
+    def _stopped(self) -> dict[str, Any]:
+        runs.save_agent(self.trainer.agent, self.run_dir / runs.FINAL_MODEL)
+        self.monitor.close()
+        cli.say(f"stopped by {signal.Signals(self.stop.signal).name}; to go on, {runs.resume_command(self.run_dir)}")
+        return self._totals() | {"run_dir": str(self.run_dir), "exit_code": 128 + self.stop.signal}
+
+    def _compile(self) -> None:
+        """Compile the training program before anything is timed; it plays no frame that counts."""
+        cli.say("compiling ...")
+        start = time.monotonic()
+        self.carry = self.trainer.run_chunk(self.carry, 0, 0)
+        self.carry.env_frames.numpy()
+        seconds = time.monotonic() - start
+        cli.say(f"training program compiled in {seconds:.1f} s")
+        self.progress.compile_seconds += seconds
+
+    def _train_chunk(self) -> None:
+        """Let the compiled program run for about `CHUNK_SECONDS`, then do what is due."""
+        config, progress = self.config, self.progress
+        start, frames_before, updates_before = time.monotonic(), self.env_frames, self.updates
+        stop = min(progress.next_log, progress.next_eval, config.total_env_frames)
+        round_before = int(self.carry.iteration)
+        self.carry = self.trainer.run_chunk(self.carry, progress.rounds, stop)
+        frames = self.env_frames  # waits for the device
+        seconds = time.monotonic() - start
+        progress.train_seconds += seconds
+        done = (int(self.carry.iteration) - round_before) // config.iterations_per_update
+        # Aim at CHUNK_SECONDS, changing slowly; a chunk cut short by a report tells the same speed.
+        wanted = CHUNK_SECONDS / max(seconds, 1e-6) * max(done, 1)
+        progress.rounds = int(min(max(wanted, progress.rounds / 4, 1), progress.rounds * 4))
+        progress.frames_per_second = (frames - frames_before) / seconds
+        progress.updates_per_second = (self.updates - updates_before) / seconds
+        self._guard()
+        if frames >= progress.next_log:
+            progress.next_log = (frames // config.log_every_frames + 1) * config.log_every_frames
+            self._report()
+        if frames >= progress.next_eval:
+            progress.next_eval = (frames // config.eval_every_frames + 1) * config.eval_every_frames
+            self._evaluate()
+        self.monitor.live(frames, progress.frames_per_second, progress.updates_per_second, self.wall_seconds)
+        self.saver.save_if_due()
+
+    def _guard(self) -> None:
+        """End the run if a number is no longer finite. The last checkpoint is from before."""
+        metrics = self.carry.metrics
+        found = int(metrics.non_finite_tensors)
+        if not found:
+            return
+        self.monitor.close()
+        names = self.trainer.guarded
+        name = names[(found & -found).bit_length() - 1]
+        raise UserError(
+            f"training diverged at update {int(metrics.first_non_finite_update)}: {name} is not finite; try a lower "
+            f"--learning-rate than {self.config.learning_rate} ({self.saver.describe()})",
+            EXIT_NUMERIC,
+        )
+
+    def _report(self) -> None:
+        from tfdqn.monitor import report_values
+        from tfdqn.training import Metrics, epsilon_at
+
+        progress, frames = self.progress, self.env_frames
+        values = report_values(self.carry.metrics, float(epsilon_at(self.config, self.carry.env_frames)))
+        values["speed/env_frames_per_second"] = progress.frames_per_second
+        values["speed/updates_per_second"] = progress.updates_per_second
+        self.monitor.report(frames, self.updates, self.wall_seconds, values)
+        self.carry = self.carry._replace(metrics=Metrics.zeros())
+        progress.reported_env_frames = frames
+
+    def _evaluate(self) -> None:
+        """Evaluate the greedy player and keep it if it is the best."""
+        start = time.monotonic()
+        config, progress, frames = self.config, self.progress, self.env_frames
+        # The same draws each time, so that evaluations differ by the agent alone.
+        scores = self.evaluator.evaluate(
+            config.eval_episodes, config.seed, stream="evaluation", max_frames=config.eval_max_frames
+        )
+        mean = scores.summary()["score_mean"]
+        values = {f"eval/{name}": value for name, value in scores.summary().items() if name != "episodes"}
+        values["eval/episode_frames"] = float(scores.frames.mean())
+        self.monitor.report(frames, self.updates, self.wall_seconds, values)
+        self.monitor.show_player(frames, scores)
+        if progress.best_score is None or mean > progress.best_score:
+            progress.best_score, progress.best_env_frames = mean, frames
+            self.best_weights = self.trainer.agent.online.get_weights()
+            runs.save_agent(self.trainer.agent, self.run_dir / runs.BEST_MODEL)
+        progress.eval_seconds += time.monotonic() - start
+
+    def _totals(self) -> dict[str, Any]:
+        config, progress, frames = self.config, self.progress, self.env_frames
+        return {
+            "env": config.env,
+            "preset": config.preset,
+            "seed": config.seed,
+            "device": self.device,
+            "version": tfdqn.__version__,
+            "env_frames": frames,
+            "updates": self.updates,
+            "wall_seconds": round(self.wall_seconds, 3),
+            "compile_seconds": round(progress.compile_seconds, 3),
+            "train_seconds": round(progress.train_seconds, 3),
+            "eval_seconds": round(progress.eval_seconds, 3),
+            "env_frames_per_second": round(frames / max(progress.train_seconds, 1e-9), 1),
+            "updates_per_second": round(self.updates / max(progress.train_seconds, 1e-9), 1),
+            "goal_reached": self.is_goal_reached,
+            "best_env_frames": progress.best_env_frames,
+        }
+
+    def _result(self) -> dict[str, Any]:
+        start = time.monotonic()
+        self.trainer.agent.online.set_weights(self.best_weights)
+        scores = self.evaluator.evaluate(self.config.final_eval_episodes).summary()
+        self.progress.eval_seconds += time.monotonic() - start
+        cli.say(
+            f"best agent: mean score {scores['score_mean']:.2f} over {scores['episodes']} episodes (std "
+            f"{scores['score_std']:.2f}, median {scores['score_median']:g}, min {scores['score_min']:g}, max "
+            f"{scores['score_max']:g}), in {self.run_dir}"
+        )
+        return self._totals() | scores | {"run_dir": str(self.run_dir)}
+
+    def _say_plan(self) -> None:
+        config, agent = self.config, self.trainer.agent
+        mode = "op by op" if config.eager else "XLA" if config.jit else "graph without XLA"
+        cli.say(
+            f"{config.env} on {self.device.strip('/')}, {mode}; {agent.online.count_params():,} parameters; replay "
+            f"{self.trainer.replay.capacity:,} rows, {config.replay_bytes / 1e6:,.0f} MB; "
+            f"{config.total_env_frames:,} frames planned; {self.run_dir}"
+        )
+        capacity = self.trainer.replay.capacity
+        if capacity != config.replay_capacity:
+            cli.say(f"--replay-capacity {config.replay_capacity} rounded down to {capacity}, a multiple of --num-envs")

@@ -1,0 +1,168 @@
+"""When a run is saved, what is saved of it, and how it is brought back; `checkpoints.py` knows the files."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tfdqn import checkpoints, cli, runs
+from tfdqn import config as configuration
+from tfdqn.checkpoints import Checkpoint
+from tfdqn.errors import EXIT_IO, EXIT_REFUSED, UserError
+
+if TYPE_CHECKING:
+    from tfdqn.loop import Run
+
+LONGEST_LOSS_SECONDS = 60.0  # between checkpoints that nobody asked for,
+MAX_TIME_SHARE = 0.02  # or longer, so that they take no more of the time than this
+GUESSED_BYTES_PER_SECOND = 2e8  # at which a checkpoint is written
+
+
+@dataclasses.dataclass
+class Progress:
+    """What the host counts in a run; a checkpoint keeps all of it."""
+
+    next_log: int  # env frames
+    next_eval: int  # env frames
+    reported_env_frames: int = 0  # at the last report
+    rounds: int = 64  # of the next chunk
+    frames_per_second: float = 0.0
+    updates_per_second: float = 0.0
+    best_score: float | None = None
+    best_env_frames: int = 0
+    wall_seconds: float = 0.0  # of earlier processes of this run, and so the others
+    compile_seconds: float = 0.0
+    train_seconds: float = 0.0
+    eval_seconds: float = 0.0
+
+
+class Facts(NamedTuple):
+    """What a run's checkpoints hold beside tensors."""
+
+    config: dict[str, Any]  # as `tfdqn.config.as_json` gives it
+    device: str
+    progress: Progress
+    reports: dict[str, int]  # sizes, as `Monitor.flush` gives them
+    versions: dict[str, str]
+
+
+def read_facts(checkpoint: Checkpoint) -> Facts:
+    """A checkpoint's facts; a manifest can be whole and still not be one of ours."""
+    manifest = checkpoint.manifest
+    try:
+        progress = Progress(**manifest["progress"])
+        numbers = [value for value in dataclasses.asdict(progress).values() if value is not None]
+        reports = dict(manifest["reports"])
+        if not all(isinstance(number, (int, float)) for number in (*numbers, *reports.values())):
+            raise ValueError("a count is no number")
+        return Facts(dict(manifest["config"]), str(manifest["device"]), progress, reports, dict(manifest["versions"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{checkpoint.path}: not a run's checkpoint ({error})", EXIT_REFUSED) from None
+
+
+class Saver:
+    """A run's checkpoints: what goes into them, and when.
+
+    Args:
+      run: the run.
+      checkpoint: the one it goes on from, if any.
+    """
+
+    def __init__(self, run: Run, checkpoint: Checkpoint | None):
+        self.run = run
+        self.path = checkpoint.path if checkpoint else None
+        self._saved_iteration = -1
+        self._last_end = time.monotonic()
+        # A guess until the first has been timed.
+        self._seconds = checkpoints.size_of(self._tensors()) / GUESSED_BYTES_PER_SECOND
+
+    def describe(self) -> str:
+        """Where the last checkpoint is, for people."""
+        return f"the last checkpoint is {self.path}" if self.path else "there is no checkpoint yet"
+
+    def start_clock(self) -> None:
+        """Training begins now; nothing was lost before."""
+        self._last_end = time.monotonic()
+
+    def save_if_due(self) -> None:
+        """Save if it is time. A failure is only told: the run goes on, and earlier checkpoints are as they were."""
+        wanted = self.run.config.checkpoint_every_seconds or max(LONGEST_LOSS_SECONDS, self._seconds / MAX_TIME_SHARE)
+        if time.monotonic() - self._last_end < wanted:
+            return
+        try:
+            self._save()
+        except OSError as error:
+            cli.say(
+                f"tfdqn: warning: no checkpoint made: {error.strerror or error}; {self.describe()}; training goes on"
+            )
+            self._last_end = time.monotonic()
+
+    def save_last(self) -> None:
+        """Save the end of training, unless that is what the newest checkpoint holds."""
+        if self._saved_iteration == int(self.run.carry.iteration):
+            return
+        try:
+            self._save()
+        except OSError as error:
+            reason = f"{self.run.run_dir}: no checkpoint made: {error.strerror or error}; {self.describe()}"
+            raise UserError(reason, EXIT_IO) from None
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Bring the run to where the checkpoint was made, its reports included."""
+        from tfdqn import monitor, training
+
+        run, facts = self.run, read_facts(checkpoint)
+        variables = run.trainer.variables
+        held, ours = (versions.get("tensorflow") for versions in (facts.versions, checkpoints.versions()))
+        if held != ours:
+            cli.say(f"tfdqn: warning: saved with TensorFlow {held}, going on with {ours}: the bits may differ")
+        has_replay = any(name.startswith("replay/") for name in checkpoint.names)
+        if not has_replay:
+            variables = {name: v for name, v in variables.items() if not name.startswith("replay/")}
+            cli.say("this checkpoint holds no replay: a new one is filled before learning goes on")
+        growing = {name for name in variables if name.startswith("replay/") and variables[name].shape.rank}
+        carry = checkpoint.read(training.named_tensors(run.carry, "carry"))
+        best = {}
+        if facts.progress.best_score is not None:
+            best = checkpoint.read({f"best/{i}": v for i, v in enumerate(run.trainer.agent.online.get_weights())})
+        checkpoint.restore(variables, growing)
+        run.carry = training.from_arrays(run.carry, "carry", carry, run.device)
+        run.best_weights = list(best.values()) or None
+        run.progress = facts.progress
+        for line in monitor.rewind(run.run_dir, facts.reports):
+            cli.say(f"tfdqn: warning: {line}")
+        self._saved_iteration = int(run.carry.iteration)
+        cli.say(f"going on from {checkpoint.path}: {run.env_frames:,} frames, {run.updates:,} updates")
+
+    def _tensors(self) -> dict[str, Any]:
+        from tfdqn import training
+
+        run = self.run
+        tensors = {
+            name: variable
+            for name, variable in run.trainer.variables.items()
+            if run.config.checkpoint_replay or not name.startswith("replay/")
+        }
+        tensors |= {f"best/{i}": weight for i, weight in enumerate(run.best_weights or [])}
+        return tensors | training.named_tensors(run.carry, "carry")
+
+    def _save(self) -> None:
+        run, start = self.run, time.monotonic()
+        tensors = self._tensors()
+        replay = run.trainer.replay
+        steps = int(replay.num_rows) // run.config.num_envs
+        filled = {name: steps for name, v in tensors.items() if name.startswith("replay/") and v.shape.rank}
+        facts = {
+            "updates": run.updates,
+            "env_frames": run.env_frames,
+            "config": configuration.as_json(run.config),
+            "device": run.device,
+            "progress": dataclasses.asdict(dataclasses.replace(run.progress, wall_seconds=run.wall_seconds)),
+            "reports": run.monitor.flush(),
+        }
+        self.path = checkpoints.save(run.run_dir, tensors, facts, filled)
+        run.stop.hint = f"to go on, {runs.resume_command(run.run_dir)}"
+        self._saved_iteration = int(run.carry.iteration)
+        self._last_end = time.monotonic()
+        self._seconds = self._last_end - start
