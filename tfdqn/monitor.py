@@ -47,11 +47,11 @@ def colour(env: Environment, frames: np.ndarray, scale: int = 1) -> np.ndarray:
 
 
 def strip_image(env: Environment, strip: np.ndarray) -> np.ndarray:
-    """Frames [K, H, W] side by side in colour, with a grey line between: [H', W', 3] uint8."""
-    scale = max(1, 96 // strip.shape[1])
-    pictures = colour(env, strip, scale)
-    line = np.full([pictures.shape[1], 2, 3], 128, np.uint8)
-    return np.concatenate([part for picture in pictures for part in (picture, line)][:-1], axis=1)
+    """Frames [K, H, W] in colour, in rows of six with grey lines between: [H', W', 3] uint8."""
+    pictures = colour(env, strip, max(1, 96 // strip.shape[1]))
+    framed = np.pad(pictures, [(0, -len(pictures) % 6), (1, 1), (1, 1), (0, 0)], constant_values=128)
+    rows = framed.reshape(-1, 6, *framed.shape[1:])
+    return np.concatenate([np.concatenate(list(row), axis=1) for row in rows], axis=0)
 
 
 def _log_files(run_dir: Path) -> list[Path]:

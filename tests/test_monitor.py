@@ -1,0 +1,55 @@
+"""What is shown: derived scalars, colours and pictures."""
+
+import numpy as np
+import tensorflow as tf
+
+from tfdqn.envs import make
+from tfdqn.monitor import colour, report_values, strip_image
+from tfdqn.training import Metrics
+
+
+def test_reports_divide_the_sums_and_leave_out_means_of_nothing():
+    metrics = Metrics.zeros()
+    assert report_values(metrics, 0.5) == {"rollout/epsilon": 0.5, "rollout/episodes": 0}
+    metrics = metrics._replace(
+        episodes=tf.constant(4, tf.int64),
+        score=tf.constant(10.0),
+        episode_frames=tf.constant(100, tf.int64),
+        updates=tf.constant(5, tf.int64),
+        loss=tf.constant(1.0),
+        td_error=tf.constant(2.0),
+        mean_q=tf.constant(-5.0),
+        max_q=tf.constant(7.0),
+        gradient_norm=tf.constant(10.0),
+    )
+    assert report_values(metrics, 0.25) == {
+        "rollout/epsilon": 0.25,
+        "rollout/episodes": 4,
+        "rollout/score": 2.5,
+        "rollout/episode_frames": 25.0,
+        "train/loss": np.float32(0.2),
+        "train/td_error": np.float32(0.4),
+        "train/mean_q": -1.0,
+        "train/max_q": 7.0,
+        "train/gradient_norm": 2.0,
+    }
+
+
+def test_colour_uses_the_games_palette_and_scales():
+    env = make("cave")
+    frame = np.array([[0, 102], [128, 255]], np.uint8)
+    picture = colour(env, frame, 2)
+    assert picture.shape == (4, 4, 3)
+    np.testing.assert_array_equal(picture[0, 2], env.palette[102])
+    np.testing.assert_array_equal(picture[3, 0], env.palette[128])
+
+
+def test_strip_shows_every_frame_in_rows_of_six():
+    env = make("catch8")
+    strip = np.zeros([12, 8, 8], np.uint8)
+    strip[7, 0, 0] = 255  # second row, second picture
+    picture = strip_image(env, strip)
+    side = 8 * 12 + 2
+    assert picture.shape == (2 * side, 6 * side, 3)
+    np.testing.assert_array_equal(picture[side + 1, side + 1], [255, 255, 255])
+    assert strip_image(env, strip[:7]).shape == picture.shape
