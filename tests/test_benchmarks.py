@@ -116,6 +116,13 @@ def test_floats_may_differ_in_the_last_bits_and_integers_in_none():
         env_case.require_equal([tf.constant([2**60 + 1])], [tf.constant([2**60])], "x")
 
 
+def test_peak_memory_is_the_processes_own_and_not_its_parents():
+    code = "from benchmarks import process_case; print(process_case._peak_host_bytes())"
+    ballast = bytearray(b"x") * 400_000_000
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert 1_000_000 < int(result.stdout) < len(ballast) / 2
+
+
 # The decision rule, on made-up noise.
 
 
