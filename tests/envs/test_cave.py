@@ -277,8 +277,8 @@ def test_an_opening_off_the_screen_is_all_wall():
 
 
 def test_walls_are_drawn_over_blocks_and_blocks_over_the_tail():
-    # The first block, second newest, in columns 10 and 11; the newest is in columns 31 and 32.
-    assert frame_of(at(time=51 + 38, block_tops=(0, 33, 0)))[33:41, 10].tolist() == [128] * 4 + [102] * 4
+    # The first block, now the second newest, in columns 10 and 11, where the opening is 0.54 and ends in row 36.
+    assert frame_of(at(time=51 + 38, block_tops=(0, 33, 0)))[33:41, 10].tolist() == [128] * 3 + [102] * 5
     assert frame_of(at(time=51 + 38, block_tops=(0, 20, 0)))[23, 9:13].tolist() == [204, 128, 128, 204]
     assert frame_of(at(time=51 + 34, block_tops=(0, 20, 0)))[23, 14] == cave.BLOCK_LEVEL  # over the player, too
 
