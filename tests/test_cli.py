@@ -71,12 +71,15 @@ BAD_INPUT = [
     (["--action-repeat", "0"], "use 1"),
     (["--downsample", "2"], "only the cave"),
     (["--env", "cave", "--downsample", "3"], "choose one of 1, 2"),
+    (["--env", "cave", "--goal-score", "5000"], "use at most that"),
+    (["--eval-max-frames", "3000000000"], "at most"),
+    (["--target-update-period-updates", str(2**70)], "at most"),
     (["--minutes", "0"], "greater than 0"),
     (["--minutes", "-5"], "greater than 0"),
     (["--total-env-frames", "0"], "use 1"),
     (["--seed", "-1"], "use 0"),
     (["--seed", "9999999999"], "at most"),
-    (["--device", "tpu"], "choose one of"),
+    (["--device", "tpu"], "did you mean 'gpu'"),
     (["--preset", "articel"], "did you mean 'article'"),
     (["--eager", "--no-jit"], "leave out --no-jit"),
     (["--logdir", ""], "must name a folder"),
@@ -170,6 +173,19 @@ def test_gpu_sizes_apply_only_where_no_size_is_given():
     on_gpu = configuration.resolve({"env": "cave"}, on_gpu=True)
     assert on_gpu.num_envs == configuration.GPU_SIZES["cave"]["num_envs"]
     assert configuration.resolve({"env": "cave", "batch_size": 32}, on_gpu=True).num_envs < 1000
+    article = configuration.resolve({"env": "cave", "preset": "article"}, on_gpu=True)
+    assert article == configuration.resolve({"env": "cave", "preset": "article"})
+
+
+def test_the_games_are_named_once():
+    from tfdqn import envs
+
+    for name in configuration.GAMES:
+        env = envs.make(name)
+        assert env.name == name
+        assert env.observation_shape == configuration.resolve({"env": name}).screen
+    with pytest.raises(ValueError, match="did you mean 'cave'"):
+        envs.make("caves")
 
 
 @pytest.fixture(scope="module")

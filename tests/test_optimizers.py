@@ -10,7 +10,7 @@ import tfdqn  # noqa: F401  (chooses Keras 2, so it comes before tensorflow)
 # isort: split
 import tensorflow as tf
 
-from tfdqn.optimizers import DQN_NATURE_EPSILON, RMSPropGraves, apply_if_finite
+from tfdqn.optimizers import DQN_NATURE_EPSILON, RMSPropGraves
 
 PRESETS = {"graves2013": RMSPropGraves.graves2013, "dqn_nature": RMSPropGraves.dqn_nature, "seed": RMSPropGraves.seed}
 GOLDEN_GRADIENTS = [1.0, -2.0, 0.5, 3.0]
@@ -164,37 +164,6 @@ def test_nature_preset_for_a_mean_loss_follows_the_path_of_the_summed_loss():
     assert np.abs(wrong - of_sum).max() > 1e-3
     assert RMSPropGraves.dqn_nature(batch_size=32).epsilon == pytest.approx(9.765625e-06)
     assert RMSPropGraves.dqn_nature().epsilon == DQN_NATURE_EPSILON == 0.01
-
-
-# --- P5: a gradient that is not finite ---
-
-
-@pytest.mark.parametrize("make", [RMSPropGraves, tf.keras.optimizers.Adam], ids=["graves", "adam"])
-@pytest.mark.parametrize("jit_compile", [False, True], ids=["eager", "xla"])
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_a_bad_gradient_changes_nothing_at_all(bad, jit_compile, make):
-    optimizer = make()
-    weights = [tf.Variable(tf.ones(3)), tf.Variable(tf.ones(2))]
-    optimizer.build(weights)
-
-    def step(first, second):
-        return apply_if_finite(optimizer, [first, second], weights)
-
-    if jit_compile:
-        step = tf.function(step, jit_compile=True, autograph=False)
-    assert step(tf.ones(3), tf.ones(2))
-    before = [variable.numpy() for variable in [*weights, *optimizer.variables]]
-    assert optimizer.iterations == 1 and (before[0] < 1).all()
-    assert not step(tf.ones(3), tf.constant([1.0, bad]))
-    after = [variable.numpy() for variable in [*weights, *optimizer.variables]]
-    for old, new in zip(before, after, strict=True):
-        np.testing.assert_array_equal(old, new)
-    assert step(tf.ones(3), tf.ones(2)) and optimizer.iterations == 2
-
-
-def test_the_gate_asks_for_a_built_optimizer():
-    with pytest.raises(ValueError, match="build"):
-        apply_if_finite(RMSPropGraves(), [tf.ones(1)], [tf.Variable([1.0])])
 
 
 # --- P7: one epsilon, inside the root ---

@@ -9,6 +9,10 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
+def test_nothing_is_left_to_fill_in():
+    assert "@@" not in README and "TODO" not in README
+
+
 def test_every_test_it_names_exists():
     named = re.findall(r"`(?:tests/)?(test_\w+\.py)::(test_\w+)`", README)
     assert len(named) > 5

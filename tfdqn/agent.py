@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from tfdqn import losses, networks
+from tfdqn.config import TARGETS
 from tfdqn.replay import Transition
 
 LOSSES = {"huber": losses.huber, "mse": losses.squared}
-TARGETS = ("hard", "soft", "none")
 
 
 class LearnResult(NamedTuple):

@@ -16,7 +16,7 @@ from tfdqn.config import Config
 from tfdqn.envs import Environment
 from tfdqn.training import play, push_frame, score_of, select, stack_frames
 
-FILM_FRAMES = 600  # frames of the first episode that an evaluation keeps, from its start
+FILM_DECISIONS = 600  # of the first episode that an evaluation keeps, from its start, a frame each
 STRIP_FRAMES = 12  # of these, evenly spaced, shown in TensorBoard
 
 
@@ -26,7 +26,7 @@ class Scores(NamedTuple):
     scores: np.ndarray  # [E] float32
     frames: np.ndarray  # [E] int32, lengths of the episodes
     strip: np.ndarray  # [STRIP_FRAMES, H, W] uint8, evenly spaced frames of the first episode
-    q_values: np.ndarray  # [F, A] float32, action values in the first episode's decisions, at most FILM_FRAMES
+    q_values: np.ndarray  # [F, A] float32, action values in the first episode's decisions, at most FILM_DECISIONS
 
     def summary(self) -> dict[str, float]:
         """The score fields that commands report."""
@@ -48,8 +48,8 @@ class _Carry(NamedTuple):
     is_done: tf.Tensor  # [E] bool
     episode_return: tf.Tensor  # [E] float32
     episode_frames: tf.Tensor  # [E] int32
-    film: tf.Tensor  # [FILM_FRAMES + 1, H, W] uint8, the first episode; what comes later goes to the last place
-    q_values: tf.Tensor  # [FILM_FRAMES + 1, A] float32, likewise
+    film: tf.Tensor  # [FILM_DECISIONS + 1, H, W] uint8, the first episode; what comes later goes to the last place
+    q_values: tf.Tensor  # [FILM_DECISIONS + 1, A] float32, likewise
 
 
 class Evaluator:
@@ -101,7 +101,7 @@ class Evaluator:
                     )
                 )
         scores, frames = (np.concatenate([part[i].numpy() for part in parts])[:episodes] for i in (0, 1))
-        filmed = min(-(-int(frames[0]) // self.config.action_repeat), FILM_FRAMES)
+        filmed = min(-(-int(frames[0]) // self.config.action_repeat), FILM_DECISIONS)
         picks = np.linspace(0, filmed - 1, STRIP_FRAMES).round().astype(int)
         film, q_values = (parts[0][i].numpy() for i in (2, 3))
         return Scores(scores, frames, film[picks], q_values[:filmed])
@@ -121,12 +121,14 @@ class Evaluator:
             is_done=tf.zeros([size], tf.bool),
             episode_return=tf.zeros([size]),
             episode_frames=tf.zeros([size], tf.int32),
-            film=tf.zeros([FILM_FRAMES + 1, *env.observation_shape], tf.uint8),
-            q_values=tf.zeros([FILM_FRAMES + 1, env.num_actions]),
+            film=tf.zeros([FILM_DECISIONS + 1, *env.observation_shape], tf.uint8),
+            q_values=tf.zeros([FILM_DECISIONS + 1, env.num_actions]),
         )
 
         def body(carry):
-            place = tf.where(carry.is_done[0], FILM_FRAMES, tf.cast(tf.minimum(carry.step - 1, FILM_FRAMES), tf.int32))
+            place = tf.where(
+                carry.is_done[0], FILM_DECISIONS, tf.cast(tf.minimum(carry.step - 1, FILM_DECISIONS), tf.int32)
+            )
             place = tf.reshape(place, [1, 1])
             observation = stack_frames(carry.history, config.frame_stride)
             q_values = agent(observation)  # what `act` computes too; the compiler makes one of both

@@ -34,12 +34,20 @@ class Run:
         lock: IO[str] | None = None,
         checkpoint: Checkpoint | None = None,
     ):
+        import tensorflow as tf
+
         from tfdqn.evaluation import Evaluator
         from tfdqn.monitor import Monitor
         from tfdqn.training import Trainer
 
         self.config, self.run_dir, self.device, self.stop = config, run_dir, device, stop
-        self.trainer = Trainer(config, device)
+        try:
+            self.trainer = Trainer(config, device)
+        except tf.errors.ResourceExhaustedError:
+            raise UserError(
+                f"--replay-capacity {config.replay_capacity}: {config.replay_bytes / 1e9:.2f} GB do not fit in "
+                f"the memory of {device.strip('/')}; use at most {config.replay_capacity // 2}"
+            ) from None
         self.evaluator = Evaluator(config, self.trainer.env, self.trainer.agent, device)
         self.carry = self.trainer.initial_carry()
         self.progress = Progress(config.log_every_frames, config.eval_every_frames)
@@ -97,7 +105,7 @@ class Run:
         if frames >= self.config.total_env_frames and self.progress.reported_env_frames < frames:
             self._report()
         runs.save_agent(self.trainer.agent, self.run_dir / runs.FINAL_MODEL)
-        if self.best_weights is None:
+        if self.progress.evaluated_env_frames < frames:
             self._evaluate()
         result = self._result()
         self.monitor.close()
@@ -185,6 +193,7 @@ class Run:
         values["eval/episode_frames"] = float(scores.frames.mean())
         self.monitor.report(frames, self.updates, self.wall_seconds, values)
         self.monitor.show_player(frames, scores)
+        progress.evaluated_env_frames = frames
         if progress.best_score is None or mean > progress.best_score:
             progress.best_score, progress.best_env_frames = mean, frames
             self.best_weights = self.trainer.agent.online.get_weights()

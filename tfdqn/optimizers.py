@@ -30,7 +30,7 @@ class RMSPropGraves(tf.keras.optimizers.Optimizer):
     * A constant gradient e has no variance: steps grow to learning_rate e / (sqrt(epsilon) (1 - momentum)).
     * epsilon is added to a squared gradient, so it belongs to the loss's scale: see `dqn_nature`.
     * The learning rate is inside delta, so a scheduled rate reaches the weights with the momentum's delay.
-    * A NaN gradient would stay in all three slots for ever: see `apply_if_finite`.
+    * A NaN gradient stays in all three slots for ever: whoever trains must stop there, as `tfdqn.loop` does.
 
     Args:
         learning_rate: a number or a `LearningRateSchedule`.
@@ -117,25 +117,3 @@ class RMSPropGraves(tf.keras.optimizers.Optimizer):
             learning_rate = float(str(learning_rate))  # the shortest decimal: 0.0001, not 9.999999747378752e-05
         numbers = {"rho": self.rho, "momentum": self.momentum, "epsilon": self.epsilon}
         return {**super().get_config(), "learning_rate": learning_rate, **numbers}
-
-
-def apply_if_finite(
-    optimizer: tf.keras.optimizers.Optimizer, gradients: Sequence[tf.Tensor], variables: Sequence[tf.Variable]
-) -> tf.Tensor:
-    """Apply the gradients, or leave weights, slots and step counter as they were if any entry is not finite.
-
-    Works for any built Keras optimizer, in and out of XLA. Returns a scalar bool: whether the update was applied.
-    Assertions vanish under XLA, so the host has to look at it.
-    """
-    if not getattr(optimizer, "_built", False):
-        raise ValueError("apply_if_finite needs a built optimizer: call optimizer.build(variables) once before")
-    is_finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(gradient)) for gradient in gradients])
-
-    def apply(step):
-        optimizer.apply_gradients(zip(gradients, variables, strict=True))
-        return (step + 1,)
-
-    # A loop of one step or none: XLA runs it in place, where selecting between old and new values costs up to twice
-    # the time of the update.
-    tf.while_loop(lambda step: step < tf.cast(is_finite, tf.int32), apply, (tf.constant(0),))
-    return is_finite

@@ -26,6 +26,7 @@ class Progress:
     next_log: int  # env frames
     next_eval: int  # env frames
     reported_env_frames: int = 0  # at the last report
+    evaluated_env_frames: int = -1  # at the last evaluation
     rounds: int = 64  # of the next chunk
     frames_per_second: float = 0.0
     updates_per_second: float = 0.0

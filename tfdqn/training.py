@@ -332,7 +332,7 @@ class Trainer:
 
     def _learn_if_ready(self, metrics: Metrics) -> Metrics:
         """The updates that are due, none while the replay is filled to its minimum."""
-        ready = self.replay.num_rows >= self.config.replay_min_rows
+        ready = self.replay.can_sample() & (self.replay.num_rows >= self.config.replay_min_rows)
         due = tf.where(ready, self.config.updates_per_iteration, 0)
         # A loop, not a condition: XLA passes the replay by without a copy, and the same code serves any count.
         return tf.while_loop(lambda i, _: i < due, lambda i, m: (i + 1, self._learn(m)), (tf.constant(0), metrics))[1]

@@ -93,7 +93,7 @@ def make(name: str, downsample: int = 1) -> Environment:
     """Make a game by its name.
 
     Args:
-      name: one of `GAMES`.
+      name: one of `tfdqn.config.GAMES`.
       downsample: keep every `downsample`-th row and column of the screen. The game itself is unchanged.
 
     Raises:

@@ -1,0 +1,60 @@
+"""Does the whole program learn? Trained agents against the scores that the README promises."""
+
+import dataclasses
+
+import pytest
+
+from tfdqn import config as configuration
+from tfdqn.evaluation import Evaluator
+from tfdqn.training import Trainer
+
+
+def train(env_frames, **given):
+    """Train for a number of frames, stopping early at the goal, and return the mean score on draws never trained on."""
+    config = configuration.resolve({"device": "cpu", **given})
+    trainer = Trainer(config)
+    evaluator = Evaluator(config, trainer.env, trainer.agent)
+    carry, best, weights = trainer.initial_carry(), -float("inf"), None
+    for stop in range(config.eval_every_frames, env_frames + 1, config.eval_every_frames):
+        carry = trainer.run_chunk(carry, 2**40, stop)
+        scores = evaluator.evaluate(config.eval_episodes, stream="evaluation", max_frames=config.eval_max_frames)
+        if scores.scores.mean() > best:
+            best, weights = scores.scores.mean(), trainer.agent.online.get_weights()
+        if best >= config.goal_score:
+            break
+    trainer.agent.online.set_weights(weights)
+    assert trainer.trace_count == evaluator.trace_count == 1
+    return evaluator.evaluate(256).summary()["score_mean"]
+
+
+def test_catch8_is_played_perfectly():
+    assert train(500_000, env="catch8") >= 98.5
+
+
+def test_the_articles_settings_learn_too():
+    article = {"preset": "article", "optimizer": "rmsprop", "loss": "mse", "target": "none", "double": False}
+    assert train(100_000, env="catch8", **article) >= 50
+
+
+def test_a_planted_fault_is_seen():
+    """With rewards that no longer reach the learner, the same training must fail: the tests above can."""
+    config = configuration.resolve({"env": "catch8", "device": "cpu", "discount": 0.0, "n_step": 1})
+    assert train(200_000, **{**dataclasses.asdict(config), "stop_at_goal": False}) < 50
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5))
+def test_catch8_on_five_seeds(seed):
+    assert train(1_000_000, env="catch8", seed=seed) >= 98.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_catch16_on_three_seeds(seed):
+    assert train(3_000_000, env="catch16", seed=seed) >= 95
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_cave_on_three_seeds(seed):
+    assert train(1_400_000, env="cave", seed=seed) >= 600
