@@ -141,7 +141,7 @@ def _write_tensors(path: Path, tensors: Mapping[str, Any], table: list[dict[str,
             for block in _blocks(tensors[entry["name"]], entry):
                 if must_be_finite and not np.isfinite(block).all():
                     raise UserError(f"{entry['name']} is not finite: no checkpoint is made of it", EXIT_NUMERIC)
-                data = block.tobytes()
+                data = np.ascontiguousarray(block).reshape(-1).view(np.uint8)  # the same memory, as bytes
                 digest.update(data)
                 file.write(data)
         file.flush()

@@ -340,7 +340,7 @@ class Trainer:
     def _learn(self, metrics: Metrics) -> Metrics:
         """One update."""
         config = self.config
-        updates = self.agent.optimizer.iterations
+        updates = self.agent.optimizer.iterations.read_value()  # a number now: the variable moves on below
         seed = seeds.at(seeds.stream(config.seed, "replay"), updates)
         transitions, weights, index = self.replay.sample(seed, config.batch_size)
         result = self.agent.learn(transitions, weights)
