@@ -166,12 +166,12 @@ _CATCH16 = {
     "goal_score": 98.0,
     "network": "conv",
     "n_step": 4,  # a ball falls for 15 frames: its reward travels back in steps of four
-    # Not less: a player that hardly errs rarely meets the start of an episode again, and its first ball is the widest.
-    "epsilon_end": 0.05,
+    "epsilon_end": 0.02,
     "target_update_period_updates": 200,
     # Perfection needs a falling rate; at a constant one, perfect evaluations were followed by misses.
     "learning_rate_decay_updates": 15_000,
     "learning_rate_end": 5e-5,
+    "eval_every_frames": 50_000,
 }
 # Adam, not RMSPropGraves: see the README's "What it reaches" for both, measured.
 _CAVE = {
