@@ -77,6 +77,11 @@ class CaveReference:
 
     def step(self, action, wall, block_rank):
         """Play a frame; `wall` is the draw in 1e-7; return (frame, reward, termination, truncation)."""
+        ends = self.advance(action, wall, block_rank)
+        return self.frame(), *ends
+
+    def advance(self, action, wall, block_rank):
+        """Play a frame without drawing it, which is most of the work."""
         self.speed += Decimal("-0.08") if action == 1 else Decimal("0.08")
         self.y += self.speed
         self._wall(wall * Decimal("1e-7"))
@@ -94,7 +99,7 @@ class CaveReference:
         for column, top in self.blocks:
             crash = crash or (column <= 15 <= column + 2 and top <= self.y <= top + 6)
         self.blocks = [block for block in self.blocks if block[0] >= 0]
-        return self.frame(), -1 if crash else 0, crash, self.time > 10_000 and not crash
+        return -1 if crash else 0, crash, self.time > 10_000 and not crash
 
     def _wall(self, u):
         self.since_shrink += 1

@@ -3,6 +3,7 @@
 The environment variable TFDQN_TRACES names another folder of recordings in the same format.
 """
 
+import functools
 import os
 import pathlib
 
@@ -56,8 +57,10 @@ def catch_noise(trace, max_jump):
     return [catch.Noise(*start, ranks[:, t]) for t in range(ranks.shape[1])]
 
 
-def cave_noise(trace):
+@functools.cache
+def cave_noise():
     """What to feed for each frame [T]: u in 1e-7, and the recorded rows as ranks among the allowed ones."""
+    trace = Trace("cave")
     wall = np.round(trace["u"] * 1e7).astype(np.int32)
     ranks = np.zeros_like(wall)
     action, block_top = trace["action"], trace["block_top"]
@@ -65,7 +68,7 @@ def cave_noise(trace):
         game = reference.CaveReference()
         game.reset()
         for t in range(length):
-            game.step(action[episode, t], int(wall[episode, t]), 0)
+            game.advance(action[episode, t], int(wall[episode, t]), 0)
             if block_top[episode, t] != NO_BLOCK:
                 ranks[episode, t] = game.block_rows().index(block_top[episode, t])
     return [cave.Noise(wall[:, t], ranks[:, t]) for t in range(wall.shape[1])]
@@ -111,7 +114,7 @@ def test_catch_plays_the_recorded_games(name, max_jump, compiled):
 def test_cave_plays_the_recorded_games(compiled):
     trace = Trace("cave")
     undecided = np.unpackbits(trace["undecided_bits"], axis=-1).astype(bool)
-    frames, ends = replay(envs.make("cave"), trace, cave_noise(trace), compiled, undecided)
+    frames, ends = replay(envs.make("cave"), trace, cave_noise(), compiled, undecided)
     assert frames == len(trace.data["action"])
     assert ends == trace.data["done"].sum() > 0
 
@@ -119,7 +122,7 @@ def test_cave_plays_the_recorded_games(compiled):
 def test_cave_heights_are_the_recorded_floats():
     trace = Trace("cave")
     env = envs.make("cave")
-    noise = cave_noise(trace)
+    noise = cave_noise()
     state = env.reset(noise[0])
     y, speed, centre = trace["y"], trace["speed"], trace["centre"]
     for t in range(trace.length.max()):
