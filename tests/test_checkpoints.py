@@ -476,16 +476,20 @@ def test_a_number_that_is_not_finite_ends_the_run_within_a_chunk_by_name(unbroke
     shutil.copytree(unbroken[0], run_dir)
     before = {path: hashlib.sha256(path.read_bytes()).digest() for path in (run_dir / FOLDER).rglob("*.*")}
     run = resume(run_dir, total_env_frames=6000, checkpoint_every_seconds=0.001)
-    online = run.trainer.agent.online.trainable_variables[0]
-    good = online.numpy()
+    agent = run.trainer.agent
+    online = agent.online.trainable_variables[0]
+    learner = [*agent.variables, *agent.optimizer.variables]
+    good = [variable.numpy() for variable in learner]
+    carry = run.carry
     for value, where, message in (
         (np.nan, "reward", "the TD target is not finite"),
         (np.inf, "reward", "the TD target is not finite"),
         (np.nan, "weights", "(the TD target|the loss) is not finite"),
-        (1e38, "weights", "is not finite"),
+        (1e38, "weights", ".* is not finite"),
     ):
-        run.carry = run.carry._replace(metrics=type(run.carry.metrics).zeros())
-        online.assign(good)
+        run.carry = carry._replace(metrics=type(carry.metrics).zeros())
+        for variable, value_before in zip(learner, good, strict=True):
+            variable.assign(value_before)
         reward = run.trainer.replay.state["reward"]
         reward.assign(tf.fill(reward.shape, value) if where == "reward" else tf.zeros(reward.shape))
         if where == "weights":
