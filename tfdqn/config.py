@@ -40,6 +40,14 @@ class Config:
     action_repeat: int = setting(1, "frames that each chosen action is held for", "game", low=1, high=32)
     downsample: int = setting(1, "keep every k-th row and column of the cave's screen", "game", choices=(1, 2))
 
+    start_curriculum: float = setting(
+        0.0,
+        "share of training episodes that start at a drawn difficulty (cave: a narrower tunnel)",
+        "game",
+        low=0,
+        high=1,
+    )
+
     # How long.
     total_env_frames: int = setting(
         5_000_000, "frames to play in training, over all environments", "length", low=1, high=2**62
@@ -262,6 +270,10 @@ def check(config: Config) -> None:
         _check_field(name, getattr(config, name))
     if config.env != "cave" and config.downsample != 1:
         raise UserError(f"--downsample {config.downsample}: only the cave can be downsampled; use 1")
+    if config.env != "cave" and config.start_curriculum:
+        raise UserError(
+            f"--start-curriculum {config.start_curriculum}: {config.env} is equally difficult from start to end; use 0"
+        )
     if not config.jit and config.eager:
         raise UserError("--eager already runs without XLA: leave out --no-jit")
     capacity = config.replay_capacity - config.replay_capacity % config.num_envs

@@ -208,7 +208,7 @@ class Trainer:
         config, (height, width) = self.config, self.env.observation_shape
         with tf.device(self.device):
             start = seeds.at(seeds.stream(config.seed, "start"), 0)
-            state = self.env.reset(self.env.sample_noise(start, config.num_envs))
+            state = self.env.training_reset(self.env.sample_noise(start, config.num_envs), config.start_curriculum)
             frame = self.env.observe(state)
             depth = (config.frame_stack - 1) * config.frame_stride + 1
             return Carry(
@@ -308,7 +308,7 @@ class Trainer:
         frames = tf.where(is_over, 0, frames)
         episode_return = tf.where(carry.is_first, 0.0, carry.episode_return) + tf.where(is_over, 0.0, timestep.reward)
         episode_frames = tf.where(carry.is_first, 0, carry.episode_frames) + frames
-        state = select(is_over, env.reset(noise), state)
+        state = select(is_over, env.training_reset(noise, config.start_curriculum), state)
 
         def total_of_ended(values):
             return tf.reduce_sum(tf.where(ended, values, tf.zeros_like(values)))

@@ -306,6 +306,42 @@ def test_truncation_at_the_limit_and_termination_first():
     assert timestep.reward.numpy() == -1
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_curriculum_starts_its_share_of_episodes_at_a_drawn_time(compiled):
+    env = envs.make("cave")
+    num_envs = 20_000
+    noise = noise_of(env, 35, 36, num_envs)
+    start = tf.function(lambda noise: env.training_reset(noise, 0.7), jit_compile=True, autograph=False)
+    state = to_numpy(start(noise) if compiled else env.training_reset(noise, 0.7))
+    moved = state.block_tops[:, 0] == cave.NOWHERE
+    assert abs(moved.mean() - 0.7) < 0.015
+    assert_uniform(state.time[moved], 2 * cave.NARROWEST_TIME)
+    fresh = to_numpy(env.reset(noise))
+    for name, tensor in fresh._asdict().items():
+        np.testing.assert_array_equal(getattr(state, name)[~moved], tensor[~moved])
+        if name not in ("time", "block_tops"):
+            np.testing.assert_array_equal(getattr(state, name), tensor)
+    assert (
+        cave._opening(np.int32(cave.NARROWEST_TIME - 1))
+        > cave.MIN_OPENING
+        == cave._opening(np.int32(cave.NARROWEST_TIME))
+    )
+
+
+def test_no_block_is_met_before_the_first_that_was_posted():
+    env = envs.make("cave")
+    num_envs = 2_000
+    noise = noise_of(env, 37, 38, num_envs)
+    state = env.training_reset(noise, 1.0)
+    screen = env.observe(state).numpy()
+    assert not (screen == cave.BLOCK_LEVEL).any()
+    assert not cave._hits_block(state).numpy().any() and not cave._hits_wall(state).numpy().any()
+    # From the frame on in which a block is posted it is drawn like any other.
+    for t in range(cave.BLOCK_PERIOD + 4):
+        state, timestep = env.compiled_step(state, np.full(num_envs, t % 2, np.int32), noise_of(env, 39, t, num_envs))
+    assert (timestep.observation.numpy() == cave.BLOCK_LEVEL).any((1, 2)).mean() > 0.8
+
+
 def test_draws_are_uniform():
     env = envs.make("cave")
     noise = noise_of(env, 31, 32, 100_000)

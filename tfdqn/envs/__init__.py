@@ -66,6 +66,18 @@ class Environment(abc.ABC):
     def reset(self, noise: Any) -> Any:
         """Return the state of N fresh episodes, a NamedTuple of tensors [N, ...]."""
 
+    def training_reset(self, noise: Any, curriculum: float) -> Any:
+        """`reset`, with a share `curriculum` of the episodes starting at a difficulty that is drawn.
+
+        For training only. A game that is equally difficult throughout has no use for it.
+
+        Raises:
+          ValueError: a share above 0 in a game without difficulties.
+        """
+        if curriculum > 0:
+            raise ValueError(f"{self.name} is equally difficult from start to end")
+        return self.reset(noise)
+
     @abc.abstractmethod
     def step(self, state: Any, action: tf.Tensor, noise: Any) -> tuple[Any, TimeStep]:
         """Play one frame; `action` is [N] int32 in 0..num_actions-1."""

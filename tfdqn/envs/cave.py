@@ -50,6 +50,11 @@ BLOCK_HEIGHT = 6  # rows
 BLOCK_WIDTH = 2  # columns drawn; the hit box has one more, as both of its ends count
 NUM_BLOCKS = SIZE // BLOCK_PERIOD + 1  # so many are on screen at most
 
+# Starts of training episodes.
+NARROWEST_TIME = WALL_SHRINK_PERIOD * (START_OPENING - MIN_OPENING)  # frames; from here on the tunnel stays as it is
+CURRICULUM_DRAWS = 1000  # a share of episodes is counted in thousandths
+NOWHERE = -(10**6)  # rows; the top of a block that is never drawn nor hit
+
 HOLD = 1
 
 WALL_LEVEL = 102  # 0.4
@@ -127,6 +132,22 @@ class Cave(Environment):
             tail=_columns(zeros, TAIL_LENGTH),
             centres=_columns(zeros + START_CENTRE, SIZE),
             block_tops=_columns(zeros, NUM_BLOCKS),
+        )
+
+    def training_reset(self, noise: Noise, curriculum: float) -> State:
+        """A share of the episodes starts in a straight piece of a narrower tunnel, without blocks on the screen.
+
+        Such a start is a standard one at a later time: the time alone decides the openings, and blocks are posted as
+        ever. It is uniform over the frames in which the tunnel narrows and as many again, in which it no longer does.
+        """
+        state = self.reset(noise)
+        # The rank is wide enough to give a share and leave a time; the wall's draw would tie the start to a wall.
+        is_moved = noise.block_rank % CURRICULUM_DRAWS < round(curriculum * CURRICULUM_DRAWS)
+        time = noise.block_rank // CURRICULUM_DRAWS % (2 * NARROWEST_TIME)
+        return state._replace(
+            time=tf.where(is_moved, time, state.time),
+            # Where blocks of this time would be on the screen, they are out of everyone's reach.
+            block_tops=tf.where(is_moved[:, tf.newaxis], NOWHERE, state.block_tops),
         )
 
     def step(self, state: State, action: tf.Tensor, noise: Noise) -> tuple[State, TimeStep]:
