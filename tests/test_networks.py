@@ -75,10 +75,68 @@ def test_patch_conv_round_trips_through_its_config():
     assert copy.get_config() == layer.get_config()
 
 
-@pytest.mark.parametrize("name, shape", [("mlp", (8, 8, 1)), ("conv", (16, 16, 1)), ("conv_stride4", (48, 48, 4))])
+@pytest.mark.parametrize("channels, filters, width", [(1, 5, 1), (2, 8, 2), (4, 3, 6)])
+@pytest.mark.parametrize("jit", [False, True])
+def test_column_dense_is_a_convolution_as_high_as_the_screen(channels, filters, width, jit):
+    rows, columns = 10, 12
+    levels = np.random.default_rng(0).integers(0, 256, (3, rows, columns, channels)).astype(np.uint8)
+    layer = networks.ColumnDense(filters, width, "relu", seed=1)
+    layer(tf.constant(levels))
+    layer.bias.assign(np.random.default_rng(1).normal(size=filters))
+    # Inputs in the layer's order: frame, column of the group, row.
+    kernel = tf.transpose(tf.reshape(layer.kernel, [channels, width, rows, filters]), [2, 1, 0, 3])
+
+    def both(function):
+        with tf.GradientTape() as tape:
+            outputs = function(tf.constant(levels))
+            loss = tf.reduce_sum(tf.square(outputs))
+        return outputs, tape.gradient(loss, layer.trainable_variables)
+
+    outputs, gradients = tf.function(lambda: both(layer), jit_compile=jit, autograph=False)()
+    expected = tf.nn.relu(tf.nn.conv2d(levels / np.float32(255), kernel, [1, width], "VALID") + layer.bias)
+    np.testing.assert_allclose(outputs, expected[:, 0], rtol=1e-4, atol=1e-5)
+    slope = 2 * expected[:, 0]  # of the loss by the outputs; nothing where the output is cut off
+    groups = np.transpose(levels / 255, [0, 2, 3, 1]).reshape(3, columns // width, width, channels, rows)
+    groups = np.transpose(groups, [0, 1, 3, 2, 4]).reshape(-1, channels * width * rows)
+    np.testing.assert_allclose(gradients[0], groups.T @ slope.numpy().reshape(-1, filters), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(gradients[1], slope.numpy().sum((0, 1)), rtol=1e-3, atol=1e-3)
+
+
+def test_column_dense_refuses_columns_left_over_and_round_trips():
+    with pytest.raises(ValueError, match="10 columns are no multiple of the width 4"):
+        networks.ColumnDense(3, 4)(tf.zeros([1, 6, 10, 1], tf.uint8))
+    layer = networks.ColumnDense(3, 4, "relu", seed=5, name="c")
+    assert networks.ColumnDense.from_config(layer.get_config()).get_config() == layer.get_config()
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_dueling_head_joins_value_and_advantages(jit):
+    head = networks.DuelingHead()
+    output = tf.constant([[10.0, 1.0, 2.0, 6.0], [-1.0, 0.0, 0.0, 0.0]])
+    values = tf.function(head.values, jit_compile=jit)(output)
+    np.testing.assert_allclose(values, [[8.0, 9.0, 13.0], [-1.0, -1.0, -1.0]])
+
+
+def test_dueling_streams_share_the_body_and_nothing_else():
+    head = networks.DuelingHead()
+    network = networks.build("mlp", (8, 8, 1), 3, 1, "net", head)
+    # Body 64 -> 64; a hidden layer of 32 and an output for the value, and for the three advantages.
+    assert network.count_params() == 65 * 64 + 2 * 65 * 32 + 33 * 1 + 33 * 3
+    frames = tf.constant(np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1)), tf.uint8)
+    with tf.GradientTape() as tape:
+        value = tf.reduce_sum(network(frames)[:, 0])
+    gradients = tape.gradient(value, network.trainable_variables, unconnected_gradients="zero")
+    reached = [bool(tf.reduce_any(gradient != 0)) for gradient in gradients]
+    assert sum(reached) == 6 and len(reached) == 10  # body, hidden and output of the value: weights and biases
+
+
+NAMES = [("mlp", (8, 8, 1)), ("conv", (16, 16, 1)), ("conv_stride4", (48, 48, 4)), ("columns", (48, 48, 2))]
+
+
+@pytest.mark.parametrize("name, shape", NAMES)
 def test_networks_map_frames_to_units_and_follow_their_seed(name, shape):
     frames = tf.constant(np.random.default_rng(0).integers(0, 256, (5, *shape)), tf.uint8)
-    first, same, other = (networks.build(name, shape, 3, seed, "net") for seed in (1, 1, 2))
+    first, same, other = (networks.build(name, shape, 3, seed, "net", networks.ScalarHead()) for seed in (1, 1, 2))
     assert first(frames).shape == (5, 3)
     assert first(frames).dtype == tf.float32
     np.testing.assert_array_equal(first(frames), same(frames))
@@ -88,6 +146,6 @@ def test_networks_map_frames_to_units_and_follow_their_seed(name, shape):
 def test_the_articles_cave_network_has_its_size():
     """Convolutions 16 4x4/2, 32 2x2, 32 2x2, dense 128, 2 actions, on 48 x 48 x 4."""
     convolutions = (4 * 4 * 4 + 1) * 16 + (2 * 2 * 16 + 1) * 32 + (2 * 2 * 32 + 1) * 32
-    assert networks.build("conv", (48, 48, 4), 2, 0, "net").count_params() == (
+    assert networks.build("conv", (48, 48, 4), 2, 0, "net", networks.ScalarHead()).count_params() == (
         convolutions + (24 * 24 * 32 + 1) * 128 + 129 * 2
     )

@@ -160,6 +160,22 @@ def test_samples_are_what_a_plain_buffer_returns(case, mode):
     assert int(replay.num_rows) == min(steps, length) * num_envs
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_frames_held_column_by_column_come_back_as_they_went_in(mode):
+    rows = random_rows(6, 40, 4, (4, 6), 6)
+    by_rows, by_columns = (
+        FrameReplay((4, 6), 4, 128, 3, 1, 2, DISCOUNT, "cpu:0", column_major=order) for order in (False, True)
+    )
+    for replay in (by_rows, by_columns):
+        fill(replay, rows, mode)
+    assert by_columns.state["frame"].shape == (32, 4, 6, 4)
+    seed = tf.constant([3, 5], tf.int64)
+    batches = (MODES[mode](lambda seed, r=r: r.sample(seed, 64))(seed) for r in (by_rows, by_columns))
+    for ours, theirs in zip(*map(tf.nest.flatten, batches), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_array_equal(by_rows.gather_all().frame, by_columns.gather_all().frame)
+
+
 def test_modes_draw_the_same_batch_and_seeds_differ():
     rows = random_rows(1, 40, 4, (4, 4), 6)
     replay = make(4, 32, 2, 1, 3, (4, 4))

@@ -39,6 +39,7 @@ class DQN(tf.keras.Model):
       target: "hard" copies the online weights every `target_update_period_updates` updates; "soft" moves the target
         by `target_tau` at each update; "none" bootstraps from the online network.
       double: choose the next action by the online network (van Hasselt et al. 2016).
+      dueling: learn the state's value and the actions' advantages apart (Wang et al. 2016).
       max_gradient_norm: clip the gradient's global norm; infinity for no clipping.
       seed: initial weights follow from it.
     """
@@ -53,6 +54,7 @@ class DQN(tf.keras.Model):
         target_update_period_updates: int = 500,
         target_tau: float = 0.005,
         double: bool = True,
+        dueling: bool = False,
         max_gradient_norm: float = float("inf"),
         seed: int = 0,
         **kwargs: Any,
@@ -67,6 +69,7 @@ class DQN(tf.keras.Model):
             "target_update_period_updates": target_update_period_updates,
             "target_tau": target_tau,
             "double": double,
+            "dueling": dueling,
             "max_gradient_norm": max_gradient_norm,
             "seed": seed,
         }
@@ -79,10 +82,11 @@ class DQN(tf.keras.Model):
         self._target_tau = target_tau
         self._double = double
         self._max_gradient_norm = max_gradient_norm
-        self.head = networks.ScalarHead()
-        units = self.head.units(num_actions)
-        self.online = networks.build(network, tuple(observation_shape), units, seed, "online")
-        self.target = networks.build(network, tuple(observation_shape), units, seed, "target")
+        self.head = networks.DuelingHead() if dueling else networks.ScalarHead()
+        self.online, self.target = (
+            networks.build(network, tuple(observation_shape), num_actions, seed, label, self.head)
+            for label in ("online", "target")
+        )
         self.target.trainable = False
         self.copy_to_target()
         self.build((None, *observation_shape))

@@ -26,6 +26,11 @@ def double_value(next_q_online: tf.Tensor, next_q_target: tf.Tensor) -> tf.Tenso
     return masked_value(next_q_target, greedy_action(next_q_online))
 
 
+def dueling_value(value: tf.Tensor, advantage: tf.Tensor) -> tf.Tensor:
+    """V(s) + A(s, a) - mean_a A(s, a), [B, A], from [B, 1] and [B, A] (Wang et al. 2016, eq. 9)."""
+    return value + advantage - tf.reduce_mean(advantage, axis=-1, keepdims=True)
+
+
 def greedy_action(q: tf.Tensor) -> tf.Tensor:
     """argmax_a Q(s, a), [B] int32, the first of equals; `q` is [B, A]."""
     return tf.argmax(q, axis=-1, output_type=tf.int32)

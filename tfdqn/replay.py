@@ -120,6 +120,8 @@ class FrameReplay(tf_uniform_replay_buffer.TFUniformReplayBuffer):
       n_step: decisions in a return; a truncation inside the window ends the return early.
       discount: of one decision, gamma.
       device: where the tables live; None leaves the choice to TensorFlow.
+      column_major: keep each frame column by column. What goes in and comes out is the same; a network that reads whole
+        columns (`tfdqn.networks.ColumnDense`) then takes them without moving a byte.
 
     Raises:
       ValueError: where the capacity does not hold one window for every environment, or a number is out of range.
@@ -135,12 +137,13 @@ class FrameReplay(tf_uniform_replay_buffer.TFUniformReplayBuffer):
         n_step: int,
         discount: float,
         device: str | None = None,
+        column_major: bool = False,
     ):
         for name, number in {"num_envs": num_envs, "stack": stack, "stride": stride, "n_step": n_step}.items():
             if number < 1:
                 raise ValueError(f"replay: {name} is {number}, but must be at least 1.")
         self.num_envs, self.stack, self.stride, self.n_step, self.discount = num_envs, stack, stride, n_step, discount
-        self.frame_shape = tuple(frame_shape)
+        self.frame_shape, self.column_major = tuple(frame_shape), column_major
         self.lookback = (stack - 1) * stride  # rows before the anchor that its stack may reach
         self.length = capacity // num_envs  # steps kept
         self.requested_capacity = capacity
@@ -164,7 +167,9 @@ class FrameReplay(tf_uniform_replay_buffer.TFUniformReplayBuffer):
     def _make_table(self, spec, num_rows) -> RowTable:
         # The base class asks for a table of rows and one of row ids; ids follow from `last_id`, so the second is empty.
         is_id_table = isinstance(spec, tf.TypeSpec)
-        return RowTable({} if is_id_table else self._field_specs, self.length, self.num_envs)
+        shape = self.frame_shape[::-1] if self.column_major else self.frame_shape
+        specs = {**self._field_specs, "frame": tf.TensorSpec(shape, tf.uint8, "frame")}
+        return RowTable({} if is_id_table else specs, self.length, self.num_envs)
 
     # What the buffer holds.
 
@@ -215,6 +220,8 @@ class FrameReplay(tf_uniform_replay_buffer.TFUniformReplayBuffer):
                     f"replay: row.{name} is {value.dtype.name} {value.shape}, expected {spec.dtype.name} {expected}."
                 )
             values[name] = value
+        if self.column_major:
+            values["frame"] = tf.linalg.matrix_transpose(values["frame"])
         slot = self._increment_last_id() % self.length
         self._data_table.write(slot, values)
 
@@ -297,7 +304,8 @@ class FrameReplay(tf_uniform_replay_buffer.TFUniformReplayBuffer):
         rows = wrap(anchor + tf.maximum(offsets, start) * self.num_envs)
 
         def frames(rows):  # [stack, B]
-            return tf.transpose(self._data_table.read("frame", tf.transpose(rows)), [0, 2, 3, 1])
+            order = [0, 3, 2, 1] if self.column_major else [0, 2, 3, 1]
+            return tf.transpose(self._data_table.read("frame", tf.transpose(rows)), order)
 
         return Transition(
             observation=frames(rows[0]),
@@ -314,7 +322,10 @@ class FrameReplay(tf_uniform_replay_buffer.TFUniformReplayBuffer):
         newest = self._get_last_id()
         steps = tf.range(newest + 1 - tf.minimum(newest + 1, self.length), newest + 1)
         rows = (steps % self.length)[None, :] * self.num_envs + tf.range(self.num_envs, dtype=tf.int64)[:, None]
-        return Row(**{name: self._data_table.read(name, rows) for name in self._field_specs})
+        fields = {name: self._data_table.read(name, rows) for name in self._field_specs}
+        if self.column_major:
+            fields["frame"] = tf.linalg.matrix_transpose(fields["frame"])
+        return Row(**fields)
 
     def _clear(self):
         return self._last_id.assign(-1)
