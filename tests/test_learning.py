@@ -36,6 +36,23 @@ def test_the_articles_settings_learn_too():
     assert train(100_000, env="catch8", **article) >= 50
 
 
+RULES = {
+    "dueling": {"dueling": True},
+    "prioritized": {"prioritized": True},
+    "dueling, prioritized, 3-step": {"dueling": True, "prioritized": True, "n_step": 3},
+    "plain": {"double": False},
+    "soft target": {"target": "soft"},
+    "3-step": {"n_step": 3},
+}
+
+
+@pytest.mark.parametrize(
+    "rules", [pytest.param(name, marks=[pytest.mark.slow] * (i >= 3)) for i, name in enumerate(RULES)]
+)
+def test_catch8_is_learnt_with_each_rule(rules):
+    assert train(1_000_000, env="catch8", **RULES[rules]) >= 98.5
+
+
 def test_a_planted_fault_is_seen():
     """With rewards that no longer reach the learner, the same training must fail: the tests above can."""
     config = configuration.resolve({"env": "catch8", "device": "cpu", "discount": 0.0, "n_step": 1})

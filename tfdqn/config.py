@@ -17,7 +17,7 @@ from tfdqn.errors import UserError, nearest
 
 GAMES = ("catch8", "catch8_single", "catch16", "cave")
 SCREEN_SIZE = {"catch8": 8, "catch8_single": 8, "catch16": 16, "cave": 48}  # pixels a side
-NETWORKS = ("mlp", "conv", "conv_stride4")
+NETWORKS = ("mlp", "conv", "conv_stride4", "columns")
 TARGETS = ("hard", "soft", "none")
 
 
@@ -83,6 +83,7 @@ class Config:
     max_gradient_norm: float = setting(math.inf, "clip the gradient's global norm", "learner", above=0)
     loss: str = setting("huber", "loss of the TD error", "learner", choices=("huber", "mse"))
     double: bool = setting(True, "Double DQN: the online network chooses the next action", "learner")
+    dueling: bool = setting(False, "value and advantages from hidden layers of their own", "learner")
     discount: float = setting(0.99, "discount a decision", "learner", low=0, high=1)
     n_step: int = setting(1, "decisions of reward before bootstrapping", "learner", low=1, high=128)
     target: str = setting(
@@ -90,6 +91,15 @@ class Config:
     )
     target_update_period_updates: int = setting(500, "updates between hard copies", "learner", low=1, high=2**62)
     target_tau: float = setting(0.005, "share of the online weights in a soft update", "learner", above=0, high=1)
+
+    prioritized: bool = setting(False, "draw transitions by their TD error", "learner")
+    priority_alpha: float = setting(0.6, "0 draws uniformly, 1 in proportion to the TD error", "learner", low=0, high=1)
+    priority_beta: float = setting(
+        0.4, "how far weights undo the bias of the draws, at first", "learner", low=0, high=1
+    )
+    priority_beta_updates: int = setting(
+        100_000, "updates over which priority_beta rises to 1", "learner", low=1, high=2**53
+    )
 
     # Exploration.
     epsilon_start: float = setting(1.0, "random actions at first", "exploration", low=0, high=1)
@@ -136,9 +146,9 @@ class Config:
 
     @property
     def replay_bytes(self) -> int:
-        """Memory of the replay: a uint8 frame, action (8 bytes), reward and discount (4 each) and two flags a row."""
+        """Memory of the replay: a uint8 frame, 8 bytes of action, 4 of each float, two flags a row."""
         height, width = self.screen
-        return self.replay_capacity * (height * width + 8 + 4 + 4 + 2)
+        return self.replay_capacity * (height * width + 8 + 4 + 4 + 2 + 4 * self.prioritized)
 
 
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}

@@ -251,6 +251,16 @@ class FrameReplay(tf_uniform_replay_buffer.TFUniformReplayBuffer):
                 f"replay holds {int(self.num_rows)} rows, too few to sample: {self.num_envs} environments x a window "
                 f"of {self.lookback + 1 + self.n_step} rows are needed."
             )
+        anchor, weights = self._draw(seed, batch_size, first, num_anchors)
+        held = tf.maximum(self.num_rows, self.num_envs)
+        # The ring closes at `capacity`, and so at the rows held, whether it is full or has not begun to wrap.
+        row = tf.truncatemod(first % self.length * self.num_envs + anchor, held)
+        return self._transition(row, held), weights, first * self.num_envs + anchor
+
+    def _draw(
+        self, seed: tf.Tensor, batch_size: int, first: tf.Tensor, num_anchors: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Choose anchors: their numbers from step `first` on, [B] int64, and weights [B] float32."""
         # Row `first * num_envs + draw` of all rows ever written is the anchor: one integer for step and environment.
         # (The modulus of 64 random bits: a bias below 1e-12 up to 16 million rows.) Where it is a boundary the next
         # candidate lies a random shift further. The batch shares the shifts: few draws, and each entry still uniform.
@@ -260,15 +270,12 @@ class FrameReplay(tf_uniform_replay_buffer.TFUniformReplayBuffer):
         origin = first % self.length * self.num_envs
         held = tf.maximum(self.num_rows, self.num_envs)
         candidates = _fold(draw + shift[:, None], num_draws)  # [CANDIDATES, B]
-        # The ring closes at `capacity`, and so at the rows held, whether it is full or has not begun to wrap.
         is_boundary = self._data_table.read("is_boundary", _fold(origin + candidates, held))
         number = tf.range(CANDIDATES, dtype=tf.int64)[:, None]
         chosen = tf.reduce_min(tf.where(is_boundary, tf.constant(CANDIDATES, tf.int64), number), axis=0)  # [B]
         is_anchor = (chosen < CANDIDATES) & (num_anchors > 0)
         anchor = _fold(draw + tf.gather(shift, tf.minimum(chosen, CANDIDATES - 1)), num_draws)
-
-        transition = self._transition(tf.truncatemod(origin + anchor, held), held)
-        return transition, tf.cast(is_anchor, tf.float32), first * self.num_envs + anchor
+        return anchor, tf.cast(is_anchor, tf.float32)
 
     def _transition(self, anchor: tf.Tensor, held: tf.Tensor) -> Transition:
         """The transitions whose anchors are at the table's rows `anchor` [B]."""

@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tfdqn import compiled, optimizers, seeds
+from tfdqn import compiled, networks, optimizers, seeds
 from tfdqn.agent import DQN
 from tfdqn.config import Config
 from tfdqn.envs import Environment, TimeStep, make
+from tfdqn.prioritized import PrioritizedReplay
 from tfdqn.replay import FrameReplay, Row
 
 
@@ -186,18 +187,8 @@ class Trainer:
     def __init__(self, config: Config, device: str = "/CPU:0"):
         self.config, self.device = config, device
         self.env = make(config.env, config.downsample)
-        height, width = self.env.observation_shape
         with tf.device(device):
-            self.replay = FrameReplay(
-                (height, width),
-                config.num_envs,
-                config.replay_capacity,
-                config.frame_stack,
-                config.frame_stride,
-                config.n_step,
-                config.discount,
-                device,
-            )
+            self.replay = build_replay(config, self.env, device)
             self.agent = build_agent(config, self.env)
             self.agent.compile(build_optimizer(config), jit_compile=config.jit and not config.eager)
             self.agent.optimizer.build(self.agent.online.trainable_variables)
@@ -368,9 +359,34 @@ def build_agent(config: Config, env: Environment) -> DQN:
         target_update_period_updates=config.target_update_period_updates,
         target_tau=config.target_tau,
         double=config.double,
+        dueling=config.dueling,
         max_gradient_norm=config.max_gradient_norm,
         seed=config.seed,
         name="dqn",
+    )
+
+
+def build_replay(config: Config, env: Environment, device: str) -> FrameReplay:
+    """The replay that a configuration describes."""
+    kinds = {"column_major": networks.reads_columns(config.network)}
+    make_replay: Callable = FrameReplay
+    if config.prioritized:
+        make_replay = PrioritizedReplay
+        kinds |= {
+            "alpha": config.priority_alpha,
+            "beta": config.priority_beta,
+            "beta_updates": config.priority_beta_updates,
+        }
+    return make_replay(
+        env.observation_shape,
+        config.num_envs,
+        config.replay_capacity,
+        config.frame_stack,
+        config.frame_stride,
+        config.n_step,
+        config.discount,
+        device,
+        **kinds,
     )
 
 

@@ -1,0 +1,123 @@
+"""The prioritized replay: what it draws, how it weighs, and that it stays a frame replay underneath."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.test_replay import DISCOUNT, MODES, PlainBuffer, check, fill, random_rows, step_of
+from tfdqn.prioritized import PRIORITY_FLOOR, PrioritizedReplay
+
+NUM_ENVS, LENGTH, STACK, N_STEP = 3, 20, 2, 3
+
+
+def filled(steps, *, mode="function", first_id=0, **kwargs):
+    rows = random_rows(4, steps, NUM_ENVS, (3, 5), 6)
+    replay = PrioritizedReplay((3, 5), NUM_ENVS, LENGTH * NUM_ENVS, STACK, 1, N_STEP, DISCOUNT, "cpu:0", **kwargs)
+    replay.state["last_id"].assign(first_id - 1)
+    fill(replay, rows, mode)
+    return replay, PlainBuffer(rows, LENGTH, STACK, 1, N_STEP, first_id)
+
+
+def set_priorities(replay, buffer):
+    """Whole numbers, different for each anchor; returns them by (t, env)."""
+    table = np.zeros([LENGTH, NUM_ENVS], np.float32)
+    chosen = {}
+    for k, (t, env) in enumerate(sorted(buffer.anchors())):
+        chosen[t, env] = table[(t + buffer.first_id) % LENGTH, env] = 1 + k % 7
+    replay.state["priority"].assign(table)
+    return chosen
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("steps", [9, 20, 47])
+def test_batches_are_transitions_of_the_plain_buffer(mode, steps):
+    replay, buffer = filled(steps, mode=mode, beta=0.0)  # every transition weighs 1
+    sample = MODES[mode](lambda seed: replay.sample(seed, 128))
+    assert check(buffer, *sample(tf.constant([3, 4], tf.int64))) == 128
+
+
+@pytest.mark.parametrize("steps", [12, 47])
+def test_draws_are_in_proportion_to_priorities_and_nothing_else_is_drawn(steps):
+    replay, buffer = filled(steps)
+    priorities = set_priorities(replay, buffer)
+    sample = MODES["xla"](lambda seed: replay.sample(seed, 512)[2])
+    index = np.concatenate([sample(tf.constant([5, k], tf.int64)).numpy() for k in range(40)])
+    places, counts = np.unique([NUM_ENVS * t + env for t, env in map(buffer.locate, index)], return_counts=True)
+    found = {divmod(int(place), NUM_ENVS): count for place, count in zip(places, counts, strict=True)}
+    assert found.keys() == buffer.anchors()
+    total = sum(priorities.values())
+    for place, count in found.items():
+        expected = len(index) * priorities[place] / total
+        # Stratified draws vary less than independent ones, whose deviation this is.
+        assert abs(count - expected) < 5 * np.sqrt(expected)
+
+
+def test_weights_undo_the_draws_and_beta_rises_to_one_by_updates():
+    replay, buffer = filled(47, beta=0.4, beta_updates=1_000)
+    priorities = set_priorities(replay, buffer)
+    total = sum(priorities.values())
+    for updates, beta in [(0, 0.4), (500, 0.7), (1_000, 1.0), (2**40, 1.0)]:
+        replay.state["num_updates"].assign(updates)
+        _, weights, index = replay.sample(tf.constant([1, 2], tf.int64), 64)
+        shares = np.array([priorities[buffer.locate(i)] for i in index.numpy()]) / total
+        expected = (shares * len(priorities)) ** -beta
+        np.testing.assert_allclose(weights, expected / expected.max(), rtol=1e-4)
+
+
+def test_modes_draw_the_same_batch():
+    replay, buffer = filled(47)
+    set_priorities(replay, buffer)
+    eager, function, xla = (
+        wrap(lambda seed: replay.sample(seed, 64))(tf.constant([3, 5], tf.int64)) for wrap in MODES.values()
+    )
+    for other in (function, xla):
+        np.testing.assert_array_equal(eager[2], other[2])
+        np.testing.assert_allclose(eager[1], other[1], rtol=1e-4)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("first_id", [0, 2**31 - 30, 2**40 - 3])
+def test_what_was_learnt_from_gets_its_error_as_priority(mode, first_id):
+    replay, buffer = filled(31, mode=mode, first_id=first_id, alpha=0.5)
+    _, _, index = replay.sample(tf.constant([0, 1], tf.int64), 16)
+    index = tf.unique(index)[0]
+    error = tf.range(1.0, index.shape[0] + 1.0)
+    before = replay.state["priority"].numpy().copy()
+    MODES[mode](replay.update)(index, error)
+    expected = before
+    for i, value in zip(index.numpy(), (error.numpy() + PRIORITY_FLOOR) ** 0.5, strict=True):
+        expected[i // NUM_ENVS % LENGTH, i % NUM_ENVS] = value
+    np.testing.assert_allclose(replay.state["priority"], expected, rtol=1e-6)
+    assert replay.state["max_priority"].numpy() == pytest.approx(expected.max())
+    assert replay.state["num_updates"].numpy() == 1
+    # What comes next is as urgent as anything yet.
+    replay.add(step_of(buffer.rows, 0))
+    slot = (31 + first_id) % LENGTH
+    np.testing.assert_allclose(replay.state["priority"][slot], expected.max())
+
+
+def test_a_boundary_is_never_drawn_whatever_priority_it_is_given():
+    replay, buffer = filled(31)
+    boundary = next((t, env) for t in range(15, 28) for env in range(NUM_ENVS) if buffer.rows.is_boundary[t, env])
+    index = tf.constant([boundary[0] * NUM_ENVS + boundary[1]], tf.int64)
+    replay.update(index, tf.constant([1e6]))
+    drawn = replay.sample(tf.constant([0, 1], tf.int64), 512)[2]
+    assert int(index[0]) not in drawn.numpy()
+
+
+def test_without_an_anchor_a_compiled_batch_weighs_nothing():
+    replay, _ = filled(N_STEP)
+    transitions, weights, _ = MODES["xla"](lambda seed: replay.sample(seed, 8))(tf.constant([0, 0], tf.int64))
+    assert not weights.numpy().any() and np.isfinite(transitions.reward).all()
+
+
+def test_state_holds_all_that_the_draws_depend_on():
+    replay, buffer = filled(47)
+    set_priorities(replay, buffer)
+    replay.update(replay.sample(tf.constant([0, 1], tf.int64), 8)[2], tf.range(8.0))
+    other, _ = filled(9)
+    for name, variable in other.state.items():
+        variable.assign(replay.state[name])
+    seed = tf.constant([8, 9], tf.int64)
+    for ours, theirs in zip(*(tf.nest.flatten(r.sample(seed, 64)) for r in (replay, other)), strict=True):
+        np.testing.assert_array_equal(ours, theirs)

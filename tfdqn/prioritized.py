@@ -1,0 +1,112 @@
+"""Prioritized replay on the device: transitions that surprised the learner are drawn more often.
+
+Schaul et al. 2016, proportional variant. Transition i is drawn with P(i) = p_i / sum_k p_k, where
+p_i = (|TD error| + PRIORITY_FLOOR) ** alpha, and counts in the loss by (P(i) K) ** -beta over the largest of
+the batch, K transitions being drawn from. beta rises linearly to 1. What is new has the largest priority seen so far.
+
+In place of the paper's sum tree, which is a chain of dependent reads and writes, priorities lie in one flat table and
+their sums over runs and over runs of runs are taken afresh for each batch: one pass over 4 bytes a row, in which rows
+that are no anchors now count as 0, and nothing that could drift.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from tfdqn.replay import FrameReplay, Row
+
+PRIORITY_FLOOR = 1e-3  # of |TD error|: what has no error now must be drawn again some day
+
+
+class PrioritizedReplay(FrameReplay):
+    """A `FrameReplay` that draws in proportion to priorities.
+
+    Args:
+      *args, **kwargs: as for `FrameReplay`.
+      alpha: 0 draws uniformly, 1 in proportion to the TD error.
+      beta: at first; how far the weights undo the bias of the draws.
+      beta_updates: updates over which beta rises to 1.
+    """
+
+    def __init__(self, *args: Any, alpha: float = 0.6, beta: float = 0.4, beta_updates: int = 100_000, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self._alpha, self._beta, self._beta_updates = alpha, beta, beta_updates
+        with tf.device(self._device):
+            zeros = tf.zeros([self.length, self.num_envs])
+            self._priority = tf.Variable(zeros, trainable=False, name="priority")  # 0: never drawn
+            self._max_priority = tf.Variable(1.0, trainable=False, name="max_priority")
+            self._num_updates = tf.Variable(0, trainable=False, dtype=tf.int64, name="num_updates")
+
+    @property
+    def state(self) -> dict[str, tf.Variable]:
+        return {
+            **super().state,
+            "priority": self._priority,
+            "max_priority": self._max_priority,
+            "num_updates": self._num_updates,
+        }
+
+    def _add_batch(self, items: Row):
+        super()._add_batch(items)
+        slot = self._get_last_id() % self.length
+        priority = tf.where(items.is_boundary, 0.0, self._max_priority)  # a boundary is no anchor
+        self._priority.scatter_update(tf.IndexedSlices(priority[None], slot[None]))
+
+    def update(self, index: tf.Tensor, priority: tf.Tensor) -> None:
+        """Set the priorities of transitions that were just learnt from.
+
+        Args:
+          index: [B] int64, as `sample` returned it, with nothing added since.
+          priority: [B] float32, absolute TD errors.
+        """
+        place = tf.stack([index // self.num_envs % self.length, index % self.num_envs], axis=-1)
+        value = (priority + PRIORITY_FLOOR) ** self._alpha
+        is_anchor = tf.gather_nd(self._priority.read_value(), place) > 0
+        self._max_priority.assign(tf.maximum(self._max_priority, tf.reduce_max(value)))
+        self._priority.scatter_nd_update(place, tf.where(is_anchor, value, 0.0))
+        self._num_updates.assign_add(1)
+
+    def _draw(self, seed, batch_size, first, num_anchors):
+        """Anchors by the inverse of the cumulated priorities, one from each of B equal parts of their sum."""
+        age = (tf.range(self.length, dtype=tf.int64) - first) % self.length
+        mass = tf.where((age < num_anchors)[:, None], self._priority, 0.0)
+        # Three levels, each of runs of as many parts: rows, sums of rows, sums of those.
+        width = 1
+        while width**3 < self.capacity:
+            width += 1
+        leaves = tf.reshape(tf.pad(tf.reshape(mass, [-1]), [[0, width**3 - self.capacity]]), [width**2, width])
+        branches = tf.reshape(tf.reduce_sum(leaves, axis=1), [width, width])
+        trunk = tf.reduce_sum(branches, axis=1)
+        total = tf.reduce_sum(trunk)
+
+        bits = tf.random.stateless_uniform([batch_size], seed, 0, 2**24, tf.int64)
+        share = (tf.range(batch_size, dtype=tf.float32) + tf.cast(bits, tf.float32) / 2.0**24) / batch_size
+        row, rest = _descend(tf.broadcast_to(trunk, [batch_size, width]), share * total)
+        for level in (branches, leaves):
+            part, rest = _descend(tf.gather(level, row), rest)
+            row = row * width + part
+        row = tf.minimum(row, self.capacity - 1)
+        drawn = tf.gather(tf.reshape(mass, [-1]), row)
+        # Rounding may lead past the last row that counts; such an entry is no transition.
+        is_anchor = drawn > 0
+        num_rows = tf.reduce_sum(tf.cast(mass > 0, tf.float32))
+        beta = self._beta + (1.0 - self._beta) * tf.cast(
+            tf.minimum(self._num_updates, self._beta_updates), tf.float32
+        ) / float(self._beta_updates)
+        share = tf.where(is_anchor, drawn / total * num_rows, 1.0)  # P(i) K
+        weights = tf.where(is_anchor, share**-beta, 0.0)
+        weights = tf.math.divide_no_nan(weights, tf.reduce_max(weights))
+        # The table's row as a number from the first anchor on, as for the uniform draw.
+        slot, env = row // self.num_envs, row % self.num_envs
+        return (slot - first) % self.length * self.num_envs + env, weights
+
+
+def _descend(masses: tf.Tensor, rest: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """In each row of masses [B, K], the first place [B] int64 whose cumulated mass exceeds `rest` [B], and what of
+    `rest` reaches into that place."""
+    ends = tf.cumsum(masses, axis=1)
+    place = tf.minimum(tf.reduce_sum(tf.cast(ends <= rest[:, None], tf.int64), axis=1), masses.shape[1] - 1)
+    starts = tf.gather(ends - masses, place, axis=1, batch_dims=1)
+    return place, tf.maximum(rest - starts, 0.0)
