@@ -104,6 +104,39 @@ def test_td_error_is_computed_from_the_right_networks(double, target, jit):
     np.testing.assert_allclose(result.loss, np.where(size <= 1, size**2 / 2, size - 0.5).mean(), rtol=1e-4)
 
 
+@pytest.mark.parametrize("double", [True, False])
+@pytest.mark.parametrize("jit", [False, True])
+def test_categorical_target_takes_the_distribution_of_the_chosen_action(double, jit):
+    agent = make_agent(double=double, head="categorical", atoms=5, value_min=-2.0, value_max=2.0)
+    rng = np.random.default_rng(3)
+    for variable in agent.target.variables:
+        variable.assign(rng.normal(size=variable.shape, scale=0.3))
+    batch = random_batch()
+    atoms = np.linspace(-2, 2, 5)
+
+    def distributions(network, observation):
+        logits = network(observation).numpy().astype(np.float64).reshape(16, -1, 5)
+        return np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+
+    online, target = (distributions(network, batch.next_observation) for network in (agent.online, agent.target))
+    choice = ((online if double else target) @ atoms).argmax(1)
+    outcomes = batch.reward.numpy()[:, None] + batch.discount.numpy()[:, None] * atoms
+    place = (np.clip(outcomes, -2, 2) + 2) / 1.0
+    expected = np.zeros((16, 5))
+    for row in range(16):
+        for j in range(5):
+            low = int(np.floor(place[row, j]))
+            share = target[row, choice[row], j]
+            expected[row, low] += share * (1 - (place[row, j] - low))
+            if low < 4:
+                expected[row, low + 1] += share * (place[row, j] - low)
+    taken = distributions(agent.online, batch.observation)[np.arange(16), batch.action]
+    run = tf.function(agent.learn, autograph=False, jit_compile=True) if jit else agent.learn
+    result = run(batch, tf.ones([16]))
+    np.testing.assert_allclose(result.loss, -(expected * np.log(taken)).sum(1).mean(), rtol=1e-4)
+    np.testing.assert_allclose(result.td_error, taken @ atoms - expected @ atoms, atol=1e-4)
+
+
 def test_step_is_the_gradient_of_the_masked_clipped_loss_in_float64():
     agent = make_agent(learning_rate=1.0)
     batch, weights = random_batch(), tf.constant(np.linspace(0, 2, 16), tf.float32)

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def network(name, shape, actions):
-    return networks.build(name, shape, actions, 0, "online", networks.ScalarHead())
+    return networks.build(name, shape, networks.ScalarHead(actions), 0, "online")
 
 
 def test_multiply_adds_are_the_hand_count():

@@ -73,6 +73,8 @@ BAD_INPUT = [
     (["--start-curriculum", "0.5"], "equally difficult from start to end; use 0"),
     (["--env", "cave", "--start-curriculum", "1.5"], "use 1"),
     (["--prioritized", "--priority-alpha", "2"], "use 1"),
+    (["--head", "categorical", "--value-max", "-2"], "must be a number above --value-min -1.0"),
+    (["--head", "categorical", "--loss", "mse"], "leave out --loss"),
     (["--env", "cave", "--downsample", "3"], "choose one of 1, 2"),
     (["--env", "cave", "--goal-score", "5000"], "use at most that"),
     (["--eval-max-frames", "3000000000"], "at most"),

@@ -38,6 +38,40 @@ def test_double_value_reads_the_target_at_the_online_networks_choice(mode):
     np.testing.assert_array_equal(mode(losses.double_value)(online, target), [4.0])
 
 
+def test_taken_picks_the_numbers_of_the_action_and_survives_infinities(mode):
+    numbers = tf.constant([[[1.0, 2.0], [np.inf, np.nan]], [[-np.inf, 0.0], [5.0, 6.0]]], tf.float32)
+    np.testing.assert_array_equal(mode(losses.taken)(numbers, tf.constant([0, 1])), [[1.0, 2.0], [5.0, 6.0]])
+
+
+def test_categorical_target_shares_each_outcome_between_the_atoms_beside_it(mode):
+    atoms = tf.constant([-1.0, -0.5, 0.0])
+    target = mode(losses.categorical_target)(
+        tf.constant([0.0, -1.0, 0.1, -0.25]),
+        tf.constant([0.9, 0.0, 1.0, 0.5]),
+        tf.constant([[1.0, 0.0, 0.0], [0.2, 0.3, 0.5], [0.2, 0.3, 0.5], [0.0, 1.0, 0.0]]),
+        atoms,
+    )
+    # -0.9 lies between -1 and -0.5; a death is -1 whatever follows; -0.9, -0.4 and 0.1, the last beyond the atoms;
+    # -0.25 - 0.25 is the middle atom.
+    expected = [[0.8, 0.2, 0.0], [1.0, 0.0, 0.0], [0.16, 0.04 + 0.24, 0.06 + 0.5], [0.0, 1.0, 0.0]]
+    np.testing.assert_allclose(target, expected, atol=1e-6)
+
+
+def test_a_categorical_target_keeps_the_mean_of_the_outcomes(mode):
+    rng = np.random.default_rng(0)
+    atoms = np.linspace(-2, 3, 11).astype(np.float32)
+    probabilities = rng.dirichlet(np.ones(11), 20).astype(np.float32)
+    reward, discount = rng.uniform(-0.1, 0.1, 20).astype(np.float32), rng.uniform(0, 0.9, 20).astype(np.float32)
+    target = mode(losses.categorical_target)(*map(tf.constant, (reward, discount, probabilities, atoms)))
+    np.testing.assert_allclose(np.sum(target, 1), 1, rtol=1e-5)
+    np.testing.assert_allclose(target.numpy() @ atoms, reward + discount * (probabilities @ atoms), atol=1e-5)
+
+
+def test_dueling_value_joins_value_and_advantages(mode):
+    values = mode(losses.dueling_value)(tf.constant([[[10.0]]]), tf.constant([[[1.0], [2.0], [6.0]]]))
+    np.testing.assert_allclose(values[0, :, 0], [8.0, 9.0, 13.0])
+
+
 def test_masked_value_picks_the_taken_action_and_survives_infinities(mode):
     q = tf.constant([[1.0, np.inf, 3.0], [-np.inf, 5.0, 6.0]], tf.float32)
     np.testing.assert_array_equal(mode(losses.masked_value)(q, tf.constant([2, 1])), [3.0, 5.0])

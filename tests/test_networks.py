@@ -111,15 +111,14 @@ def test_column_dense_refuses_columns_left_over_and_round_trips():
 
 @pytest.mark.parametrize("jit", [False, True])
 def test_dueling_head_joins_value_and_advantages(jit):
-    head = networks.DuelingHead()
+    head = networks.ScalarHead(3, dueling=True)
     output = tf.constant([[10.0, 1.0, 2.0, 6.0], [-1.0, 0.0, 0.0, 0.0]])
     values = tf.function(head.values, jit_compile=jit)(output)
     np.testing.assert_allclose(values, [[8.0, 9.0, 13.0], [-1.0, -1.0, -1.0]])
 
 
 def test_dueling_streams_share_the_body_and_nothing_else():
-    head = networks.DuelingHead()
-    network = networks.build("mlp", (8, 8, 1), 3, 1, "net", head)
+    network = networks.build("mlp", (8, 8, 1), networks.ScalarHead(3, dueling=True), 1, "net")
     # Body 64 -> 64; a hidden layer of 32 and an output for the value, and for the three advantages.
     assert network.count_params() == 65 * 64 + 2 * 65 * 32 + 33 * 1 + 33 * 3
     frames = tf.constant(np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1)), tf.uint8)
@@ -130,13 +129,54 @@ def test_dueling_streams_share_the_body_and_nothing_else():
     assert sum(reached) == 6 and len(reached) == 10  # body, hidden and output of the value: weights and biases
 
 
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("dueling", [False, True])
+def test_categorical_head_learns_by_the_gradient_of_a_cross_entropy(dueling, jit):
+    head = networks.CategoricalHead(2, dueling, atoms=3, value_min=-1.0, value_max=0.0)
+    rng = np.random.default_rng(5)
+    output = rng.normal(size=(4, 9 if dueling else 6)).astype(np.float32)
+    action, target = np.array([0, 1, 1, 0], np.int32), rng.dirichlet(np.ones(3), 4).astype(np.float32)
+
+    def run(output):
+        with tf.GradientTape() as tape:
+            tape.watch(output)
+            loss, td_error = head.loss(output, tf.constant(action), tf.constant(target))
+            total = tf.reduce_sum(loss)
+        return head.values(output), loss, td_error, tape.gradient(total, output)
+
+    values, loss, td_error, gradient = tf.function(run, jit_compile=jit, autograph=False)(tf.constant(output))
+    logits = output.astype(np.float64)
+    if dueling:
+        value, advantage = logits[:, None, :3], logits[:, 3:].reshape(4, 2, 3)
+        logits = value + advantage - advantage.mean(1, keepdims=True)
+    logits = logits.reshape(4, 2, 3)
+    shares = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    atoms, rows = np.array([-1.0, -0.5, 0.0]), np.arange(4)
+    np.testing.assert_allclose(values, shares @ atoms, rtol=1e-4)
+    np.testing.assert_allclose(loss, -(target * np.log(shares[rows, action])).sum(-1), rtol=1e-4)
+    np.testing.assert_allclose(td_error, shares[rows, action] @ atoms - target @ atoms, atol=1e-5)
+    slope = np.zeros((4, 2, 3))
+    slope[rows, action] = shares[rows, action] - target
+    if dueling:
+        expected = np.concatenate([slope.sum(1), (slope - slope.mean(1, keepdims=True)).reshape(4, 6)], axis=1)
+    else:
+        expected = slope.reshape(4, 6)
+    np.testing.assert_allclose(gradient, expected, atol=1e-5)
+
+
+def test_categorical_head_refuses_what_is_no_distribution():
+    for atoms, low, high in [(1, -1.0, 1.0), (51, 1.0, 1.0), (51, 1.0, 0.0)]:
+        with pytest.raises(ValueError, match="no distribution"):
+            networks.CategoricalHead(2, False, atoms, low, high)
+
+
 NAMES = [("mlp", (8, 8, 1)), ("conv", (16, 16, 1)), ("conv_stride4", (48, 48, 4)), ("columns", (48, 48, 2))]
 
 
 @pytest.mark.parametrize("name, shape", NAMES)
 def test_networks_map_frames_to_units_and_follow_their_seed(name, shape):
     frames = tf.constant(np.random.default_rng(0).integers(0, 256, (5, *shape)), tf.uint8)
-    first, same, other = (networks.build(name, shape, 3, seed, "net", networks.ScalarHead()) for seed in (1, 1, 2))
+    first, same, other = (networks.build(name, shape, networks.ScalarHead(3), seed, "net") for seed in (1, 1, 2))
     assert first(frames).shape == (5, 3)
     assert first(frames).dtype == tf.float32
     np.testing.assert_array_equal(first(frames), same(frames))
@@ -146,6 +186,6 @@ def test_networks_map_frames_to_units_and_follow_their_seed(name, shape):
 def test_the_articles_cave_network_has_its_size():
     """Convolutions 16 4x4/2, 32 2x2, 32 2x2, dense 128, 2 actions, on 48 x 48 x 4."""
     convolutions = (4 * 4 * 4 + 1) * 16 + (2 * 2 * 16 + 1) * 32 + (2 * 2 * 32 + 1) * 32
-    assert networks.build("conv", (48, 48, 4), 2, 0, "net", networks.ScalarHead()).count_params() == (
+    assert networks.build("conv", (48, 48, 4), networks.ScalarHead(2), 0, "net").count_params() == (
         convolutions + (24 * 24 * 32 + 1) * 128 + 129 * 2
     )

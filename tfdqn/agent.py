@@ -40,6 +40,8 @@ class DQN(tf.keras.Model):
         by `target_tau` at each update; "none" bootstraps from the online network.
       double: choose the next action by the online network (van Hasselt et al. 2016).
       dueling: learn the state's value and the actions' advantages apart (Wang et al. 2016).
+      head: "scalar", the expected return; or "categorical", probabilities of `atoms` returns from `value_min` to
+        `value_max` (Bellemare et al. 2017), which learns by cross-entropy and has no use for `loss`.
       max_gradient_norm: clip the gradient's global norm; infinity for no clipping.
       seed: initial weights follow from it.
     """
@@ -55,6 +57,10 @@ class DQN(tf.keras.Model):
         target_tau: float = 0.005,
         double: bool = True,
         dueling: bool = False,
+        head: str = "scalar",
+        atoms: int = 51,
+        value_min: float = -1.0,
+        value_max: float = 1.0,
         max_gradient_norm: float = float("inf"),
         seed: int = 0,
         **kwargs: Any,
@@ -70,22 +76,27 @@ class DQN(tf.keras.Model):
             "target_tau": target_tau,
             "double": double,
             "dueling": dueling,
+            "head": head,
+            "atoms": atoms,
+            "value_min": value_min,
+            "value_max": value_max,
             "max_gradient_norm": max_gradient_norm,
             "seed": seed,
         }
         if target not in TARGETS:
             raise ValueError(f"target {target!r}: must be one of {', '.join(TARGETS)}")
         self.num_actions = num_actions
-        self._loss_of = LOSSES[loss]
         self._target_mode = target
         self._target_period = target_update_period_updates
         self._target_tau = target_tau
         self._double = double
         self._max_gradient_norm = max_gradient_norm
-        self.head = networks.DuelingHead() if dueling else networks.ScalarHead()
+        if head == "categorical":
+            self.head = networks.CategoricalHead(num_actions, dueling, atoms, value_min, value_max)
+        else:
+            self.head = networks.ScalarHead(num_actions, dueling, LOSSES[loss])
         self.online, self.target = (
-            networks.build(network, tuple(observation_shape), num_actions, seed, label, self.head)
-            for label in ("online", "target")
+            networks.build(network, tuple(observation_shape), self.head, seed, label) for label in ("online", "target")
         )
         self.target.trainable = False
         self.copy_to_target()
@@ -136,11 +147,11 @@ class DQN(tf.keras.Model):
           transitions: a batch of B.
           weights: [B] float32, importance of each transition in the mean loss.
         """
-        target = self._td_target(transitions)
+        target = self._target_of(transitions)
         with tf.GradientTape() as tape:
             output = self.online(transitions.observation, training=True)
-            td_error = self.head.td_error(output, transitions.action, target)
-            loss = tf.reduce_mean(weights * self._loss_of(td_error))
+            each_loss, td_error = self.head.loss(output, transitions.action, target)
+            loss = tf.reduce_mean(weights * each_loss)
         variables = self.online.trainable_variables
         gradients = tape.gradient(loss, variables)
         # `tf.linalg.global_norm` in two steps: its parts tell which gradient is not finite, at no cost.
@@ -168,15 +179,13 @@ class DQN(tf.keras.Model):
         self._reports["mean_q"].update_state(result.mean_q)
         return {metric.name: metric.result() for metric in self.metrics}
 
-    def _td_target(self, transitions: Transition) -> tf.Tensor:
-        """The value to learn, [B]; no gradient flows through it, as it is computed outside the tape."""
+    def _target_of(self, transitions: Transition) -> Any:
+        """What to learn; no gradient flows through it, as it is computed outside the tape."""
         network = self.online if self._target_mode == "none" else self.target
-        next_q = self.head.values(network(transitions.next_observation))
-        if self._double and network is not self.online:
-            next_value = losses.double_value(self.head.values(self.online(transitions.next_observation)), next_q)
-        else:
-            next_value = losses.max_value(next_q)
-        return losses.td_target(transitions.reward, transitions.discount, next_value)
+        next_output = network(transitions.next_observation)
+        is_double = self._double and network is not self.online
+        choosing_q = self.head.values(self.online(transitions.next_observation) if is_double else next_output)
+        return self.head.target(transitions.reward, transitions.discount, next_output, choosing_q)
 
     # The target network.
 

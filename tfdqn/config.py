@@ -18,6 +18,7 @@ from tfdqn.errors import UserError, nearest
 GAMES = ("catch8", "catch8_single", "catch16", "cave")
 SCREEN_SIZE = {"catch8": 8, "catch8_single": 8, "catch16": 16, "cave": 48}  # pixels a side
 NETWORKS = ("mlp", "conv", "conv_stride4", "columns")
+HEADS = ("scalar", "categorical")
 TARGETS = ("hard", "soft", "none")
 
 
@@ -83,6 +84,12 @@ class Config:
     max_gradient_norm: float = setting(math.inf, "clip the gradient's global norm", "learner", above=0)
     loss: str = setting("huber", "loss of the TD error", "learner", choices=("huber", "mse"))
     double: bool = setting(True, "Double DQN: the online network chooses the next action", "learner")
+    head: str = setting(
+        "scalar", "expected returns, or probabilities of returns learnt by cross-entropy", "learner", choices=HEADS
+    )
+    atoms: int = setting(51, "returns that the categorical head tells apart", "learner", low=2, high=1001)
+    value_min: float = setting(-1.0, "least return of the categorical head", "learner")
+    value_max: float = setting(1.0, "largest return of the categorical head", "learner")
     dueling: bool = setting(False, "value and advantages from hidden layers of their own", "learner")
     discount: float = setting(0.99, "discount a decision", "learner", low=0, high=1)
     n_step: int = setting(1, "decisions of reward before bootstrapping", "learner", low=1, high=128)
@@ -284,6 +291,14 @@ def check(config: Config) -> None:
         raise UserError(
             f"--start-curriculum {config.start_curriculum}: {config.env} is equally difficult from start to end; use 0"
         )
+    if config.head == "categorical":
+        if not config.value_min < config.value_max < math.inf:
+            raise UserError(
+                f"--value-max {config.value_max}: must be a number above --value-min {config.value_min} "
+                "for --head categorical"
+            )
+        if config.loss != FIELDS["loss"].default:
+            raise UserError(f"--loss {config.loss}: --head categorical learns by cross-entropy; leave out --loss")
     if not config.jit and config.eager:
         raise UserError("--eager already runs without XLA: leave out --no-jit")
     capacity = config.replay_capacity - config.replay_capacity % config.num_envs

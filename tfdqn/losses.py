@@ -27,8 +27,36 @@ def double_value(next_q_online: tf.Tensor, next_q_target: tf.Tensor) -> tf.Tenso
 
 
 def dueling_value(value: tf.Tensor, advantage: tf.Tensor) -> tf.Tensor:
-    """V(s) + A(s, a) - mean_a A(s, a), [B, A], from [B, 1] and [B, A] (Wang et al. 2016, eq. 9)."""
-    return value + advantage - tf.reduce_mean(advantage, axis=-1, keepdims=True)
+    """V(s) + A(s, a) - mean_a A(s, a), [B, A, K], from [B, 1, K] and [B, A, K] (Wang et al. 2016, eq. 9)."""
+    return value + advantage - tf.reduce_mean(advantage, axis=1, keepdims=True)
+
+
+def taken(numbers: tf.Tensor, action: tf.Tensor) -> tf.Tensor:
+    """The K numbers of the taken actions, [B, K], from [B, A, K] through the one-hot mask of `action` [B] int32."""
+    mask = tf.one_hot(action, numbers.shape[1], on_value=True, off_value=False, dtype=tf.bool)
+    return tf.reduce_sum(tf.where(mask[:, :, tf.newaxis], numbers, 0.0), axis=1)
+
+
+def categorical_target(
+    reward: tf.Tensor, discount: tf.Tensor, next_probabilities: tf.Tensor, returns: tf.Tensor
+) -> tf.Tensor:
+    """The distribution of r + discount * z on the atoms z themselves (Bellemare et al. 2017, eq. 7).
+
+    Args:
+      reward: [B].
+      discount: [B], 0 where the episode terminated.
+      next_probabilities: [B, K], of the action chosen in the next state.
+      returns: [K], evenly spaced atoms.
+
+    Returns:
+      Probabilities [B, K]; an outcome outside the atoms counts for the nearest.
+    """
+    step = returns[1] - returns[0]
+    outcomes = reward[:, tf.newaxis] + discount[:, tf.newaxis] * returns
+    place = (tf.clip_by_value(outcomes, returns[0], returns[-1]) - returns[0]) / step  # [B, K], in atoms
+    atoms = tf.range(returns.shape[0], dtype=tf.float32)
+    share = tf.maximum(1.0 - tf.abs(place[:, :, tf.newaxis] - atoms), 0.0)  # [B, from, to]
+    return tf.reduce_sum(next_probabilities[:, :, tf.newaxis] * share, axis=1)
 
 
 def greedy_action(q: tf.Tensor) -> tf.Tensor:

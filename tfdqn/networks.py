@@ -7,7 +7,9 @@ Shapes: B batch, H W rows and columns, C channels, A actions.
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
@@ -192,43 +194,111 @@ class Greyscale(Layer):
         return tf.cast(inputs, tf.float32) * (1.0 / 255.0)
 
 
-class ScalarHead:
-    """One number an action: its expected return."""
+class Head(abc.ABC):
+    """The last layers of a Q-network, what their output means, and what they learn from.
 
-    def layers(self, hidden: Callable, dense: Callable, num_actions: int) -> Callable:
-        """What turns features into the output: a function from a Keras tensor to a Keras tensor [B, A].
+    The output is [B, U]. In each head `K` numbers stand for one action.
 
-        Args:
-          hidden: makes the body's last hidden layer from a number that tells apart several of them.
-          dense: makes a linear layer, likewise, from its units and a number.
-          num_actions: A.
-        """
-        last, output = hidden(0), dense(num_actions, 0)
-        return lambda features: output(last(features))
-
-    def values(self, output: tf.Tensor) -> tf.Tensor:
-        """Action values [B, A] from the network's output [B, units]."""
-        return output
-
-    def td_error(self, output: tf.Tensor, action: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
-        """Q(s, a) minus the target, [B]; `action` [B] int32, `target` [B] float32."""
-        return losses.masked_value(self.values(output), action) - target
-
-
-class DuelingHead(ScalarHead):
-    """The state's value and each action's advantage from hidden layers of their own (Wang et al. 2016, eq. 9).
-
-    The output is [B, 1 + A]: V(s), then A(s, a).
+    Args:
+      num_actions: A.
+      dueling: the state's value and each action's advantage come from hidden layers of their own and are joined as in
+        Wang et al. 2016, eq. 9; the output then holds K numbers for V(s), then A * K for A(s, a).
     """
 
-    def layers(self, hidden: Callable, dense: Callable, num_actions: int) -> Callable:
-        value, advantage = (hidden(0), dense(1, 0)), (hidden(1), dense(num_actions, 1))
-        join = tf.keras.layers.Concatenate()
-        return lambda features: join([output(last(features)) for last, output in (value, advantage)])
+    numbers = 1  # K
 
+    def __init__(self, num_actions: int, dueling: bool = False):
+        self.num_actions, self.dueling = num_actions, dueling
+
+    def connect(self, features: Any, hidden: Callable, dense: Callable) -> Any:
+        """The output, a Keras tensor, from the body's features.
+
+        Args:
+          features: Keras tensor.
+          hidden: makes the body's last hidden layer, given a number that tells apart several of them.
+          dense: makes a linear layer, given its units and such a number.
+        """
+        units = self.num_actions * self.numbers
+        if not self.dueling:
+            return dense(units, 0)(hidden(0)(features))
+        value = dense(self.numbers, 0)(hidden(0)(features))
+        advantage = dense(units, 1)(hidden(1)(features))
+        return tf.keras.layers.Concatenate()([value, advantage])
+
+    def _per_action(self, output: tf.Tensor) -> tf.Tensor:
+        """The output as [B, A, K]."""
+        if not self.dueling:
+            return tf.reshape(output, [-1, self.num_actions, self.numbers])
+        value, advantage = output[:, tf.newaxis, : self.numbers], output[:, self.numbers :]
+        return losses.dueling_value(value, tf.reshape(advantage, [-1, self.num_actions, self.numbers]))
+
+    @abc.abstractmethod
     def values(self, output: tf.Tensor) -> tf.Tensor:
-        """Q(s, a) = V(s) + A(s, a) - mean_a A(s, a)."""
-        return losses.dueling_value(output[:, :1], output[:, 1:])
+        """Action values [B, A]."""
+
+    @abc.abstractmethod
+    def target(self, reward: tf.Tensor, discount: tf.Tensor, next_output: tf.Tensor, choosing_q: tf.Tensor) -> Any:
+        """What to learn, from the next observation's output and the action values [B, A] that choose there."""
+
+    @abc.abstractmethod
+    def loss(self, output: tf.Tensor, action: tf.Tensor, target: Any) -> tuple[tf.Tensor, tf.Tensor]:
+        """The loss and the TD error (Q(s, a) minus the target's mean) of each transition, both [B]."""
+
+
+class ScalarHead(Head):
+    """One number an action: its expected return.
+
+    Args:
+      loss: of the TD error, [B] to [B].
+    """
+
+    def __init__(self, num_actions: int, dueling: bool = False, loss: Callable = losses.huber):
+        super().__init__(num_actions, dueling)
+        self._loss = loss
+
+    def values(self, output):
+        return self._per_action(output)[:, :, 0]
+
+    def target(self, reward, discount, next_output, choosing_q):
+        return losses.td_target(reward, discount, losses.double_value(choosing_q, self.values(next_output)))
+
+    def loss(self, output, action, target):
+        td_error = losses.masked_value(self.values(output), action) - target
+        return self._loss(td_error), td_error
+
+
+class CategoricalHead(Head):
+    """Probabilities of evenly spaced returns (C51, Bellemare et al. 2017), learnt by cross-entropy.
+
+    Where most returns are near one end and the rare others decide, as in a game that is about not dying, this tells one
+    death in a thousand from one in a hundred: a squared error does not, both are small to it. With two atoms it is a
+    logistic regression of the return between `value_min` and `value_max`.
+
+    Args:
+      atoms: K, at least 2.
+      value_min, value_max: returns of the first and the last atom; what lies outside is clipped.
+    """
+
+    def __init__(self, num_actions: int, dueling: bool, atoms: int, value_min: float, value_max: float):
+        super().__init__(num_actions, dueling)
+        if atoms < 2 or not value_min < value_max:
+            raise ValueError(f"categorical head: {atoms} atoms from {value_min} to {value_max} are no distribution")
+        self.numbers, self._low, self._high = atoms, value_min, value_max
+        step = (value_max - value_min) / (atoms - 1)
+        self._returns = tf.constant([value_min + i * step for i in range(atoms)], tf.float32)  # [K]
+
+    def values(self, output):
+        return tf.reduce_sum(tf.nn.softmax(self._per_action(output)) * self._returns, axis=-1)
+
+    def target(self, reward, discount, next_output, choosing_q):
+        next_logits = losses.taken(self._per_action(next_output), losses.greedy_action(choosing_q))
+        return losses.categorical_target(reward, discount, tf.nn.softmax(next_logits), self._returns)
+
+    def loss(self, output, action, target):
+        logits = losses.taken(self._per_action(output), action)
+        mean = tf.reduce_sum(tf.nn.softmax(logits) * self._returns, axis=-1)
+        td_error = mean - tf.reduce_sum(target * self._returns, axis=-1)
+        return tf.nn.softmax_cross_entropy_with_logits(target, logits), td_error
 
 
 def reads_columns(name: str) -> bool:
@@ -236,19 +306,16 @@ def reads_columns(name: str) -> bool:
     return name == "columns"
 
 
-def build(
-    name: str, observation_shape: tuple[int, int, int], num_actions: int, seed: int, label: str, head: ScalarHead
-) -> tf.keras.Model:
+def build(name: str, observation_shape: tuple[int, int, int], head: Head, seed: int, label: str) -> tf.keras.Model:
     """Make a network by its name.
 
     Args:
       name: "mlp" (the article's for catch8: dense 64, 32), "conv" (the article's for catch16 and the cave),
         "conv_stride4" (small, for the cave) or "columns" (whole columns of the screen, for the cave: quicker by far).
       observation_shape: (H, W, stack).
-      num_actions: A.
+      head: makes the last layers and gives their output its meaning.
       seed: every layer's initial weights follow from it.
       label: name of the Keras model.
-      head: makes the last layers and gives their output its meaning.
 
     Returns:
       A Keras model from [B, H, W, stack] uint8 to the head's output.
@@ -274,12 +341,12 @@ def build(
         "columns": lambda: ([columns(32, 2, 0), flatten(), dense(128, 1)], 128, 2),
     }
     body, units, hidden_seed = bodies[name]()
-    finish = head.layers(
-        lambda number: dense(units, hidden_seed + 100 * number),
-        lambda units, number: dense(units, 9 + 100 * number, None),
-        num_actions,
-    )
     features = inputs = tf.keras.Input(observation_shape, dtype=tf.uint8)
     for layer in body:
         features = layer(features)
-    return tf.keras.Model(inputs, finish(features), name=label)
+    output = head.connect(
+        features,
+        lambda number: dense(units, hidden_seed + 100 * number),
+        lambda units, number: dense(units, 9 + 100 * number, None),
+    )
+    return tf.keras.Model(inputs, output, name=label)
