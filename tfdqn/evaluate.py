@@ -6,7 +6,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
 import tfdqn
 from tfdqn import cli, runs
@@ -15,8 +15,11 @@ from tfdqn.errors import UserError
 
 def parser() -> cli.Parser:
     parser = cli.Parser(prog="python -m tfdqn.evaluate", description="Play whole episodes with a trained agent.")
-    parser.add_argument("run_dir", help="folder of a run")
-    parser.add_argument("--model", choices=["best", "final"], default="best", help="which of the run's agents plays")
+    runs.add_agent_arguments(parser)
+    parser.add_argument(
+        "--player", choices=["agent", "planner"], default="agent", help="planner: the cave's scripted look-ahead player"
+    )
+    parser.add_argument("--env", default=None, help="the planner's game: cave")
     parser.add_argument("--episodes", type=cli.converter("--episodes", int), default=256, help="episodes to play")
     parser.add_argument("--seed", type=cli.converter("--seed", int), default=0, help="seed of the games' draws")
     parser.add_argument("--epsilon", type=cli.converter("--epsilon", float), default=0.0, help="random actions")
@@ -33,31 +36,52 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"--epsilon {arguments.epsilon}: must be between 0 and 1; the default is 0")
     if not 0 <= arguments.seed < 2**31:
         raise UserError(f"--seed {arguments.seed}: must be between 0 and {2**31 - 1}; the default is 0")
-    run_dir = Path(arguments.run_dir)
-    config = runs.read_config(run_dir)
+    env, device, summary = _planner_scores(arguments) if arguments.player == "planner" else _agent_scores(arguments)
+    cli.say(
+        f"{env}: mean score {summary['score_mean']:.2f} over {summary['episodes']} episodes (std "
+        f"{summary['score_std']:.2f}, median {summary['score_median']:g}, min {summary['score_min']:g}, max "
+        f"{summary['score_max']:g})"
+    )
+    if arguments.json:
+        seconds = round(time.monotonic() - tfdqn.PROCESS_START_SECONDS, 3)
+        print(json.dumps({"env": env, "device": device, "wall_seconds": seconds, **summary}))
+    return 0
+
+
+def _agent_scores(arguments: Any) -> tuple[str, str, dict[str, float]]:
+    if arguments.env is not None:
+        raise UserError("--env: a trained agent brings its game along; leave it out")
+    folder = runs.agent_folder(arguments)
+    config = dataclasses.replace(runs.read_config(folder), jit=True, eager=False)
     device = cli.choose_device(arguments.device)
 
     from tfdqn.envs import make
     from tfdqn.evaluation import Evaluator
     from tfdqn.training import build_agent
 
-    config = dataclasses.replace(config, jit=True, eager=False)
     env = make(config.env, config.downsample)
     agent = build_agent(config, env)
-    runs.load_weights(agent, run_dir / (runs.BEST_MODEL if arguments.model == "best" else runs.FINAL_MODEL))
+    runs.load_weights(agent, folder / runs.MODELS[arguments.model])
     scores = Evaluator(config, env, agent, device).evaluate(
         arguments.episodes, arguments.seed, epsilon=arguments.epsilon
     )
-    summary = scores.summary()
-    cli.say(
-        f"{config.env}: mean score {summary['score_mean']:.2f} over {summary['episodes']} episodes (std "
-        f"{summary['score_std']:.2f}, median {summary['score_median']:g}, min {summary['score_min']:g}, max "
-        f"{summary['score_max']:g})"
-    )
-    if arguments.json:
-        seconds = round(time.monotonic() - tfdqn.PROCESS_START_SECONDS, 3)
-        print(json.dumps({"env": config.env, "device": device, "wall_seconds": seconds, **summary}))
-    return 0
+    return config.env, device, scores.summary()
+
+
+def _planner_scores(arguments: Any) -> tuple[str, str, dict[str, float]]:
+    if arguments.run_dir is not None or arguments.pretrained is not None:
+        raise UserError("--player planner: plays by itself; leave out the run's folder and --pretrained")
+    if arguments.env != "cave":
+        raise UserError(f"--player planner: plays the cave only, not {arguments.env}; use --env cave")
+    if arguments.epsilon:
+        raise UserError(f"--epsilon {arguments.epsilon}: the planner plays no random actions; leave it out")
+    device = cli.choose_device("cpu")
+
+    from tfdqn import planner
+    from tfdqn.evaluation import summary_of
+
+    scores = planner.play(arguments.episodes, arguments.seed, progress=cli.say)
+    return "cave", device, summary_of(scores)
 
 
 if __name__ == "__main__":

@@ -30,15 +30,20 @@ class Scores(NamedTuple):
 
     def summary(self) -> dict[str, float]:
         """The score fields that commands report."""
-        scores = self.scores.astype(np.float64)
-        return {
-            "episodes": len(scores),
-            "score_mean": float(scores.mean()),
-            "score_std": float(scores.std()),
-            "score_median": float(np.median(scores)),
-            "score_min": float(scores.min()),
-            "score_max": float(scores.max()),
-        }
+        return summary_of(self.scores)
+
+
+def summary_of(scores: np.ndarray) -> dict[str, float]:
+    """What commands report of scores [E]."""
+    scores = scores.astype(np.float64)
+    return {
+        "episodes": len(scores),
+        "score_mean": float(scores.mean()),
+        "score_std": float(scores.std()),
+        "score_median": float(np.median(scores)),
+        "score_min": float(scores.min()),
+        "score_max": float(scores.max()),
+    }
 
 
 class _Carry(NamedTuple):

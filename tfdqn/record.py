@@ -19,9 +19,8 @@ if TYPE_CHECKING:
 
 def parser() -> cli.Parser:
     parser = cli.Parser(prog="python -m tfdqn.record", description="Film one episode of a trained agent as a GIF.")
-    parser.add_argument("run_dir", help="folder of a run")
+    runs.add_agent_arguments(parser)
     parser.add_argument("--out", default="episode.gif", help="file to write, ending in .gif")
-    parser.add_argument("--model", choices=["best", "final"], default="best", help="which of the run's agents plays")
     parser.add_argument("--seed", type=cli.converter("--seed", int), default=0, help="seed of the game's draws")
     parser.add_argument("--start", type=cli.converter("--start", int), default=0, help="first frame to keep")
     parser.add_argument("--frames", type=cli.converter("--frames", int), default=600, help="frames to keep at most")
@@ -39,8 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"--out {arguments.out}: must end in .gif")
     if not out.parent.is_dir():
         raise UserError(f"--out {arguments.out}: there is no folder {out.parent}")
-    run_dir = Path(arguments.run_dir)
-    config = runs.read_config(run_dir)
+    folder = runs.agent_folder(arguments)
+    config = runs.read_config(folder)
     device = cli.choose_device("cpu")
 
     import tensorflow as tf
@@ -50,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     env = make(config.env, config.downsample)
     agent = build_agent(config, env)
-    runs.load_weights(agent, run_dir / (runs.BEST_MODEL if arguments.model == "best" else runs.FINAL_MODEL))
+    runs.load_weights(agent, folder / runs.MODELS[arguments.model])
     with tf.device(device):
         frames = film(config, env, agent, arguments.seed, arguments.start + arguments.frames)[arguments.start :]
     if not len(frames):

@@ -12,6 +12,7 @@ LOGDIR/<env>__<preset>__s<seed>__<time>/
 
 from __future__ import annotations
 
+import argparse
 import fcntl
 import io
 import math
@@ -25,12 +26,14 @@ from typing import IO, TYPE_CHECKING, Any
 
 from tfdqn import config as configuration
 from tfdqn.config import Config
-from tfdqn.errors import EXIT_REFUSED, UserError
+from tfdqn.errors import EXIT_REFUSED, UserError, nearest
 
 if TYPE_CHECKING:
     from tfdqn.agent import DQN
 
 BEST_MODEL, FINAL_MODEL, CONFIG_FILE, LOCK_FILE = "model.keras", "final.keras", "config.toml", "lock"
+MODELS = {"best": BEST_MODEL, "final": FINAL_MODEL}
+PRETRAINED = Path(__file__).parent / "pretrained"  # a folder a game: config.toml, model.keras, and how it was trained
 KERAS_MEMBERS = {"metadata.json", "config.json", "model.weights.h5"}  # of a `.keras` file as we write it
 
 
@@ -160,6 +163,28 @@ def read_config(run_dir: str | os.PathLike) -> Config:
     if not (path / CONFIG_FILE).is_file():
         raise UserError(f"{run_dir}: not a run folder ({CONFIG_FILE} is missing)")
     return configuration.resolve(configuration.read_toml(path / CONFIG_FILE))
+
+
+def add_agent_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments that name a trained agent, for `agent_folder`."""
+    parser.add_argument("run_dir", nargs="?", default=None, help="folder of a run")
+    parser.add_argument("--pretrained", metavar="GAME", default=None, help="take the agent that comes with tfdqn")
+    parser.add_argument("--model", choices=list(MODELS), default="best", help="which of the run's agents plays")
+
+
+def agent_folder(arguments: argparse.Namespace) -> Path:
+    """The folder that holds a trained agent's `config.toml` and models."""
+    run_dir, game = arguments.run_dir, arguments.pretrained
+    if (run_dir is None) == (game is None):
+        raise UserError("name either the folder of a run, such as runs/NAME, or --pretrained GAME")
+    if game is None:
+        return Path(run_dir)
+    games = sorted(path.name for path in PRETRAINED.iterdir() if path.is_dir()) if PRETRAINED.is_dir() else []
+    if game not in games:
+        raise UserError(f"--pretrained {game}: no such agent; {nearest(game, games)}")
+    if arguments.model != "best":
+        raise UserError(f"--model {arguments.model}: --pretrained has the best agent only; leave it out")
+    return PRETRAINED / game
 
 
 def load_weights(agent: DQN, path: Path) -> None:
