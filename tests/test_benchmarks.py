@@ -34,8 +34,8 @@ def test_multiply_adds_are_the_hand_count():
     # 8x8 stride 4 to 12x12x16, 4x4 stride 2 to 6x6x32, dense 1,152 to 128, 128 to 2.
     stride4 = [12 * 12 * 16 * 256, 6 * 6 * 32 * 256, 1_152 * 128, 128 * 2]
     assert operations.multiply_adds(network("conv_stride4", (48, 48, 4), 2)) == stride4
-    # 24 groups of 2 columns of 48 rows in 2 frames to 32, dense 768 to 128, 128, 2.
-    columns = [24 * 192 * 32, 768 * 128, 128 * 128, 128 * 2]
+    # 24 groups of 2 columns of 48 rows in 2 frames to 32, dense 768 to 256, 128, 2.
+    columns = [24 * 192 * 32, 768 * 256, 256 * 128, 128 * 2]
     assert operations.multiply_adds(network("columns", (48, 48, 2), 2)) == columns
 
 

@@ -8,7 +8,7 @@ Shapes: B batch, H W rows and columns, C channels, A actions.
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -330,23 +330,42 @@ def build(name: str, observation_shape: tuple[int, int, int], head: Head, seed: 
         return PatchConv2D(filters, kernel_size, stride, "same", "relu", seed + layer_seed)
 
     def columns(filters, width, layer_seed):
-        return ColumnDense(filters, width, "relu", seed + layer_seed)
+        return ColumnDense(filters, width, None, seed + layer_seed)
+
+    def norm():
+        # Between a linear layer and its ReLU (Ba et al. 2016): most of a screen is wall, so without it inputs share a
+        # large constant part, and precision comes late.
+        return [tf.keras.layers.LayerNormalization(), tf.keras.layers.ReLU()]
 
     grey, flatten = Greyscale, tf.keras.layers.Flatten
-    # Each body, and the units and seed of the last hidden layer, which is the head's: it may need several.
+    # Each body, and what makes the last hidden layer from a seed: that one is the head's, which may need several.
     bodies = {
-        "mlp": lambda: ([grey(), flatten(), dense(64, 0)], 32, 1),
-        "conv": lambda: ([grey(), conv(16, 4, 2, 0), conv(32, 2, 1, 1), conv(32, 2, 1, 2), flatten()], 128, 3),
-        "conv_stride4": lambda: ([grey(), conv(16, 8, 4, 0), conv(32, 4, 2, 1), flatten()], 128, 2),
-        "columns": lambda: ([columns(32, 2, 0), flatten(), dense(128, 1)], 128, 2),
+        "mlp": lambda: ([grey(), flatten(), dense(64, 0)], lambda more: [dense(32, 1 + more)]),
+        "conv": lambda: (
+            [grey(), conv(16, 4, 2, 0), conv(32, 2, 1, 1), conv(32, 2, 1, 2), flatten()],
+            lambda more: [dense(128, 3 + more)],
+        ),
+        "conv_stride4": lambda: (
+            [grey(), conv(16, 8, 4, 0), conv(32, 4, 2, 1), flatten()],
+            lambda more: [dense(128, 2 + more)],
+        ),
+        "columns": lambda: (
+            [columns(32, 2, 0), *norm(), flatten(), dense(256, 1, None), *norm()],
+            lambda more: [dense(128, 2 + more, None), *norm()],
+        ),
     }
-    body, units, hidden_seed = bodies[name]()
-    features = inputs = tf.keras.Input(observation_shape, dtype=tf.uint8)
-    for layer in body:
-        features = layer(features)
+    body, hidden = bodies[name]()
+    inputs = tf.keras.Input(observation_shape, dtype=tf.uint8)
+    features = _through(body, inputs)
     output = head.connect(
         features,
-        lambda number: dense(units, hidden_seed + 100 * number),
+        lambda number: lambda features: _through(hidden(100 * number), features),
         lambda units, number: dense(units, 9 + 100 * number, None),
     )
     return tf.keras.Model(inputs, output, name=label)
+
+
+def _through(layers: Sequence[Layer], inputs: Any) -> Any:
+    for layer in layers:
+        inputs = layer(inputs)
+    return inputs
