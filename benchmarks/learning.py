@@ -1,0 +1,176 @@
+"""What is learnt, in score and seconds: `python -m benchmarks.learning presets`.
+
+Each experiment is a training command run as a user would run it, once for each seed; its last line of JSON and its
+curve of evaluations go into one file. What is finished is not run again, so a campaign can be cut short and taken up.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tfdqn import cli, runs
+from tfdqn.errors import UserError, nearest
+
+ROOT = Path(__file__).parent.parent
+EXIT_BELOW = 1  # the learning gate failed
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """A training command, to be run for seeds 0, 1, ...; `floor` is the least mean score that the gate takes."""
+
+    name: str
+    flags: str
+    seeds: int
+    floor: float | None = None
+
+
+_CATCH16 = "--env catch16 --total-env-frames 800000 --no-stop-at-goal --eval-every-frames 100000"
+_CAVE = "--env cave --minutes 8"
+# What each rule changes. The base has none of them: plain DQN with a target network and 1-step returns.
+_PLAIN = "--no-double --no-dueling --no-prioritized --n-step 1 --head scalar"
+_RULES = {
+    "plain": "",
+    "double": "--double",
+    "dueling": "--dueling",
+    "n-step": "--n-step 4",
+    "prioritized": "--prioritized",
+    "categorical": "--head categorical",
+    "soft-target": "--target soft",
+    "gradient-clipping": "--max-gradient-norm 1",
+}
+# On the cave the preset's values apply where a rule is left on: without it, and with all.
+_CAVE_RULES = {
+    "all": "",
+    "without-n-step": "--n-step 1",
+    "without-prioritized": "--no-prioritized",
+    "without-categorical": "--head scalar",
+    "without-curriculum": "--start-curriculum 0",
+    "without-all-four": "--n-step 1 --no-prioritized --head scalar --start-curriculum 0",
+}
+_ARTICLE = "--env catch8 --preset article --total-env-frames 10000000 --max-episodes 2000 --log-every-frames 1000"
+
+SUITES: dict[str, list[Experiment]] = {
+    "presets": [
+        Experiment("catch8", "--env catch8 --final-eval-episodes 1000", 5),
+        Experiment("catch8_single", "--env catch8_single --final-eval-episodes 1000", 5),
+        Experiment("catch16", "--env catch16 --final-eval-episodes 1000", 5),
+        Experiment("cave", "--env cave", 3),
+    ],
+    "rules-catch16": [
+        Experiment(f"catch16-{name}", f"{_CATCH16} {_PLAIN} {flags} --value-min -1 --value-max 20", 1)
+        for name, flags in _RULES.items()
+    ],
+    "rules-cave": [Experiment(f"cave-{name}", f"{_CAVE} {flags}", 1) for name, flags in _CAVE_RULES.items()],
+    "gate": [
+        Experiment("gate-catch8", "--env catch8 --total-env-frames 1000000", 3, floor=98.5),
+        Experiment("gate-cave", "--env cave --total-env-frames 400000 --eval-every-frames 100000", 3, floor=500.0),
+    ],
+}
+
+
+def parser() -> cli.Parser:
+    parser = cli.Parser(prog="python -m benchmarks.learning", description="Train, and write down what was learnt.")
+    parser.add_argument("suite", help=f"one of {', '.join(SUITES)}")
+    parser.add_argument("--json", metavar="FILE", default=None, help="write all results of the suite to FILE")
+    parser.add_argument("--folder", default=".bench/learning", help="where runs are kept, and found finished")
+    parser.add_argument("--only", metavar="NAME", default=None, help="one experiment of the suite")
+    parser.add_argument("--flags", default="", help="more training flags, such as a fault: --flags='--target none'")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parser().parse(argv)
+    if arguments.suite not in SUITES:
+        raise UserError(f"{arguments.suite}: no such suite; {nearest(arguments.suite, SUITES)}")
+    experiments = SUITES[arguments.suite]
+    if arguments.only is not None:
+        names = [experiment.name for experiment in experiments]
+        if arguments.only not in names:
+            raise UserError(f"--only {arguments.only}: not in {arguments.suite}; {nearest(arguments.only, names)}")
+        experiments = [experiments[names.index(arguments.only)]]
+    folder = ROOT / arguments.folder
+    results = []
+    for experiment in experiments:
+        for seed in range(experiment.seeds):
+            results.append(run(experiment, seed, folder, arguments.flags.split()))
+            if arguments.json is not None:
+                write(Path(arguments.json), results)
+        print(row(experiment, [result for result in results if result["name"] == experiment.name]), flush=True)
+    failures = below_floor(experiments, results)
+    for failure in failures:
+        print(failure)
+    return EXIT_BELOW if failures else 0
+
+
+def run(experiment: Experiment, seed: int, folder: Path, more: Sequence[str] = ()) -> dict[str, Any]:
+    """Train once, or read what an earlier call has trained with the same flags."""
+    flags = [*experiment.flags.split(), *more, "--seed", str(seed), "--device", "cpu"]
+    name = f"{experiment.name}-s{seed}" + ("-" + "".join(more).strip("-") if more else "")
+    run_dir, kept = folder / name, folder / f"{name}.json"
+    if kept.is_file():
+        result = json.loads(kept.read_text())
+        if result["flags"] == " ".join(flags):
+            return result
+        raise UserError(f"{kept}: was made with other flags; name another --folder")
+    if (run_dir / runs.CONFIG_FILE).is_file():
+        arguments = ["--resume", str(run_dir)]
+    else:
+        arguments = [*flags, "--logdir", str(folder), "--run-name", name]
+    cli.say(f"{name}: {' '.join(arguments)}")
+    command = [sys.executable, "-m", "tfdqn.train", *arguments, "--json"]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise UserError(f"{name}: training ended with code {done.returncode}", done.returncode)
+    result = {
+        "name": experiment.name,
+        "seed": seed,
+        "flags": " ".join(flags),
+        **json.loads(done.stdout.splitlines()[-1]),
+        "curve": curve(run_dir),
+    }
+    del result["run_dir"]
+    write(kept, result)
+    return result
+
+
+def curve(run_dir: Path) -> list[dict[str, float]]:
+    """Every evaluation of a run."""
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    keys = ("env_frames", "updates", "wall_seconds", "eval/score_mean")
+    return [{key: line[key] for key in keys} for line in lines if "eval/score_mean" in line]
+
+
+def row(experiment: Experiment, results: Sequence[dict[str, Any]]) -> str:
+    """One line of the table: scores of all seeds, seconds of training, and the flags."""
+    scores = ", ".join(f"{result['score_mean']:.1f}" for result in results)
+    seconds = ", ".join(f"{result['train_seconds']:.0f}" for result in results)
+    return f"{experiment.name:<24} score {scores:<32} training s {seconds:<24} {experiment.flags}"
+
+
+def below_floor(experiments: Sequence[Experiment], results: Sequence[dict[str, Any]]) -> list[str]:
+    """A line for each experiment whose mean score over seeds lies below its floor."""
+    lines = []
+    for experiment in experiments:
+        scores = [result["score_mean"] for result in results if result["name"] == experiment.name]
+        mean = sum(scores) / len(scores)
+        if experiment.floor is not None and not mean >= experiment.floor:
+            lines.append(
+                f"{experiment.name}: mean score {mean:.1f} over {len(scores)} seeds is below {experiment.floor}"
+            )
+    return lines
+
+
+def write(path: Path, content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    runs.write_atomically(path, lambda temporary: temporary.write_text(json.dumps(content, indent=1) + "\n"))
+
+
+if __name__ == "__main__":
+    cli.run(main)
