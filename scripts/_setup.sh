@@ -3,6 +3,9 @@
 #
 #     set_up base     # the package and what it needs
 #     set_up test     # the same and the test tools
+#     set_up tools    # what scripts/lock and scripts/audit need and nothing else, in an environment of its own
+#
+# Everything comes from the lock files in requirements/, which say by its hash what each downloaded file must be.
 #
 # Leaves the environment's interpreter in `python`. All messages go to standard error: standard output is the command's.
 
@@ -79,7 +82,9 @@ root, gpu, action, *stamps = sys.argv[1:]
 if not (3, 11) <= sys.version_info[:2] <= (3, 13):
     sys.exit(3)
 digest = hashlib.sha256()
-for path in [root + "/setup.cfg", root + "/pyproject.toml", *sorted(glob.glob(glob.escape(root) + "/requirements/*.txt"))]:
+locks = [glob.escape(root) + "/requirements/" + name for name in ("*.txt", "py%d.%d/*.txt" % sys.version_info[:2])]
+paths = [root + "/setup.cfg", root + "/pyproject.toml", *sorted(path for lock in locks for path in glob.glob(lock))]
+for path in paths:
     with open(path, "rb") as file:
         digest.update(file.read() + b"\0")
 # The checkout's place too: an editable installation points to it.
@@ -104,7 +109,10 @@ PYTHON
 # Sets `prefix`, `python` and `is_own`: the active environment, or .venv beside the code.
 choose_environment() {
     is_own=no
-    if [ -n "${VIRTUAL_ENV:-}" ]; then
+    if [ "$1" = tools ]; then
+        prefix=$root/.venv-tools
+        is_own=yes
+    elif [ -n "${VIRTUAL_ENV:-}" ]; then
         prefix=$VIRTUAL_ENV
     elif [ -n "${CONDA_PREFIX:-}" ]; then
         prefix=$CONDA_PREFIX
@@ -159,6 +167,8 @@ pip_install() {
         say "The disk is full: setting up takes about 2 GB in $prefix, and as much again while it runs. Details: $log"
     elif grep -qiE 'NewConnectionError|NameResolutionError|name resolution|Name or service not known|Network is unreachable|ConnectTimeout|Connection (refused|aborted|broken|reset)|ProxyError|Read ?timed ?out|SSLError|requirement setuptools.*from versions: none' "$log"; then
         say "No network: Python's package index could not be reached. The first run needs it, later ones do not. Details: $log"
+    elif grep -q 'DO NOT MATCH THE HASHES' "$log"; then
+        say "A downloaded file is not the one that requirements/ name by its hash, so nothing was installed from it. Details: $log"
     elif grep -q 'No matching distribution found for tensorflow' "$log"; then
         say "TensorFlow 2.21 has no build for this Python on this machine ($(uname -sm)). Details: $log"
     else
@@ -167,19 +177,39 @@ pip_install() {
     exit 1
 }
 
+# Installs from the named lock files of this Python, for example `base`. What they list is complete, so that pip looks for
+# nothing else, and what has to be built is built with what is there.
+install_locked() {
+    local version name files=()
+    version=$(describe "$python")
+    version=${version%%$'\n'*}
+    for name in "$@"; do files+=(-r "$root/requirements/py$version/$name.txt"); done
+    # TF-Agents is in no lock file; requirements/tf-agents.txt says why.
+    [ "$1" != base ] || files+=(-r "$root/requirements/tf-agents.txt")
+    pip_install --no-deps --require-hashes --no-build-isolation --use-pep517 "${files[@]}"
+}
+
+install_tools() {
+    say "Installing the maintainers' tools into $prefix (once)"
+    rm -f "$prefix/.tfdqn-tools"
+    install_locked tools
+    stamp write "$prefix/.tfdqn-tools" || exit 1
+}
+
 install_tfdqn() {
-    local purpose=$1 extras=''
+    local purpose=$1 names=base
     # Before anything changes, so that an interrupted installation is taken up again.
     rm -f "$prefix/.tfdqn-base" "$prefix/.tfdqn-test"
     say "Installing tfdqn and what it needs into $prefix: 2 to 5 minutes, about 700 MB to download (once)"
     if [ "$gpu" = yes ]; then
         say "An NVIDIA GPU is here, so CUDA's libraries come along: about 3 GB more (TFDQN_GPU=0 leaves them out)"
-        extras=gpu
+        names+=' gpu'
     fi
-    [ "$purpose" = base ] || extras=${extras:+$extras,}$purpose
-    pip_install -e "$root${extras:+[$extras]}"
-    # By itself and without its pins; requirements/tf-agents.txt says why.
-    pip_install --no-deps -r "$root/requirements/tf-agents.txt"
+    [ "$purpose" = base ] || names+=" $purpose"
+    # First, because the rest is built with it.
+    install_locked build
+    install_locked $names
+    pip_install --no-deps --no-build-isolation -e "$root"
     say "Checking the installation: about 20 seconds"
     if ! (cd "$prefix" && "$python" -c '
 from tfdqn import dependencies
@@ -208,7 +238,7 @@ set_up() {
     if [ "${TFDQN_GPU:-}" = 1 ] || { [ "${TFDQN_GPU:-}" != 0 ] && [ -e /dev/nvidiactl ]; }; then
         gpu=yes
     fi
-    choose_environment || exit 2
+    choose_environment "$purpose" || exit 2
     is_up_to_date "$purpose" && return 0
 
     lock "$root/.venv.lock" # beside .venv, which may be yet to come
@@ -221,7 +251,7 @@ set_up() {
             say "The active environment, $prefix, has no pip: install it there or activate another."
             exit 1
         fi
-        install_tfdqn "$purpose"
+        if [ "$purpose" = tools ]; then install_tools; else install_tfdqn "$purpose"; fi
         trap - INT
         rm -f "$log"
         say "Ready"

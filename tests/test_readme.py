@@ -40,6 +40,7 @@ def test_every_flag_it_names_exists():
         "--case",
         "--gate",
         "--base",
+        "--upgrade",
     }
     for flag in set(re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", README)) - other:
         assert flag in known, flag

@@ -1,4 +1,7 @@
-"""How tfdqn gets onto a machine: pins, scripts, what `import tfdqn` does to a process. Nothing here uses a network."""
+"""How tfdqn gets onto a machine: pins, scripts, what `import tfdqn` does to a process. Nothing here uses a network.
+
+The lock files have their own tests, in test_locks.py.
+"""
 
 import configparser
 import importlib.metadata
@@ -20,6 +23,7 @@ from tfdqn.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 SUPPORTED = ["3.11", "3.12", "3.13"]
+PYTHON = "py{}.{}".format(*sys.version_info)  # the folder of this Python's lock files
 
 
 def read_setup_cfg():
@@ -33,8 +37,8 @@ def requirements_of(text):
 
 
 def tf_agents_requirement():
-    [requirement] = requirements_of((ROOT / "requirements/tf-agents.txt").read_text())
-    return requirement
+    [line] = re.findall(r"(?m)^(\S+==\S+) \\$", (ROOT / "requirements/tf-agents.txt").read_text())
+    return Requirement(line)
 
 
 def run_python(code, **environment):
@@ -96,6 +100,7 @@ def test_all_files_agree_on_the_versions_of_python():
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert pyproject["tool"]["ruff"]["target-version"] == "py" + SUPPORTED[0].replace(".", "")
     assert " | ".join(SUPPORTED) in (ROOT / "scripts/_setup.sh").read_text()
+    assert sorted(path.name for path in ROOT.glob("requirements/py*")) == [f"py{version}" for version in SUPPORTED]
     assert supported.contains("{}.{}".format(*sys.version_info))
 
 
@@ -212,11 +217,12 @@ class Machine:
 case "$*" in
   "-I -S - "*check*) exec {shlex.quote(sys.executable)} "$@" ;;
   "-I -S - "*write*) exec {shlex.quote(sys.executable)} "$@" ;;
+  "-I -S -") exec {shlex.quote(sys.executable)} "$@" ;;
   "-m pip --version") exit 0 ;;
   "-m pip install"*) echo "$@" >> {log}; sleep "${{PIP_SECONDS:-0}}"
       [ -z "${{PIP_SAYS:-}}" ] || {{ echo "$PIP_SAYS"; exit 1; }} ;;
   "-c"*) exit "${{IMPORT_STATUS:-0}}" ;;
-  "-m tfdqn.train"* | "-m pytest"*) printf '<%s>' "$@"; exit "${{COMMAND_STATUS:-0}}" ;;
+  "-m tfdqn.train"* | "-m pytest"* | *"/scripts/_"*) printf '<%s>' "$@"; exit "${{COMMAND_STATUS:-0}}" ;;
   *) echo "unexpected: $*" >&2; exit 99 ;;
 esac"""
         template = self.home / "environment-python"
@@ -254,27 +260,49 @@ def test_train_makes_the_environment_once_and_passes_everything_on(machine):
     first = machine.run("scripts/train", "--env", "catch8", "two words", COMMAND_STATUS="4")
     assert first.stdout == "<-m><tfdqn.train><--env><catch8><two words>", first.stderr
     assert first.returncode == 4
+    locks = f"{machine.checkout}/requirements"
+    hashed = "--no-deps --require-hashes --no-build-isolation --use-pep517"
     assert [line.split(" --disable-pip-version-check ")[-1] for line in machine.steps] == [
         "venv 3.12",
-        f"-e {machine.checkout}",
-        f"--no-deps -r {machine.checkout}/requirements/tf-agents.txt",
+        f"{hashed} -r {locks}/{PYTHON}/build.txt",
+        f"{hashed} -r {locks}/{PYTHON}/base.txt -r {locks}/tf-agents.txt",
+        f"--no-deps --no-build-isolation -e {machine.checkout}",
     ]
     assert "minutes" in first.stderr and "Ready" in first.stderr
     again = machine.run("scripts/train")
     assert (again.stdout, again.stderr, again.returncode) == ("<-m><tfdqn.train>", "", 0)
-    assert len(machine.steps) == 3
+    assert len(machine.steps) == 4
+
+
+def test_gpu_and_test_locks_come_along_where_they_are_needed(machine):
+    machine.add_python("python3", "3.12")
+    machine.run("scripts/test", TFDQN_GPU="1")
+    files = [f"requirements/{name}.txt" for name in (f"{PYTHON}/base", f"{PYTHON}/gpu", f"{PYTHON}/test", "tf-agents")]
+    assert machine.steps[2].endswith("".join(f" -r {machine.checkout}/{file}" for file in files))
+
+
+@pytest.mark.parametrize("name", ["lock"])
+def test_tools_have_an_environment_of_their_own(machine, name):
+    machine.add_python("python3", "3.12")
+    done = machine.run(f"scripts/{name}", "--upgrade", VIRTUAL_ENV=str(machine.home / "active"))
+    assert done.stdout == f"<{machine.checkout}/scripts/_{name}.py><--upgrade>", done.stderr
+    assert len(machine.steps) == 2 and machine.steps[1].endswith(
+        f" -r {machine.checkout}/requirements/{PYTHON}/tools.txt"
+    )
+    assert (machine.checkout / ".venv-tools/.tfdqn-tools").exists() and not (machine.checkout / ".venv").exists()
+    assert machine.run(f"scripts/{name}").stderr == ""
 
 
 def test_test_runs_the_quick_tier_or_all_and_counts_as_set_up_for_train(machine):
     machine.add_python("python3", "3.13")
     first = machine.run("scripts/test", "-k", "a or b")
     assert first.stdout == "<-m><pytest><-m><not slow><-k><a or b>", first.stderr
-    assert machine.steps[1].endswith(f"{machine.checkout}[test]")
+    assert f"/requirements/{PYTHON}/test.txt " in machine.steps[2]
     assert machine.run("scripts/test", "-x", "--all").stdout == "<-m><pytest><-m><><-x>"
     assert machine.run("scripts/train").stderr == ""
     ci = machine.run(".ci/run", COMMAND_STATUS="1")
     assert (ci.stdout, ci.returncode) == ("<-m><pytest><-m><not slow>", 1)
-    assert len(machine.steps) == 3
+    assert len(machine.steps) == 4
 
 
 def test_called_through_a_symbolic_link(machine):
@@ -353,7 +381,8 @@ def test_active_environment_is_used(machine, variable):
             "No net",
         ),
         ("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device", "disk is full"),
-        ("ERROR: No matching distribution found for tensorflow==2.21.*", "no build for this Python"),
+        ("ERROR: No matching distribution found for tensorflow==2.21.0", "no build for this Python"),
+        ("ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE.", "not the one that requirements/"),
         ("ERROR: something else", "pip failed: ERROR: something else"),
     ],
 )
@@ -373,13 +402,26 @@ def test_installation_that_does_not_import_leaves_no_stamp(machine):
     assert not list((machine.checkout / ".venv").glob(".tfdqn-*"))
 
 
-@pytest.mark.parametrize("name", ["setup.cfg", "pyproject.toml", "requirements/tf-agents.txt"])
+@pytest.mark.parametrize(
+    "name",
+    ["setup.cfg", "pyproject.toml", "requirements/tf-agents.txt"]
+    + [f"requirements/{PYTHON}/{purpose}.txt" for purpose in ("build", "base", "test", "gpu")],
+)
 def test_changed_requirements_are_installed(machine, name):
     machine.add_python("python3", "3.12")
     machine.run("scripts/train")
     with open(machine.checkout / name, "a") as file:
         file.write("# changed\n")
     assert "Installing" in machine.run("scripts/train").stderr
+    assert machine.run("scripts/train").stderr == ""
+
+
+def test_lock_of_another_python_changes_nothing(machine):
+    machine.add_python("python3", "3.12")
+    machine.run("scripts/train")
+    other = next(version for version in SUPPORTED if f"py{version}" != PYTHON)
+    with open(machine.checkout / f"requirements/py{other}/base.txt", "a") as file:
+        file.write("# changed\n")
     assert machine.run("scripts/train").stderr == ""
 
 
@@ -393,7 +435,7 @@ def test_two_at_once_install_once(machine):
     ]
     messages = sorted(process.communicate(timeout=60)[1] for process in both)
     assert [process.returncode for process in both] == [0, 0]
-    assert len(machine.steps) == 3
+    assert len(machine.steps) == 4
     assert messages[0] == "Another set-up is at work; waiting for it\n" and "Ready" in messages[1]
 
 
