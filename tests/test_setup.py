@@ -281,7 +281,7 @@ def test_gpu_and_test_locks_come_along_where_they_are_needed(machine):
     assert machine.steps[2].endswith("".join(f" -r {machine.checkout}/{file}" for file in files))
 
 
-@pytest.mark.parametrize("name", ["lock"])
+@pytest.mark.parametrize("name", ["lock", "audit"])
 def test_tools_have_an_environment_of_their_own(machine, name):
     machine.add_python("python3", "3.12")
     done = machine.run(f"scripts/{name}", "--upgrade", VIRTUAL_ENV=str(machine.home / "active"))
