@@ -1,0 +1,67 @@
+"""The agents that come with tfdqn play as well as their papers say."""
+
+import json
+
+import pytest
+
+from benchmarks import package_agent
+from tests.faults.harness import weights
+from tfdqn import config as configuration
+from tfdqn import envs, evaluate, record, runs
+from tfdqn.errors import UserError
+
+GAMES = sorted(path.name for path in runs.PRETRAINED.iterdir())
+
+
+def test_there_is_one_for_every_game():
+    assert set(GAMES) == set(configuration.GAMES)
+
+
+@pytest.mark.parametrize("game", [pytest.param(g, marks=[pytest.mark.slow] * (g == "cave")) for g in GAMES])
+def test_it_scores_what_its_papers_say(game, capfd):
+    papers = json.loads((runs.PRETRAINED / game / "training.json").read_text())
+    assert papers["game_version"] == envs.make(game).version
+    assert evaluate.main(["--pretrained", game, "--episodes", "64", "--seed", "1", "--device", "cpu", "--json"]) == 0
+    mean, expected = json.loads(capfd.readouterr().out)["score_mean"], papers["score"]["score_mean"]
+    # Other draws than those of the papers: four standard errors of so many episodes.
+    assert abs(mean - expected) <= 4 * papers["score"]["score_std"] / 8 + 0.01 * abs(expected)
+
+
+def test_all_of_them_are_small():
+    assert sum(path.stat().st_size for path in runs.PRETRAINED.rglob("*")) < 5e6
+
+
+def test_it_can_be_filmed(tmp_path):
+    out = tmp_path / "catch8.gif"
+    assert record.main(["--pretrained", "catch8", "--frames", "20", "--out", str(out)]) == 0
+    assert out.read_bytes().startswith(b"GIF89a")
+
+
+def test_mistakes_are_one_line():
+    with pytest.raises(UserError, match="did you mean 'catch8'"):
+        evaluate.main(["--pretrained", "catch9"])
+    with pytest.raises(UserError, match="has the best agent only"):
+        evaluate.main(["--pretrained", "catch8", "--model", "final"])
+
+
+def test_a_runs_best_agent_is_put_in_with_its_papers(tmp_path, monkeypatch):
+    source = runs.PRETRAINED / "catch8_single"
+    run = tmp_path / "run"
+    run.mkdir()
+    config = runs.read_config(source)
+    runs.write_config(configuration.resolve({**configuration.plain(config), "n_step": 2, "double": False}), run)
+    (run / runs.BEST_MODEL).write_bytes((source / runs.BEST_MODEL).read_bytes())
+    (run / "metrics.jsonl").write_text(
+        '{"env_frames": 5, "updates": 1, "wall_seconds": 2.0, "train/loss": 0.5}\n'
+        '{"env_frames": 9, "updates": 2, "wall_seconds": 3.0, "eval/score_mean": 0.25}\n'
+    )
+    monkeypatch.setattr(runs, "PRETRAINED", tmp_path / "pretrained")
+    assert package_agent.main([str(run), "--episodes", "30"]) == 0
+    made = tmp_path / "pretrained" / "catch8_single"
+    papers = json.loads((made / "training.json").read_text())
+    assert "--no-double --n-step 2" in papers["command"] or "--n-step 2 --no-double" in papers["command"]
+    assert [line["env_frames"] for line in papers["curve"]] == [9]
+    assert papers["score"]["score_mean"] == 1.0 and papers["score"]["reached_the_best"] == 1.0
+    ours, theirs = weights(made / runs.BEST_MODEL), weights(source / runs.BEST_MODEL)
+    online = [name for name in theirs if "online" in name]
+    assert online and all((ours[name] == theirs[name]).all() for name in online)
