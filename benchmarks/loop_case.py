@@ -17,28 +17,39 @@ FOREVER = 2**62
 
 
 class LoopBench(Bench):
-    """Rounds of a run that has begun to learn: env frames and updates."""
+    """Rounds of a run that has begun to learn: env frames and updates.
+
+    Args:
+      variant: a name of `specs.LOOPS`, or any other.
+      settings: configuration fields.
+      device: TensorFlow device.
+      made_up_rows: fill the replay with made-up rows instead of play, so that one of a million rows is full in
+        seconds. A loop that is to learn something must play its own.
+    """
 
     units = {"env_frames": "env frames/s", "updates": "updates/s"}  # noqa: RUF012
 
-    def __init__(self, variant: str, settings: dict, device: str):
+    def __init__(self, variant: str, settings: dict, device: str, *, made_up_rows: bool = True):
         config = configuration.resolve({**settings, "device": "gpu" if "GPU" in device else "cpu"})
         if "GPU" not in device:
             configuration.check_memory(config, configuration.available_memory_bytes())
-        self._trainer = Trainer(config, device)
-        self._carry = self._trainer.initial_carry()
+        self.trainer = Trainer(config, device)
+        self._carry = self.trainer.initial_carry()
         self._updates = 0
         rows = next((GROWTH[name][0] for name in GROWTH if variant.startswith(name)), config.replay_min_rows)
-        # Made-up rows instead of play: a replay of a million rows is full in seconds. At least one window.
-        rows = max(rows, config.replay_min_rows, config.window_rows * config.num_envs)
-        fill(self._trainer.replay, -(-rows // config.num_envs) * config.num_envs, device)
-        self._last_id = int(self._trainer.replay.state["last_id"])
+        rows = max(rows, config.replay_min_rows, config.window_rows * config.num_envs)  # at least one window
+        steps = -(-rows // config.num_envs)
+        if made_up_rows:
+            fill(self.trainer.replay, steps * config.num_envs, device)
+        else:
+            self._carry = self.trainer.run_chunk(self._carry, -(-steps // config.iterations_per_update), FOREVER)
+        self._last_id = int(self.trainer.replay.state["last_id"])
         self._keeps_fill = variant.startswith("large-1-percent")
         self._count_floor(config)
 
     def _count_floor(self, config: configuration.Config) -> None:
         """A round's arithmetic; and its frames, each written to the history and to the replay and read there."""
-        online, height_width = self._trainer.agent.online, config.screen[0] * config.screen[1]
+        online, height_width = self.trainer.agent.online, config.screen[0] * config.screen[1]
         decisions, updates = config.iterations_per_update, config.updates_per_iteration
         learn = operations.learn_operations(online, config.batch_size, double=config.double, target=config.target)
         self.operations = float(decisions * operations.act_operations(online, config.num_envs) + updates * learn)
@@ -48,18 +59,18 @@ class LoopBench(Bench):
 
     def run(self, count: int) -> dict[str, float]:
         if self._keeps_fill:
-            self._trainer.replay.state["last_id"].assign(self._last_id)
+            self.trainer.replay.state["last_id"].assign(self._last_id)
         frames = int(self._carry.env_frames)
-        self._carry = self._trainer.run_chunk(self._carry, count, FOREVER)
+        self._carry = self.trainer.run_chunk(self._carry, count, FOREVER)
         played = int(self._carry.env_frames) - frames  # waits for the device
-        updates = int(self._trainer.agent.optimizer.iterations)
+        updates = int(self.trainer.agent.optimizer.iterations)
         learnt, self._updates = updates - self._updates, updates
         return {"env_frames": float(played), "updates": float(learnt)}
 
     def check(self) -> None:
         """Every round must learn: a loop that only plays is quick, and no training."""
         work = self.run(3)
-        wanted = 3 * self._trainer.config.updates_per_iteration
+        wanted = 3 * self.trainer.config.updates_per_iteration
         if work["updates"] != wanted or work["env_frames"] <= 0:
             raise WrongResult(f"loop: 3 rounds made {work}, not {wanted} updates")
 

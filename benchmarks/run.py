@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.list:
         print("\n".join(spec.name for spec in chosen))
         return 0
-    _check_writable(arguments.json)
+    check_writable(arguments.json)
     device = cli.choose_device(arguments.device)
     from benchmarks import results
     from benchmarks.timing import WrongResult
@@ -61,11 +61,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             code = EXIT_WRONG
             continue
         rows += [row | where | {"quick": arguments.quick} for row in found]
-        _write(arguments.json, rows)  # after each case: a run that is cut short has what it measured
+        write(arguments.json, rows)  # after each case: a run that is cut short has what it measured
         print(results.table(found), flush=True)
     derived = results.derived_rows(rows)
     if derived:
-        _write(arguments.json, rows + derived)
+        write(arguments.json, rows + derived)
         print(results.table(derived), flush=True)
     return code
 
@@ -119,7 +119,8 @@ def _processes(members: Sequence[Spec], device: str, quick: bool) -> list[dict[s
     return rows
 
 
-def _check_writable(path: str | None) -> None:
+def check_writable(path: str | None) -> None:
+    """Refuse a file that cannot be written, before anything is measured."""
     if path is None:
         return
     folder = Path(path).resolve().parent
@@ -127,7 +128,7 @@ def _check_writable(path: str | None) -> None:
         raise UserError(f"--json {path}: not a file that can be written", EXIT_IO)
 
 
-def _write(path: str | None, rows: list[dict[str, Any]]) -> None:
+def write(path: str | None, rows: list[dict[str, Any]]) -> None:
     """All rows, one a line, put in place at once."""
     if path is None:
         return

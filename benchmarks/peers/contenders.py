@@ -1,0 +1,87 @@
+"""Who is measured on what: tables, without TensorFlow."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from benchmarks import line, specs
+from benchmarks.peers import environments
+from tfdqn import config as configuration
+from tfdqn.errors import UserError, nearest
+
+OURS = "tfdqn"
+
+
+@dataclasses.dataclass(frozen=True)
+class Peer:
+    """Whom tfdqn is compared with."""
+
+    title: str
+    module: str
+    environment: str
+    rows: tuple[str, ...]
+
+
+# Rows are the variants of `specs.LOOPS` that peers are compared on, all with its PINNED settings.
+ROWS = ("update-every-3", "update-every-step", "batch-512", "article-conv")
+PEERS = {
+    "jax": Peer("fused JAX loop", "jax_worker", "jax", ROWS),
+    "tf-agents": Peer("TF-Agents", "tf_agents_worker", "tensorflow", ROWS[:2]),
+    "sb3": Peer("Stable-Baselines3", "sb3_worker", "sb3", ROWS[:2]),
+    "keras": Peer("a predict per sample", "keras_worker", "tensorflow", ROWS[:1]),
+}
+# How many times faster tfdqn is to be, on a CPU: (peer, row): (bar, aim).
+BARS = {
+    ("jax", "update-every-3"): (1.5, 3),
+    ("jax", "update-every-step"): (1.3, 3),
+    ("jax", "batch-512"): (2, 3),
+    ("jax", "article-conv"): (10, 15),
+    ("tf-agents", "update-every-step"): (30, 60),
+    ("sb3", "update-every-step"): (60, 120),
+    ("keras", "update-every-3"): (50_000, 100_000),
+}
+# The fused JAX loop counts as a peer only if it is this quick, in env frames/s, where a matmul reaches this rate.
+WORTHY = {"update-every-3": 20_000, "update-every-step": 400_000, "batch-512": 500_000}
+WORTHY_OPERATIONS = 180e9
+
+
+def spec(row: str) -> specs.Spec:
+    """The benchmark of `benchmarks.run` that a row is."""
+    return next(spec for spec in specs.all_specs() if spec.case == "loop" and spec.variant == row)
+
+
+def settings(row: str) -> dict[str, Any]:
+    """Every setting of a row, for contenders that know no defaults of tfdqn's; no infinities, which JSON has not."""
+    given = {**spec(row).settings, "device": "cpu"}
+    config = configuration.resolve(given)
+    needed = ("frame_stack", "discount", "epsilon_start", "epsilon_end", "epsilon_decay_env_frames")
+    return {**given, **{name: getattr(config, name) for name in (*needed, "optimizer_epsilon")}}
+
+
+def start(name: str) -> line.Process:
+    """A contender's process. tfdqn's runs in this environment, the others' each in their own."""
+    path = os.pathsep.join([str(environments.ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    if name == OURS:
+        command = [sys.executable, "-P", "-m", "benchmarks.peers.tfdqn_worker"]
+        return line.Process(command, {"PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": "-1"})
+    peer = PEERS[name]
+    command = [str(environments.python(peer.environment)), "-P", "-m", f"benchmarks.peers.{peer.module}"]
+    # Nothing that lies on this process's path may stand before what the environment was made of.
+    variables = {"PYTHONPATH": str(environments.ROOT), "CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu"}
+    return line.Process(command, variables)
+
+
+def choose(names: Sequence[str], allowed: Sequence[str], flag: str) -> list[str]:
+    """The names given, or all allowed ones, in the order of these.
+
+    Raises:
+      UserError: a name that is none of them.
+    """
+    for name in names:
+        if name not in allowed:
+            raise UserError(f"{flag} {name}: unknown; {nearest(name, allowed)}")
+    return [name for name in allowed if name in names or not names]

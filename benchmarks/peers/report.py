@@ -1,0 +1,104 @@
+"""Rows and the table of a comparison with peers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchmarks import results
+from benchmarks.peers import contenders, environments
+from benchmarks.peers.contenders import BARS, OURS, PEERS, WORTHY, WORTHY_OPERATIONS
+from benchmarks.timing import median_and_spread
+
+
+def machine() -> dict[str, Any]:
+    """Machine, versions of ours and of the peers, commit and date."""
+    where = results.machine("/CPU:0")
+    pins = {}
+    for lists in environments.REQUIREMENTS.values():
+        for path, _ in lists:
+            lines = [line.split(";")[0].strip() for line in path.read_text().splitlines() if not line.startswith("#")]
+            pins |= dict(line.split("==") for line in lines if line)
+    for package in ("jax", "tf-agents", "stable_baselines3", "torch", "gymnasium"):
+        where["versions"][package] = pins[package]
+    return where
+
+
+def rate_rows(row: str, timed: Mapping[str, Sequence[Mapping[str, float]]]) -> list[dict[str, Any]]:
+    """Two rows a contender. `ratio`: how many times faster tfdqn is in the same repeat, the median over repeats."""
+    found = []
+    for name, samples in timed.items():
+        for metric in ("env_frames", "updates"):
+            line = _empty(row, name, metric, f"{metric.replace('_', ' ')}/s")
+            line["median"], line["spread"] = median_and_spread([s[metric] / s["seconds"] for s in samples])
+            # By processor time: what it would be if nothing else had run, and nothing had waited.
+            line["per_cpu_second"] = median_and_spread([s[metric] / s["cpu_seconds"] for s in samples])[0]
+            line["matmul_operations_per_second"] = median_and_spread(
+                [s["matmul_operations_per_second"] for s in samples]
+            )[0]
+            if name != OURS:
+                pairs = list(zip(timed[OURS], samples, strict=True))
+                ratios = [(o[metric] / o["seconds"]) / (p[metric] / p["seconds"]) for o, p in pairs]
+                line["ratio"], line["ratio_spread"] = median_and_spread(ratios)
+                by_cpu = [(o[metric] / o["cpu_seconds"]) / (p[metric] / p["cpu_seconds"]) for o, p in pairs]
+                line["cpu_ratio"] = median_and_spread(by_cpu)[0]
+                if metric == "env_frames":
+                    line["bar"], line["aim"] = BARS.get((name, row), (None, None))
+            found.append(line)
+    return found
+
+
+def learning_rows(row: str, name: str, result: Mapping[str, Any], max_seconds: float) -> list[dict[str, Any]]:
+    """Time to a perfect evaluation; `median` is None where it was not reached in `limit` seconds."""
+    line = _empty(row, name, "perfect catch8", "s")
+    line["median"] = result["seconds"] if result["is_perfect"] else None
+    return [line | {"limit": max_seconds} | {key: result[key] for key in ("env_frames", "updates", "best")}]
+
+
+def _empty(row: str, name: str, metric: str, unit: str) -> dict[str, Any]:
+    spec = contenders.spec(row)
+    line = results.empty_row(spec, metric, unit)
+    for key in ("floor", "reference"):
+        del line[key]
+    return line | {"case": "peers", "contender": name, "ratio_spread": None, "bar": None, "aim": None}
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """For people: a line a contender and row, as Markdown."""
+    head = ["row", "contender", "env frames/s", "updates/s", "tfdqn's times as many", "bar", "perfect catch8"]
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    by = {(row["variant"], row["contender"], row["metric"]): row for row in rows}
+    for variant, name in dict.fromkeys((row["variant"], row["contender"]) for row in rows):
+        frames, updates = by.get((variant, name, "env_frames")), by.get((variant, name, "updates"))
+        title = PEERS[name].title if name != OURS else OURS
+        cells = [f"{frames['env']} N = {frames['num_envs']}, batch {frames['batch']}", title]
+        cells += [f"{results.number(r['median'])} (±{r['spread'] / 2:.0%})" for r in (frames, updates)]
+        ratio = frames["ratio"]
+        cells.append("" if ratio is None else f"{results.number(ratio)} (±{frames['ratio_spread'] / 2:.0%})")
+        bar = frames["bar"]
+        cells.append("" if bar is None else f"{results.number(bar)}: {'met' if ratio >= bar else 'not met'}")
+        cells.append(_learning(by.get((variant, name, "perfect catch8"))))
+        lines.append(f"| {' | '.join(cells)} |")
+    notes = [_worth(row) for row in rows if row["contender"] == "jax" and row["metric"] == "env_frames"]
+    return "\n".join([*lines, *filter(None, notes)])
+
+
+def _learning(row: Mapping[str, Any] | None) -> str:
+    if row is None:
+        return ""
+    if row["median"] is None:
+        return f"not reached in {row['limit']:g} s (best {row['best']:.1f})"
+    return f"{row['median']:.1f} s, {results.number(row['env_frames'])} frames"
+
+
+def _worth(row: Mapping[str, Any]) -> str:
+    """Is the JAX loop quick enough to count as a peer, by the machine's matmul rate?"""
+    if row["variant"] not in WORTHY:
+        return ""
+    rate = row["matmul_operations_per_second"]
+    needed = WORTHY[row["variant"]] * rate / WORTHY_OPERATIONS
+    verdict = "counts" if row["median"] >= needed else "DOES NOT COUNT"
+    return (
+        f"{row['variant']}: the JAX loop {verdict}: {results.number(row['median'])} env frames/s, needed "
+        f"{results.number(needed)} at {rate / 1e9:.0f} GFLOP/s"
+    )
