@@ -1,4 +1,4 @@
-"""DQN in the manner of PureJaxRL: environment, replay, network, Adam and target network in one jitted `lax.scan`.
+"""DQN in the manner of PureJaxRL: environment, replay, network, Adam and target network in one jitted loop.
 
 Observations are stored as the network sees them (stacked, uint8), and a transition is two neighbouring rows, as in
 flashbax' flat buffer. Its time limit counts as an end, as in gymnax. Shapes: N environments, B batch.

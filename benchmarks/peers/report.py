@@ -14,14 +14,20 @@ from benchmarks.timing import median_and_spread
 def machine() -> dict[str, Any]:
     """Machine, versions of ours and of the peers, commit and date."""
     where = results.machine("/CPU:0")
-    pins = {}
+    versions = pins()
+    for package in ("jax", "tf-agents", "stable_baselines3", "torch", "gymnasium"):
+        where["versions"][package] = versions[package]
+    return where
+
+
+def pins() -> dict[str, str]:
+    """The exact version of every package in the peers' environments."""
+    found = {}
     for lists in environments.REQUIREMENTS.values():
         for path, _ in lists:
             lines = [line.split(";")[0].strip() for line in path.read_text().splitlines() if not line.startswith("#")]
-            pins |= dict(line.split("==") for line in lines if line)
-    for package in ("jax", "tf-agents", "stable_baselines3", "torch", "gymnasium"):
-        where["versions"][package] = pins[package]
-    return where
+            found |= dict(line.split("==") for line in lines if line)
+    return found
 
 
 def rate_rows(row: str, timed: Mapping[str, Sequence[Mapping[str, float]]]) -> list[dict[str, Any]]:
