@@ -81,9 +81,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def measure(row: str, names: Sequence[str], repeats: int, seconds: float) -> tuple[dict[str, list[dict]], bool]:
     """Samples of each contender that could be measured, taken in turn; and whether any could not."""
-    settings = contenders.settings(row)
-    # As late in training: while most actions are random, a loop that asks the network only for the others looks quick.
-    settings["epsilon_start"] = settings["epsilon_end"]
     timed: dict[str, list[dict[str, float]]] = {}
     counts, failed = {}, False
     with contextlib.ExitStack() as stack:
@@ -92,7 +89,10 @@ def measure(row: str, names: Sequence[str], repeats: int, seconds: float) -> tup
             cli.say(f"{row}: building, checking and warming {name}")
             try:
                 worker = stack.enter_context(contenders.start(name))
-                worker.ask(do="build", settings=settings)
+                settings = contenders.settings(row, name)
+                # As late in training: while most actions are random, a loop that asks the network only for the others
+                # looks quick.
+                worker.ask(do="build", settings={**settings, "epsilon_start": settings["epsilon_end"]})
                 counts[name] = worker.ask(do="count", seconds=seconds)
                 workers[name], timed[name] = worker, []
             except line.WorkerFailed as error:
@@ -132,7 +132,7 @@ def learn(row: str, name: str, max_seconds: float) -> list[dict[str, Any]]:
     cli.say(f"{row}: {name} learns, {max_seconds:g} s at most")
     try:
         with contenders.start(name) as worker:
-            result = worker.ask(do="learn", settings=contenders.settings(row), max_seconds=max_seconds)
+            result = worker.ask(do="learn", settings=contenders.settings(row, name), max_seconds=max_seconds)
     except line.WorkerFailed as error:
         cli.say(f"{row}: {name} did not learn: {error}")
         return []

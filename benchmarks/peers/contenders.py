@@ -18,18 +18,21 @@ OURS = "tfdqn"
 
 @dataclasses.dataclass(frozen=True)
 class Peer:
-    """Whom tfdqn is compared with."""
+    """Whom tfdqn is compared with. `environment` is None for the one that this process runs in."""
 
     title: str
     module: str
-    environment: str
+    environment: str | None
     rows: tuple[str, ...]
+    one_thread: tuple[str, ...] = ()  # rows on which XLA gets a single thread; elsewhere all of them
 
 
 # Rows are the variants of `specs.LOOPS` that peers are compared on, all with its PINNED settings.
 ROWS = ("update-every-3", "update-every-step", "batch-512", "article-conv")
 PEERS = {
-    "jax": Peer("fused JAX loop", "jax_worker", "jax", ROWS),
+    # One thread wherever that was quicker: with more, XLA hands operations of a microsecond from thread to thread.
+    "jax": Peer("fused JAX loop", "jax_worker", "jax", ROWS, ROWS[:3]),
+    "one-thread": Peer("tfdqn on one thread", "tfdqn_worker", None, ROWS, ROWS),
     "tf-agents": Peer("TF-Agents", "tf_agents_worker", "tensorflow", ROWS[:2]),
     "sb3": Peer("Stable-Baselines3", "sb3_worker", "sb3", ROWS[:2]),
     "keras": Peer("a predict per sample", "keras_worker", "tensorflow", ROWS[:1]),
@@ -54,18 +57,22 @@ def spec(row: str) -> specs.Spec:
     return next(spec for spec in specs.all_specs() if spec.case == "loop" and spec.variant == row)
 
 
-def settings(row: str) -> dict[str, Any]:
-    """Every setting of a row, for contenders that know no defaults of tfdqn's; no infinities, which JSON has not."""
+def settings(row: str, name: str = OURS) -> dict[str, Any]:
+    """Every setting of a row, for contenders that know no defaults of tfdqn's; no infinities, which JSON has not.
+
+    `one_thread` is no setting of tfdqn's: it says what a contender is to do before it starts its device.
+    """
     given = {**spec(row).settings, "device": "cpu"}
     config = configuration.resolve(given)
     needed = ("frame_stack", "discount", "epsilon_start", "epsilon_end", "epsilon_decay_env_frames")
-    return {**given, **{name: getattr(config, name) for name in (*needed, "optimizer_epsilon")}}
+    values = {field: getattr(config, field) for field in (*needed, "optimizer_epsilon")}
+    return {**given, **values, "one_thread": name != OURS and row in PEERS[name].one_thread}
 
 
 def start(name: str) -> line.Process:
     """A contender's process. tfdqn's runs in this environment, the others' each in their own."""
     path = os.pathsep.join([str(environments.ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    if name == OURS:
+    if name == OURS or PEERS[name].environment is None:
         command = [sys.executable, "-P", "-m", "benchmarks.peers.tfdqn_worker"]
         return line.Process(command, {"PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": "-1"})
     peer = PEERS[name]

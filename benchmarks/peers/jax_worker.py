@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +23,8 @@ class JaxLoop(contender.Contender):
 
     def __init__(self, settings: Mapping[str, Any]):
         self._settings = settings
+        if settings["one_thread"]:
+            os.environ["NPROC"] = "1"  # read by XLA when the first computation starts its device
         self._loop = Loop(dict(settings))
         self._carry = self._loop.initial(jax.random.key(0))
         self._carry = self._loop.fill(self._carry, -(-settings["replay_min_rows"] // settings["num_envs"]))

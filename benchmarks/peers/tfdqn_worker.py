@@ -6,6 +6,8 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
+import tensorflow as tf
+
 from benchmarks.loop_case import LoopBench
 from benchmarks.peers import contender
 from tfdqn.evaluation import Evaluator
@@ -18,6 +20,8 @@ class Tfdqn(contender.Contender):
 
     def __init__(self, settings: Mapping[str, Any], *, made_up_rows: bool = True):
         chosen = {**settings, "eval_episodes": contender.EVAL_EPISODES}
+        if chosen.pop("one_thread"):
+            tf.config.threading.set_intra_op_parallelism_threads(1)
         self._loop = LoopBench("peers", chosen, DEVICE, made_up_rows=made_up_rows)
         trainer = self._loop.trainer
         self._evaluator = Evaluator(trainer.config, trainer.env, trainer.agent, DEVICE)
