@@ -137,16 +137,48 @@ def test_categorical_target_takes_the_distribution_of_the_chosen_action(double, 
     np.testing.assert_allclose(result.td_error, taken @ atoms - expected @ atoms, atol=1e-4)
 
 
-def test_step_is_the_gradient_of_the_masked_clipped_loss_in_float64():
-    agent = make_agent(learning_rate=1.0)
-    batch, weights = random_batch(), tf.constant(np.linspace(0, 2, 16), tf.float32)
-    kernel, bias = (variable.numpy().astype(np.float64) for variable in agent.online.trainable_variables[-2:])
-    result = learn(agent, batch, weights)
-    clipped = np.clip(result.td_error.numpy().astype(np.float64), -1, 1) * weights.numpy() / 16
-    expected = np.zeros(2)
-    np.add.at(expected, batch.action.numpy(), clipped)
-    np.testing.assert_allclose(bias - agent.online.trainable_variables[-1].numpy(), expected, rtol=1e-4, atol=1e-6)
-    assert kernel.shape[1] == 2
+def dense_layers(network, inputs):
+    """A network of dense layers in float64, by hand: the inputs of each layer, then the action values."""
+    values = [inputs.reshape(len(inputs), -1) / 255]
+    kernels, biases = network[::2], network[1::2]
+    for i, (kernel, bias) in enumerate(zip(kernels, biases, strict=True)):
+        out = values[-1] @ kernel + bias
+        values.append(out if i + 1 == len(kernels) else np.maximum(out, 0))
+    return values
+
+
+@pytest.mark.parametrize("double", [True, False])
+@pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
+def test_step_is_the_gradient_of_the_masked_clipped_loss_in_float64(mode, double):
+    """Every weight of the network, by back-propagation in NumPy; a step of size 1 is the gradient."""
+    agent = make_agent(learning_rate=1.0, double=double)
+    rng = np.random.default_rng(4)
+    for variable in agent.target.variables:
+        variable.assign(rng.normal(size=variable.shape, scale=0.3))
+    batch, weights = random_batch(64), np.linspace(0, 2, 64)
+    batch = batch._replace(reward=3 * batch.reward)  # errors on both sides of 1
+    online, target = ([v.numpy().astype(np.float64) for v in net.variables] for net in (agent.online, agent.target))
+    obs, action, reward, discount, next_obs = (np.asarray(part, np.float64) for part in batch)
+
+    values, rows, action = dense_layers(online, obs), np.arange(64), action.astype(int)
+    next_target = dense_layers(target, next_obs)[-1]
+    chooser = dense_layers(online, next_obs)[-1] if double else next_target
+    error = values[-1][rows, action] - (reward + discount * next_target[rows, chooser.argmax(1)])
+    assert (np.abs(error) < 1).sum() > 5 and (np.abs(error) > 1).sum() > 5
+    flow = np.zeros_like(values[-1])
+    flow[rows, action] = np.clip(error, -1, 1) * weights / 64
+    expected = []
+    for i in reversed(range(len(online) // 2)):
+        expected = [values[i].T @ flow, flow.sum(0), *expected]
+        flow = flow @ online[2 * i].T * (values[i] > 0)
+
+    wrap = {"eager": lambda f: f}.get(mode, lambda f: tf.function(f, autograph=False, jit_compile=mode == "xla"))
+    result = wrap(agent.learn)(batch, tf.constant(weights, tf.float32))
+    for before, variable, gradient in zip(online, agent.online.trainable_variables, expected, strict=True):
+        np.testing.assert_allclose(before - variable.numpy(), gradient, rtol=1e-3, atol=1e-6)
+    norm = np.sqrt(sum((gradient**2).sum() for gradient in expected))
+    np.testing.assert_allclose(result.gradient_norm, norm, rtol=1e-5)
+    np.testing.assert_allclose(result.td_error, error, rtol=1e-4, atol=1e-5)
 
 
 def test_max_gradient_norm_bounds_the_step():
