@@ -80,7 +80,7 @@ def run(command: Callable[[Sequence[str] | None], int], argv: Sequence[str] | No
         code = command(argv)
         sys.stdout.flush()
     except UserError as error:
-        say(f"tfdqn: error: {error}")
+        say("tfdqn: error: " + " ".join(str(error).splitlines()))  # one line, whatever it quotes
         code = error.exit_code
     except BrokenPipeError:  # the reader of our output went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

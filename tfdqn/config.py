@@ -67,7 +67,7 @@ class Config:
     batch_size: int = setting(32, "transitions in one update", "sizes", low=1, high=1_000_000)
     iterations_per_update: int = setting(1, "vector steps between updates", "sizes", low=1, high=1_000)
     updates_per_iteration: int = setting(1, "updates made each time an update is due", "sizes", low=1, high=1_000)
-    replay_capacity: int = setting(100_000, "rows in the replay, over all environments", "sizes", low=1)
+    replay_capacity: int = setting(100_000, "rows in the replay, over all environments", "sizes", low=1, high=2**62)
     replay_min_rows: int = setting(5_000, "rows in the replay before learning starts", "sizes", low=1)
 
     # Learner.

@@ -18,6 +18,7 @@ import io
 import math
 import os
 import shlex
+import tempfile
 import time
 import zipfile
 from collections.abc import Mapping
@@ -41,21 +42,32 @@ def check_writable(logdir: str) -> Path:
     """Refuse a log folder that cannot be written, before anything is made."""
     if not logdir:
         raise UserError("--logdir '': must name a folder; the default is runs")
-    path = Path(logdir).expanduser()
-    existing = path
-    while not existing.exists() and existing != existing.parent:
-        existing = existing.parent
-    if not existing.is_dir():
-        raise UserError(f"--logdir {logdir}: {existing} is a file, not a folder; name another folder")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise UserError(f"--logdir {logdir}: no permission to write in {existing}; name another folder")
+    try:
+        path = existing = Path(logdir).expanduser()
+        while True:
+            try:
+                os.stat(existing)
+                break
+            except (FileNotFoundError, NotADirectoryError):
+                existing = existing.parent
+        if not existing.is_dir():
+            raise UserError(f"--logdir {logdir}: {existing} is a file, not a folder; name another folder")
+        # Permissions do not tell everything, least of all to root: write a file, one without a name.
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except RuntimeError:
+        raise UserError(f"--logdir {logdir}: no such user; name another folder") from None
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"--logdir {logdir}: cannot write in {existing}: {reason}; name another folder") from None
     return path
 
 
 def choose_name(config: Config, logdir: Path, run_name: str | None) -> Path:
     """The run's folder, which must not exist yet."""
     if run_name is not None:
-        if not run_name or Path(run_name).name != run_name or run_name in (".", ".."):
+        is_plain = Path(run_name).name == run_name and run_name not in ("", ".", "..")
+        if not is_plain or len(os.fsencode(run_name)) > 255:  # bytes, what file systems allow
             raise UserError(f"--run-name {run_name!r}: must be a plain folder name, such as first-try")
         if (logdir / run_name).exists():
             raise UserError(f"--run-name {run_name}: {logdir / run_name} exists already; choose another name")
