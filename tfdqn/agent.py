@@ -21,7 +21,9 @@ class LearnResult(NamedTuple):
     mean_q: tf.Tensor  # [] float32, mean over the batch of max_a Q(s, a)
     max_q: tf.Tensor  # [] float32, largest Q(s, a) of the batch
     gradient_norm: tf.Tensor  # [] float32, global norm before clipping
-    is_finite: tf.Tensor  # [2 + V] bool: the TD target, the loss, and the gradient of each of the V variables
+    # [2 + V] bool: the TD target, the loss, and the gradient of each of the V variables. Targets and gradients whose
+    # squares overflow, beyond 1e19, count as not finite.
+    is_finite: tf.Tensor
 
 
 @tf.keras.saving.register_keras_serializable(package="tfdqn")
@@ -157,7 +159,8 @@ class DQN(tf.keras.Model):
         # `tf.linalg.global_norm` in two steps: its parts tell which gradient is not finite, at no cost.
         half_squares = tf.stack([tf.nn.l2_loss(gradient) for gradient in gradients])
         norm = tf.sqrt(2.0 * tf.reduce_sum(half_squares))
-        causes = tf.stack([tf.reduce_sum(tf.abs(target)), loss])
+        # By its square, too: a target of 1e38 is finite, has a finite Huber loss, and is as wrong as an infinite one.
+        causes = tf.stack([tf.nn.l2_loss(target), loss])
         is_finite = tf.math.is_finite(tf.concat([causes, half_squares], axis=0))
         if self._max_gradient_norm != float("inf"):
             gradients, _ = tf.clip_by_global_norm(gradients, self._max_gradient_norm, use_norm=norm)
