@@ -95,14 +95,40 @@ def gpu_names() -> list[str]:
     return [device.name for device in tf.config.list_physical_devices("GPU")]
 
 
-def choose_device(wanted: str) -> str:
-    """The TensorFlow device for "auto", "cpu" or "gpu"; imports TensorFlow unless "cpu".
+# Deterministic kernels, and the same ones in every process: XLA otherwise times several and keeps the fastest, which
+# may be another one the next time. (TensorFlow 2.21; XLA ends the process where it does not know a flag.)
+DETERMINISTIC_XLA_FLAG = "--xla_gpu_deterministic_ops=true"
+
+
+def make_deterministic() -> None:
+    """Have the same program give the same bits in every run, on a GPU too; call it before TensorFlow is imported.
 
     Raises:
-      UserError: "gpu" was asked for and there is none.
+      UserError: XLA_FLAGS names a file of flags, to which none can be added.
+    """
+    flags = os.environ.get("XLA_FLAGS", "").strip()
+    if flags and not flags.startswith("-"):
+        raise UserError(f"--deterministic: XLA_FLAGS names a file, {flags}; put the flags themselves into XLA_FLAGS")
+    # The last one counts where a flag is given twice.
+    os.environ["XLA_FLAGS"] = f"{flags} {DETERMINISTIC_XLA_FLAG}".strip()
+
+    import tensorflow as tf
+
+    # For what runs outside XLA; a random operation without a seed raises from now on.
+    tf.config.experimental.enable_op_determinism()
+
+
+def choose_device(wanted: str, deterministic: bool = False) -> str:
+    """The TensorFlow device for "auto", "cpu" or "gpu"; imports TensorFlow, unless "cpu" and nothing more is asked for.
+
+    Raises:
+      UserError: "gpu" was asked for and there is none, or `make_deterministic` has raised it.
     """
     if wanted == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # leave the GPU's memory to others
+    if deterministic:
+        make_deterministic()
+    if wanted == "cpu":
         return "/CPU:0"
     if gpu_names():
         return "/GPU:0"

@@ -139,6 +139,9 @@ class Config:
     device: str = setting("auto", "where everything lives", "machine", choices=("auto", "cpu", "gpu"))
     jit: bool = setting(True, "compile with XLA; --no-jit runs the same code as a plain graph", "machine")
     eager: bool = setting(False, "run op by op, for debugging", "machine")
+    deterministic: bool = setting(
+        False, "only kernels that give the same bits in every run; slower on a GPU, no change on a CPU", "machine"
+    )
 
     @property
     def screen(self) -> tuple[int, int]:
