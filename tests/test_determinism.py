@@ -176,3 +176,16 @@ def test_a_listening_socket_would_be_seen():
         ports = [f"{bound.getsockname()[1]:04X}" for bound in (tcp, udp)]
         assert [line.split()[0] for line in new] == ["tcp", "udp"]
         assert [line.split(":")[1] for line in new] == ports
+
+
+@pytest.mark.parametrize("of_the_user, expected", [(None, "3"), ("2", "2")])
+def test_threads_are_set_before_tensorflow_starts_and_the_users_own_setting_wins(of_the_user, expected):
+    environment = {name: value for name, value in os.environ.items() if name != "TF_NUM_INTRAOP_THREADS"}
+    if of_the_user is not None:
+        environment["TF_NUM_INTRAOP_THREADS"] = of_the_user
+    code = (
+        "import os, sys; from tfdqn import cli; cli.choose_device('cpu', threads=3); "
+        "print('tensorflow' in sys.modules, os.environ['TF_NUM_INTRAOP_THREADS'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.stdout.split() == ["False", expected], done.stderr

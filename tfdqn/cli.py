@@ -118,14 +118,21 @@ def make_deterministic() -> None:
     tf.config.experimental.enable_op_determinism()
 
 
-def choose_device(wanted: str, deterministic: bool = False) -> str:
+def choose_device(wanted: str, deterministic: bool = False, threads: int = 0) -> str:
     """The TensorFlow device for "auto", "cpu" or "gpu"; imports TensorFlow, unless "cpu" and nothing more is asked for.
+
+    Args:
+      wanted: as `--device`.
+      deterministic: as `--deterministic`.
+      threads: as `--threads`; TF_NUM_INTRAOP_THREADS wins where the user has set it.
 
     Raises:
       UserError: "gpu" was asked for and there is none, or `make_deterministic` has raised it.
     """
     if wanted == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # leave the GPU's memory to others
+    if threads:
+        os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(threads))  # read when TensorFlow starts its devices
     if deterministic:
         make_deterministic()
     if wanted == "cpu":

@@ -53,7 +53,7 @@ def _agent_scores(arguments: Any) -> tuple[str, str, dict[str, float]]:
         raise UserError("--env: a trained agent brings its game along; leave it out")
     folder = runs.agent_folder(arguments)
     config = dataclasses.replace(runs.read_config(folder), jit=True, eager=False)
-    device = cli.choose_device(arguments.device, config.deterministic)
+    device = cli.choose_device(arguments.device, config.deterministic, config.threads)
 
     from tfdqn.envs import make
     from tfdqn.evaluation import Evaluator
