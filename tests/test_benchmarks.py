@@ -306,6 +306,7 @@ def test_a_revision_is_checked_out_and_taken_away_again():
     [
         (["--quick", "--json", "a b"], ["-P", "-m", "benchmarks.run", "--quick", "--json", "a b"]),
         (["--gate", "--base", "HEAD~1"], ["-P", "-m", "benchmarks.compare", "--base", "HEAD~1"]),
+        (["--learning", "--only", "x"], ["-P", "-m", "benchmarks.learning", "gate", "--only", "x"]),
         ([], ["-P", "-m", "benchmarks.run"]),
     ],
 )

@@ -72,6 +72,7 @@ class Config:
 
     # Learner.
     network: str = setting("mlp", "body of the Q-network", "learner", choices=NETWORKS)
+    init_from: str = setting("", "folder of a run whose best agent's weights to start from", "learner")
     learning_rate: float = setting(2.5e-4, "step size of the optimizer", "learner", above=0, high=100)
     learning_rate_decay_updates: int = setting(
         0, "updates over which the rate falls linearly to learning_rate_end; 0 keeps it", "learner", low=0, high=2**53

@@ -54,6 +54,8 @@ class Run:
         self.best_weights: list[np.ndarray] | None = None
         self.saver = Saver(self, checkpoint)
         if checkpoint is None:
+            if config.init_from:
+                self._start_from(Path(config.init_from))
             self._lock = runs.create(config, run_dir)
         else:
             self._lock = lock
@@ -61,6 +63,15 @@ class Run:
             runs.write_config(config, run_dir)
         self.monitor = Monitor(config, run_dir, self.trainer.env, is_resumed=checkpoint is not None)
         self._say_plan()
+
+    def _start_from(self, folder: Path) -> None:
+        """Take over another run's best weights; the optimizer starts afresh."""
+        from tfdqn.training import build_agent
+
+        donor = build_agent(self.config, self.trainer.env)
+        runs.load_weights(donor, folder / runs.BEST_MODEL)
+        self.trainer.agent.online.set_weights(donor.online.get_weights())
+        self.trainer.agent.copy_to_target()
 
     @property
     def updates(self) -> int:
