@@ -41,6 +41,9 @@ def test_every_flag_it_names_exists():
         "--gate",
         "--base",
         "--upgrade",
+        "--pretrained",
+        "--player",
+        "--learning",
     }
     for flag in set(re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", README)) - other:
         assert flag in known, flag
