@@ -182,11 +182,12 @@ class Trainer:
     Args:
       config: the run's configuration.
       device: TensorFlow device that holds everything, such as "/GPU:0".
+      env: a game of one's own, in place of the one that the configuration names.
     """
 
-    def __init__(self, config: Config, device: str = "/CPU:0"):
+    def __init__(self, config: Config, device: str = "/CPU:0", env: Environment | None = None):
         self.config, self.device = config, device
-        self.env = make(config.env, config.downsample)
+        self.env = make(config.env, config.downsample) if env is None else env
         with tf.device(device):
             self.replay = build_replay(config, self.env, device)
             self.agent = build_agent(config, self.env)
