@@ -31,7 +31,8 @@ PYTHONS = ("3.11", "3.12", "3.13")
 PURPOSES = ("build", "base", "test", "gpu")
 # (sys_platform, platform_machine) of every machine that TensorFlow has wheels for and scripts/ run on.
 PLATFORMS = (("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64"))
-# Building runs code of the package, so wheels only. gym 0.23.0 has none.
+# Building runs code of the package, so wheels only. gym 0.23.0 has none. Both lines stand in every file: pip reads several
+# files as one, and a later "wheels only" would take the exception back.
 BUILD_OPTIONS = ("--only-binary :all:", "--no-binary gym")
 
 HEADER = """\
@@ -176,8 +177,7 @@ def write(python: str, purpose: str, text: dict[str, str]) -> None:
     path.parent.mkdir(exist_ok=True)
     flags = "--no-build-isolation --use-pep517 " if purpose == "base" else ""
     lines = [HEADER.format(python=python, purpose=purpose, flags=flags)]
-    options = BUILD_OPTIONS if "gym" in text else BUILD_OPTIONS[:1]
-    lines += [option + "\n" for option in options]
+    lines += [option + "\n" for option in BUILD_OPTIONS]
     for name in sorted(text):
         [entry] = parse(text[name])
         part = text[name].replace("-r requirements.in", "tfdqn")
