@@ -78,7 +78,8 @@ def test_lock_files_name_no_place_and_build_only_what_has_no_wheel():
         text = path.read_text()
         options = [line for line in text.splitlines() if line.startswith("-")]
         # In this order and in every file: pip reads several as one, and "wheels only" takes back what came before it.
-        assert options == ["--only-binary :all:", "--no-binary gym"], path
+        is_lock = path.parent.name.startswith("py3.")
+        assert options == ["--only-binary :all:", "--no-binary gym"] * is_lock, path
         assert not re.search(r"://|@|file:|/home|/tmp", text), path
 
 
