@@ -150,12 +150,15 @@ def test_the_learning_rate_is_right_where_float32_cannot_count(length, jit):
 @pytest.mark.parametrize("optimizer", ["adam", "rmsprop", "rmsprop_graves"])
 def test_an_optimizers_step_is_the_same_at_any_age(optimizer, jit):
     """Adam's correction for its first steps is a power of the count."""
-    steps = []
+    built, weight = training.build_optimizer(configuration.resolve({"optimizer": optimizer})), tf.Variable([1.0])
+    built.build([weight])
+    apply = tf.function(lambda: built.apply_gradients([(weight * 0 + 0.5, weight)]), jit_compile=jit, autograph=False)
+    fresh, steps = [variable.numpy() for variable in built.variables], []
     for age in (10**6, 2**24 + 1, 2**31 - 1, 2**40, 2**53 + 1):
-        built, weight = training.build_optimizer(configuration.resolve({"optimizer": optimizer})), tf.Variable([1.0])
-        built.build([weight])
+        for variable, value in zip(built.variables, fresh, strict=True):
+            variable.assign(value)
+        weight.assign([1.0])
         built.iterations.assign(age)
-        apply = tf.function(lambda o=built, w=weight: o.apply_gradients([(w * 0 + 0.5, w)]), jit_compile=jit)
         apply()
         assert int(built.iterations) == age + 1
         steps.append(weight.numpy()[0] - 1)
