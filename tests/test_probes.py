@@ -93,9 +93,10 @@ def test_a_time_limit_is_worth_what_follows_and_a_death_nothing():
 def test_random_games_are_solved_to_one_per_cent(mode, double, count):
     """Twelve states, random outcomes, ends and a time limit, against value iteration in float64."""
     errors = []
+    learner = lab(mode, double=double, **({"iterations": 2 * ITERATIONS} if count == 10 else {}))
     for seed in range(count):
         game = random_game(seed)
-        q, known = lab(mode, double=double).learn(game, seed), known_q(game, DISCOUNT)
+        q, known = learner.learn(game, seed), known_q(game, DISCOUNT)
         errors.append(np.max(np.abs(q - known) / np.abs(known)))
         np.testing.assert_array_equal(q.argmax(1), known.argmax(1))
     print(f"{mode}, double {double}: {count} games, max relative error {max(errors):.4f}, all greedy policies equal")

@@ -74,7 +74,10 @@ def masked_value(q: tf.Tensor, action: tf.Tensor) -> tf.Tensor:
 
 
 def huber(td_error: tf.Tensor) -> tf.Tensor:
-    """Huber loss with delta 1, [B]: its derivative is the TD error clipped to [-1, 1] (Mnih et al. 2015, Methods)."""
+    """Huber loss with delta 1, [B]: its derivative is the TD error clipped to [-1, 1] (Mnih et al. 2015, Methods).
+
+    Where what may follow an action differs by more than 1 in value, its optimum leans from the mean to the median.
+    """
     size = tf.abs(td_error)
     quadratic = tf.minimum(size, 1.0)
     # size - quadratic is exactly 0 inside, so the gradient there is the error itself.
