@@ -17,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import hashlib
+import itertools
 import json
 import os
 import platform
@@ -185,8 +186,14 @@ def versions() -> dict[str, str]:
 def _free_name(folder: Path, updates: int) -> str:
     taken = {path.name for path in folder.iterdir()}
     taken |= {name.removeprefix(SET_ASIDE) for name in taken}
-    numbers = (str(updates), *(f"{updates}.{i}" for i in range(2, 10**6)))
-    return next(name for name in numbers if name not in taken)
+    return next(name for name in _numbered(str(updates), ".") if name not in taken)
+
+
+def _numbered(name: str, separator: str) -> Iterator[str]:
+    """The name, then the name with 2, 3 and so on; one at a time, for nearly always the first will do."""
+    yield name
+    for number in itertools.count(2):
+        yield f"{name}{separator}{number}"
 
 
 def _committed(folder: Path) -> list[Path]:
@@ -298,7 +305,7 @@ def load_newest(run_dir: Path) -> tuple[Checkpoint, list[str]]:
 
 
 def _set_aside(path: Path) -> Path:
-    names = [f"{SET_ASIDE}{path.name}", *(f"{SET_ASIDE}{path.name}-{i}" for i in range(2, 10**6))]
+    names = _numbered(f"{SET_ASIDE}{path.name}", "-")
     aside = next(path.with_name(name) for name in names if not os.path.lexists(path.with_name(name)))
     os.rename(path, aside)
     return aside

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import errno
 import json
 import math
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -102,11 +104,22 @@ class Monitor:
         self._jsonl = open(run_dir / METRICS_FILE, "a", encoding="utf-8")  # noqa: SIM115 (closed in close())
         with tf.device("/CPU:0"):
             self._writers = {name: tf.summary.create_file_writer(str(run_dir / name)) for name in EVENT_FOLDERS}
-            if not is_resumed:
-                with self._writers["train"].as_default():
-                    rows = [f"| {name} | {value} |" for name, value in dataclasses.asdict(config).items()]
-                    tf.summary.text("config", "\n".join(["| setting | value |", "|---|---|", *rows]), step=0)
+        if not is_resumed:
+            with self._writing("train"):
+                rows = [f"| {name} | {value} |" for name, value in dataclasses.asdict(config).items()]
+                tf.summary.text("config", "\n".join(["| setting | value |", "|---|---|", *rows]), step=0)
         self._line = LiveLine(config)
+
+    @contextlib.contextmanager
+    def _writing(self, name: str) -> Iterator[tf.summary.SummaryWriter]:
+        """Write to a TensorBoard folder; its files fail with an OSError, like all others, not with TensorFlow's own."""
+        try:
+            with tf.device("/CPU:0"), self._writers[name].as_default() as writer:
+                yield writer
+        except tf.errors.OpError as error:
+            code = errno.ENOSPC if isinstance(error, tf.errors.ResourceExhaustedError) else errno.EIO
+            reason = error.message.split("\n")[0].rpartition("; ")[2]  # the system's word, after the file's name
+            raise OSError(code, reason, str(self.run_dir / name)) from None
 
     def report(self, env_frames: int, updates: int, wall_seconds: float, values: Mapping[str, float]) -> None:
         """Write one report; tags under `eval/` go to that writer, all others to `train`."""
@@ -116,14 +129,13 @@ class Monitor:
         self._jsonl.write(json.dumps(safe) + "\n")
         self._jsonl.flush()
         for tag, value in values.items():
-            writer = self._writers["eval" if tag.startswith("eval/") else "train"]
-            with tf.device("/CPU:0"), writer.as_default():
+            with self._writing("eval" if tag.startswith("eval/") else "train"):
                 tf.summary.scalar(tag, value, step=env_frames)
         self._line.update(values, wall_seconds)
 
     def show_player(self, env_frames: int, scores: Scores) -> None:
         """Write the greedy player's frames and action values of one evaluation."""
-        with tf.device("/CPU:0"), self._writers["eval"].as_default():
+        with self._writing("eval"):
             tf.summary.image("eval/player", strip_image(self.env, scores.strip)[np.newaxis], step=env_frames)
             tf.summary.histogram("eval/q_values", scores.q_values, step=env_frames)
             tf.summary.histogram("eval/scores", scores.scores, step=env_frames)
@@ -135,8 +147,9 @@ class Monitor:
     def flush(self) -> dict[str, int]:
         """Bring all reports to the disk and return the size of each file that holds them, by its path in the folder."""
         self._jsonl.flush()
-        for writer in self._writers.values():
-            writer.flush()
+        for name in self._writers:
+            with self._writing(name) as writer:
+                writer.flush()
         sizes = {}
         for path in _log_files(self.run_dir):
             with open(path, "rb") as file:
@@ -147,8 +160,9 @@ class Monitor:
     def close(self) -> None:
         """Finish the live line and flush everything to disk."""
         self._line.finish()
-        for writer in self._writers.values():
-            writer.close()
+        for name in self._writers:
+            with self._writing(name) as writer:
+                writer.close()
         self._jsonl.close()
 
 

@@ -156,10 +156,14 @@ def refuse_changes(run_dir: str | os.PathLike, ours: Mapping[str, Any], wanted: 
 def write_atomically(path: Path, write) -> None:
     """`write(temporary)`, then rename: readers and crashes see the old file or the new one, never half of one."""
     temporary = path.with_name(f".{path.stem}.part{path.suffix}")
-    write(temporary)
-    with open(temporary, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        write(temporary)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)  # on a full disk it would be in the way
+        raise
 
 
 def save_agent(agent: DQN, path: Path) -> None:

@@ -150,6 +150,8 @@ class Saver:
 
     def _save(self) -> None:
         run, start = self.run, time.monotonic()
+        if not run.run_dir.is_dir():  # no use in trying again: nothing that this run writes can ever be found
+            raise UserError(f"{run.run_dir}: the run's folder was removed while it trained; start a new run", EXIT_IO)
         tensors = self._tensors()
         replay = run.trainer.replay
         steps = int(replay.num_rows) // run.config.num_envs
