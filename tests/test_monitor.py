@@ -1,10 +1,14 @@
 """What is shown: derived scalars, colours and pictures."""
 
+import resource
+
 import numpy as np
+import pytest
 import tensorflow as tf
 
+from tfdqn import config as configuration
 from tfdqn.envs import make
-from tfdqn.monitor import colour, report_values, strip_image
+from tfdqn.monitor import Monitor, colour, report_values, strip_image
 from tfdqn.training import Metrics
 
 
@@ -53,3 +57,19 @@ def test_strip_shows_every_frame_in_rows_of_six():
     assert picture.shape == (2 * side, 6 * side, 3)
     np.testing.assert_array_equal(picture[side + 1, side + 1], [255, 255, 255])
     assert strip_image(env, strip[:7]).shape == picture.shape
+
+
+def test_a_tensorboard_file_that_cannot_grow_is_an_error_like_any_other_files(tmp_path):
+    """TensorFlow's own error is no OSError, and once ended a run on a full disk in a traceback."""
+    monitor = Monitor(configuration.resolve({"env": "catch8"}), tmp_path, make("catch8"))
+    monitor.report(1, 1, 1.0, {"train/loss": 0.5})
+    size = monitor.flush()[next((tmp_path / "train").iterdir()).relative_to(tmp_path).as_posix()]
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10, hard))  # this file is the largest
+    try:
+        with pytest.raises(OSError, match="File too large") as error:
+            monitor.report(2, 2, 2.0, {"train/loss": 0.5})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert error.value.filename == str(tmp_path / "train")
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2

@@ -7,15 +7,34 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
+from tests.faults.nursery import Nursery
 from tfdqn import checkpoints
 
 ROOT = Path(__file__).parent.parent.parent
+
+# About ten seconds of training on two cores, with a checkpoint each second, reports and evaluations in between.
+SETTINGS = [
+    *("--env", "catch8", "--device", "cpu", "--seed", "5", "--num-envs", "16", "--replay-capacity", "20000"),
+    *(
+        "--replay-min-rows",
+        "500",
+        "--eval-every-frames",
+        "50000",
+        "--eval-episodes",
+        "8",
+        "--final-eval-episodes",
+        "20",
+    ),
+    *("--log-every-frames", "7000", "--goal-score", "1000", "--run-name", "run", "--checkpoint-every-seconds", "0.5"),
+]
+FRAMES = ("--total-env-frames", "300000")
 
 
 def is_timing(tag: str) -> bool:
@@ -92,15 +111,37 @@ def committed(run_dir: Path) -> list[str]:
     return [path.name for path in checkpoints._committed(folder)] if folder.is_dir() else []
 
 
-class Process:
-    """`python -m tfdqn.train` in a process of its own."""
+def newest(run_dir: Path) -> dict:
+    """The newest checkpoint's manifest."""
+    return json.loads((checkpoints._committed(run_dir / checkpoints.FOLDER)[0] / checkpoints.MANIFEST).read_text())
 
-    def __init__(self, *arguments: object):
-        command = [sys.executable, "-m", "tfdqn.train", *map(str, arguments)]
-        self.process = subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
-        )
-        self.output = self.errors = ""
+
+def partial(run_dir: Path) -> list[Path]:
+    """Checkpoints being written, or left half written."""
+    return list((run_dir / checkpoints.FOLDER).glob(f"{checkpoints.PARTIAL}*"))
+
+
+class Process:
+    """`python -m tfdqn.train` in a process of its own, or in a fork of `nursery`."""
+
+    def __init__(self, *arguments: object, nursery: Nursery | None = None):
+        words = [str(argument) for argument in arguments]
+        self.begin = time.monotonic()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (a pipe can fill, and could be read only at the end)
+        if nursery:
+            self.process = nursery.start(words, self._errors)
+        else:
+            command = [sys.executable, "-m", "tfdqn.train", *words]
+            self.process = subprocess.Popen(
+                command, cwd=ROOT, stdout=subprocess.PIPE, stderr=self._errors, text=True, env=os.environ
+            )
+        self.output = ""
+
+    @property
+    def errors(self) -> str:
+        """What it has said so far."""
+        size = os.fstat(self._errors.fileno()).st_size
+        return os.pread(self._errors.fileno(), size, 0).decode(errors="replace")  # leaves its place in the file alone
 
     def wait_until(self, condition, timeout: float = 3600, pause: float = 0.01) -> bool:
         """Whether `condition` came true before the process ended."""
@@ -111,6 +152,10 @@ class Process:
             time.sleep(pause)
         return condition()
 
+    def wait_for(self, text: str) -> bool:
+        """Whether it said `text` before it ended."""
+        return self.wait_until(lambda: text in self.errors)
+
     def send(self, number: int) -> None:
         self.process.send_signal(number)
 
@@ -120,8 +165,18 @@ class Process:
 
     def finish(self, timeout: float = 3600) -> int:
         try:
-            self.output, self.errors = self.process.communicate(timeout=timeout)
+            self.output, _ = self.process.communicate(timeout=timeout)
         except BaseException:
             self.process.kill()  # no test leaves a run behind
             raise
         return self.process.returncode
+
+
+def start(folder: Path, *arguments: object) -> Process:
+    """A new run in `folder`/run."""
+    return Process(*SETTINGS, *(arguments or FRAMES), "--logdir", folder)
+
+
+def resume(folder: Path, *arguments: object) -> Process:
+    """Go on with it."""
+    return Process("--resume", folder / "run", *arguments)
