@@ -31,8 +31,8 @@ PYTHONS = ("3.11", "3.12", "3.13")
 PURPOSES = ("build", "base", "test", "gpu")
 # (sys_platform, platform_machine) of every machine that TensorFlow has wheels for and scripts/ run on.
 PLATFORMS = (("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64"))
-# Building runs code of the package, so wheels only. gym 0.23.0 has none. Both lines stand in every file: pip reads several
-# files as one, and a later "wheels only" would take the exception back.
+# Building runs code of the package, so wheels only. gym 0.23.0 has none. Both lines stand in every file: pip reads
+# several files as one, and a later "wheels only" would take the exception back.
 BUILD_OPTIONS = ("--only-binary :all:", "--no-binary gym")
 
 HEADER = """\

@@ -394,6 +394,51 @@ def test_a_run_broken_in_two_places_ends_like_the_unbroken_one(unbroken, tmp_pat
     assert configuration.read_toml(run_dir / "config.toml")["total_env_frames"] == 4000
 
 
+EVERY_RULE = {
+    "env": "cave",
+    "network": "columns",
+    "start_curriculum": 0.5,
+    "prioritized": True,
+    "dueling": True,
+    "head": "categorical",
+    "atoms": 2,
+    "value_max": 0.0,
+    "n_step": 3,
+    "optimizer": "adam",
+    "eval_max_frames": 50,
+    "total_env_frames": 2000,
+    "goal_score": float("inf"),
+}
+
+
+def test_a_run_with_every_rule_is_resumed_bit_by_bit(tmp_path):
+    make_run(tmp_path / "unbroken", **EVERY_RULE).train()
+    run = make_run(tmp_path / "broken", **EVERY_RULE)
+    run._compile()
+    train_until(run, 900)
+    run.monitor.close()
+    run._lock.close()
+    resume(tmp_path / "broken").train()
+    assert harness.differences(tmp_path / "unbroken", tmp_path / "broken") == []
+    held = checkpoints.load_newest(tmp_path / "broken")[0].names
+    assert {"replay/priority", "replay/max_priority", "replay/num_updates"} <= held
+
+
+def test_a_run_starts_from_anothers_best_agent_and_refuses_one_that_does_not_fit(unbroken, tmp_path):
+    donor = harness.weights(unbroken[0] / runs.BEST_MODEL)
+    run = make_run(tmp_path / "run", seed=9, init_from=str(unbroken[0]))
+    ours = run.trainer.agent.online.get_weights()
+    assert sum(any(np.array_equal(w, held) for held in donor.values()) for w in ours) == len(ours)
+    for online, target in zip(ours, run.trainer.agent.target.get_weights(), strict=True):
+        np.testing.assert_array_equal(online, target)
+    run.monitor.close()
+    with pytest.raises(UserError, match="does not hold this agent's weights"):
+        make_run(tmp_path / "other", init_from=str(unbroken[0]), dueling=True)
+    with pytest.raises(UserError, match="no such file"):
+        make_run(tmp_path / "other", init_from=str(tmp_path))
+    assert not (tmp_path / "other").exists()
+
+
 def test_a_finished_run_says_so_and_is_not_changed(unbroken, tmp_path, capfd):
     run_dir = tmp_path / "run"
     shutil.copytree(unbroken[0], run_dir)
