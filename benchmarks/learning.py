@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -65,8 +67,7 @@ SUITES: dict[str, list[Experiment]] = {
         Experiment("cave", "--env cave", 3),
     ],
     "rules-catch16": [
-        Experiment(f"catch16-{name}", f"{_CATCH16} {_PLAIN} {flags} --value-min -1 --value-max 20", 1)
-        for name, flags in _RULES.items()
+        Experiment(f"catch16-{name}", f"{_CATCH16} {_PLAIN} {flags}", 1) for name, flags in _RULES.items()
     ],
     "rules-cave": [Experiment(f"cave-{name}", f"{_CAVE} {flags}", 1) for name, flags in _CAVE_RULES.items()],
     "article": [
@@ -84,7 +85,7 @@ def parser() -> cli.Parser:
     parser = cli.Parser(prog="python -m benchmarks.learning", description="Train, and write down what was learnt.")
     parser.add_argument("suite", help=f"one of {', '.join(SUITES)}")
     parser.add_argument("--json", metavar="FILE", default=None, help="write all results of the suite to FILE")
-    parser.add_argument("--folder", default=".bench/learning", help="where runs are kept, and found finished")
+    parser.add_argument("--folder", default=None, help="where runs are kept and found finished: .bench/learning")
     parser.add_argument("--only", metavar="NAME", default=None, help="one experiment of the suite")
     parser.add_argument("--flags", default="", help="more training flags, such as a fault: --flags='--target none'")
     return parser
@@ -100,7 +101,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.only not in names:
             raise UserError(f"--only {arguments.only}: not in {arguments.suite}; {nearest(arguments.only, names)}")
         experiments = [experiments[names.index(arguments.only)]]
-    folder = ROOT / arguments.folder
+    folder = ROOT / ".bench" / "learning" if arguments.folder is None else Path(arguments.folder).absolute()
+    if arguments.suite == "gate":  # asks whether today's code learns: nothing of an earlier call may answer
+        folder.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix="gate-", dir=folder))
     results = []
     for experiment in experiments:
         for seed in range(experiment.seeds):
@@ -124,9 +128,14 @@ def run(experiment: Experiment, seed: int, folder: Path, more: Sequence[str] = (
         if result["flags"] == " ".join(flags):
             return result
         raise UserError(f"{kept}: was made with other flags; name another --folder")
-    if (run_dir / runs.CONFIG_FILE).is_file():
+    started = folder / f"{name}.flags"
+    checkpoints = list((run_dir / "checkpoints").glob("[0-9]*"))
+    if checkpoints and started.is_file() and started.read_text() == " ".join(flags):
         arguments = ["--resume", str(run_dir)]
     else:
+        shutil.rmtree(run_dir, ignore_errors=True)  # it never came to a checkpoint, or was another run
+        folder.mkdir(parents=True, exist_ok=True)
+        started.write_text(" ".join(flags))
         arguments = [*flags, "--logdir", str(folder), "--run-name", name]
     cli.say(f"{name}: {' '.join(arguments)}")
     command = [sys.executable, "-m", "tfdqn.train", *arguments, "--json"]

@@ -34,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"--episodes {arguments.episodes}: must be between 1 and 1000000; the default is {EPISODES}")
     run_dir = Path(arguments.run_dir)
     config = runs.read_config(run_dir)
+    if config.init_from:
+        raise UserError(f"{run_dir}: began from another run's agent, which the package does not hold")
     device = cli.choose_device("cpu")
 
     from tfdqn.envs import make
@@ -54,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     facts = {
         "game": config.env,
         "game_version": env.version,
-        "command": "python -m tfdqn.train --env " + config.env + flags_of(given),
+        "command": f"python -m tfdqn.train --env {config.env} --preset {config.preset}{flags_of(given)}",
         **checkpoints.versions(),
         "date": time.strftime("%Y-%m-%d"),
         "trained": evaluations[-1] if evaluations else {},

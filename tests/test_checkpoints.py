@@ -432,11 +432,21 @@ def test_a_run_starts_from_anothers_best_agent_and_refuses_one_that_does_not_fit
     for online, target in zip(ours, run.trainer.agent.target.get_weights(), strict=True):
         np.testing.assert_array_equal(online, target)
     run.monitor.close()
-    with pytest.raises(UserError, match="does not hold this agent's weights"):
-        make_run(tmp_path / "other", init_from=str(unbroken[0]), dueling=True)
-    with pytest.raises(UserError, match="no such file"):
-        make_run(tmp_path / "other", init_from=str(tmp_path))
-    assert not (tmp_path / "other").exists()
+    for changes, message in [
+        ({"dueling": True}, "its dueling is False, not True"),
+        ({"env": "cave"}, "its env is catch8, not cave"),
+        ({"init_from": str(tmp_path)}, "not a run folder"),
+    ]:
+        config = configuration.resolve({**SETTINGS, "init_from": str(unbroken[0]), **changes})
+        with pytest.raises(UserError, match=f"--init-from .*{message}"):
+            runs.check_donor(config)
+    runs.check_donor(configuration.resolve({**SETTINGS, "init_from": str(unbroken[0]), "value_max": 3.0}))
+
+
+def test_settings_that_an_older_run_did_not_know_are_not_todays_presets(tmp_path):
+    (tmp_path / "config.toml").write_text('env = "cave"\nnetwork = "conv"\n')
+    config = runs.read_config(tmp_path)
+    assert (config.env, config.network, config.dueling, config.head) == ("cave", "conv", False, "scalar")
 
 
 def test_a_finished_run_says_so_and_is_not_changed(unbroken, tmp_path, capfd):

@@ -60,6 +60,26 @@ def test_the_command_ends_with_1_where_the_gate_fails(tmp_path, monkeypatch, cap
     assert len(json.loads((tmp_path / "gate.json").read_text())) == 6
 
 
+def test_the_gate_trains_anew_each_time(tmp_path, monkeypatch):
+    folders = []
+
+    def run(experiment, seed, folder, more):
+        folders.append(folder)
+        return {"name": experiment.name, "seed": seed, "score_mean": 1e9, "train_seconds": 1.0}
+
+    monkeypatch.setattr(learning, "run", run)
+    for _ in range(2):
+        assert learning.main(["gate", "--folder", str(tmp_path), "--only", "gate-catch8"]) == 0
+    assert len(folders) == 6 and len(set(folders)) == 2
+
+
+def test_a_run_that_never_came_to_a_checkpoint_begins_anew(tmp_path):
+    experiment = learning.Experiment("tiny", TINY, 1)
+    (tmp_path / "tiny-s0").mkdir()
+    (tmp_path / "tiny-s0" / "config.toml").write_text('env = "cave"')
+    assert learning.run(experiment, 0, tmp_path)["env"] == "catch8"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [(["preset"], "did you mean 'presets'"), (["gate", "--only", "gate-cav"], "did you mean 'gate-cave'")],

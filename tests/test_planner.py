@@ -77,6 +77,8 @@ def test_the_command_plays_it_from_the_start_and_refuses_what_makes_no_sense(mon
         (["--player", "planner", "--env", "catch8"], "use --env cave"),
         (["--player", "planner", "--env", "cave", "runs/x"], "plays by itself"),
         (["--player", "planner", "--env", "cave", "--epsilon", "0.1"], "no random actions"),
+        (["--player", "planner", "--env", "cave", "--episodes", "10001"], "at most 10000"),
+        (["--player", "planner", "--env", "cave", "--model", "final"], "leave out --device and --model"),
         (["--env", "cave", "runs/x"], "brings its game along"),
         ([], "name either the folder of a run"),
         (["runs/x", "--pretrained", "cave"], "name either the folder of a run"),

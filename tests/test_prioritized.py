@@ -100,9 +100,39 @@ def test_a_boundary_is_never_drawn_whatever_priority_it_is_given():
     replay, buffer = filled(31)
     boundary = next((t, env) for t in range(15, 28) for env in range(NUM_ENVS) if buffer.rows.is_boundary[t, env])
     index = tf.constant([boundary[0] * NUM_ENVS + boundary[1]], tf.int64)
-    replay.update(index, tf.constant([1e6]))
+    before = {name: variable.numpy() for name, variable in replay.state.items()}
+    # Nor does its error count, nor that of rows whose window is not held: the newest, and those that were overwritten.
+    index = tf.concat([index, tf.constant([30 * NUM_ENVS, 10 * NUM_ENVS], tf.int64)], axis=0)
+    replay.update(index, tf.constant([1e6, 1e6, 1e6]))
+    for name in ("priority", "max_priority"):
+        np.testing.assert_array_equal(replay.state[name], before[name])
     drawn = replay.sample(tf.constant([0, 1], tf.int64), 512)[2]
     assert int(index[0]) not in drawn.numpy()
+
+
+def test_beta_goes_on_where_an_emptied_buffer_begins_anew():
+    replay, _ = filled(9)
+    replay.continue_from(700)
+    assert int(replay.state["num_updates"]) == 700
+
+
+def test_draws_keep_their_proportion_in_a_large_buffer():
+    """Sums of 200,000 priorities of very different sizes, in float32."""
+    num_envs, length = 50, 4_000
+    replay = PrioritizedReplay((1, 1), num_envs, num_envs * length, 1, 1, 1, DISCOUNT, "cpu:0")
+    replay.state["last_id"].assign(length - 1)
+    priorities = (10.0 ** -(3 * np.random.default_rng(0).random((length, num_envs)))).astype(np.float32)
+    replay.state["priority"].assign(priorities)
+    draw = MODES["xla"](lambda seed: replay._draw(seed, 4096, *replay._anchor_range()))
+    anchors, weights = (
+        np.concatenate(parts) for parts in zip(*(draw(tf.constant([1, k], tf.int64)) for k in range(20)), strict=True)
+    )
+    assert (weights == 0).mean() < 1e-3
+    held = priorities[: length - 1].ravel().astype(np.float64)
+    groups = np.digitize(held, 10.0 ** np.arange(-2.5, 0, 0.5))
+    expected = np.bincount(groups, held) / held.sum()
+    found = np.bincount(groups[anchors], minlength=len(expected)) / len(anchors)
+    assert (np.abs(found - expected) < 4 * np.sqrt(expected / len(anchors))).all()
 
 
 def test_without_an_anchor_a_compiled_batch_weighs_nothing():

@@ -88,9 +88,9 @@ class Config:
     head: str = setting(
         "scalar", "expected returns, or probabilities of returns learnt by cross-entropy", "learner", choices=HEADS
     )
-    atoms: int = setting(51, "returns that the categorical head tells apart", "learner", low=2, high=1001)
-    value_min: float = setting(-1.0, "least return of the categorical head", "learner")
-    value_max: float = setting(1.0, "largest return of the categorical head", "learner")
+    atoms: int = setting(51, "returns that the categorical head tells apart", "learner", low=2, high=201)
+    value_min: float = setting(-1.0, "least return of the categorical head", "learner", low=-1e6, high=1e6)
+    value_max: float = setting(1.0, "largest return of the categorical head", "learner", low=-1e6, high=1e6)
     dueling: bool = setting(False, "value and advantages from hidden layers of their own", "learner")
     discount: float = setting(0.99, "discount a decision", "learner", low=0, high=1)
     n_step: int = setting(1, "decisions of reward before bootstrapping", "learner", low=1, high=128)
@@ -197,6 +197,7 @@ _CATCH = {
 _CATCH16 = {
     **_CATCH,
     "goal_score": 98.0,
+    "value_max": 2.5,  # of --head categorical: a ball in 15 frames, discounted
     "network": "columns",  # a ball keeps to its column; learns in a tenth of the time that "conv" takes
     "n_step": 4,  # a ball falls for 15 frames: its reward travels back in steps of four
     "discount": 0.95,
@@ -244,7 +245,8 @@ _CAVE = {
 }
 
 PRESETS: dict[tuple[str, str], dict[str, Any]] = {
-    ("catch8", "default"): {**_CATCH, "goal_score": 99.0},
+    # A ball in five frames, discounted, is worth 20 at most: the range of --head categorical.
+    ("catch8", "default"): {**_CATCH, "goal_score": 99.0, "value_max": 20.0},
     ("catch8_single", "default"): {**_CATCH, "goal_score": 1.0},
     ("catch16", "default"): _CATCH16,
     ("cave", "default"): _CAVE,
@@ -319,13 +321,17 @@ def check(config: Config) -> None:
             f"--start-curriculum {config.start_curriculum}: {config.env} is equally difficult from start to end; use 0"
         )
     if config.head == "categorical":
-        if not config.value_min < config.value_max < math.inf:
+        # In float32 the atoms must lie apart.
+        if not config.value_max - config.value_min >= 1e-3 * max(1.0, abs(config.value_min)):
             raise UserError(
-                f"--value-max {config.value_max}: must be a number above --value-min {config.value_min} "
+                f"--value-max {config.value_max}: must be well above --value-min {config.value_min} "
                 "for --head categorical"
             )
         if config.loss != FIELDS["loss"].default:
-            raise UserError(f"--loss {config.loss}: --head categorical learns by cross-entropy; leave out --loss")
+            raise UserError(
+                f"--loss {config.loss}: --head categorical learns by cross-entropy; leave out --loss, or use "
+                "--head scalar"
+            )
     if not config.jit and config.eager:
         raise UserError("--eager already runs without XLA: leave out --no-jit")
     capacity = config.replay_capacity - config.replay_capacity % config.num_envs

@@ -73,6 +73,10 @@ def _planner_scores(arguments: Any) -> tuple[str, str, dict[str, float]]:
         raise UserError("--player planner: plays by itself; leave out the run's folder and --pretrained")
     if arguments.env != "cave":
         raise UserError(f"--player planner: plays the cave only, not {arguments.env}; use --env cave")
+    if arguments.episodes > 10_000:
+        raise UserError(f"--episodes {arguments.episodes}: the planner plays at most 10000 at a time; use 8")
+    if arguments.device == "gpu" or arguments.model != "best":
+        raise UserError("--player planner: runs on the CPU and has no model; leave out --device and --model")
     if arguments.epsilon:
         raise UserError(f"--epsilon {arguments.epsilon}: the planner plays no random actions; leave it out")
     device = cli.choose_device("cpu")

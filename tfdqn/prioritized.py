@@ -62,11 +62,19 @@ class PrioritizedReplay(FrameReplay):
           priority: [B] float32, absolute TD errors.
         """
         place = tf.stack([index // self.num_envs % self.length, index % self.num_envs], axis=-1)
-        value = (priority + PRIORITY_FLOOR) ** self._alpha
-        is_anchor = tf.gather_nd(self._priority.read_value(), place) > 0
+        first, num_anchors = self._anchor_range()
+        # A draw of weight 0 may name a boundary or a row whose window is not held: its error means nothing.
+        is_anchor = (index >= first * self.num_envs) & (index < (first + num_anchors) * self.num_envs)
+        held = tf.gather_nd(self._priority.read_value(), place)
+        is_anchor &= held > 0
+        value = tf.where(is_anchor, (priority + PRIORITY_FLOOR) ** self._alpha, 0.0)
         self._max_priority.assign(tf.maximum(self._max_priority, tf.reduce_max(value)))
-        self._priority.scatter_nd_update(place, tf.where(is_anchor, value, 0.0))
+        self._priority.scatter_nd_update(place, tf.where(is_anchor, value, held))
         self._num_updates.assign_add(1)
+
+    def continue_from(self, updates: int) -> None:
+        """Learning goes on after so many updates with an empty buffer: beta goes on from there."""
+        self._num_updates.assign(updates)
 
     def _draw(self, seed, batch_size, first, num_anchors):
         """Anchors by the inverse of the cumulated priorities, one from each of B equal parts of their sum."""
@@ -91,11 +99,10 @@ class PrioritizedReplay(FrameReplay):
         drawn = tf.gather(tf.reshape(mass, [-1]), row)
         # Rounding may lead past the last row that counts; such an entry is no transition.
         is_anchor = drawn > 0
-        num_rows = tf.reduce_sum(tf.cast(mass > 0, tf.float32))
         beta = self._beta + (1.0 - self._beta) * tf.cast(
             tf.minimum(self._num_updates, self._beta_updates), tf.float32
         ) / float(self._beta_updates)
-        share = tf.where(is_anchor, drawn / total * num_rows, 1.0)  # P(i) K
+        share = tf.where(is_anchor, drawn / total, 1.0)  # P(i); K cancels when the largest weight becomes 1
         weights = tf.where(is_anchor, share**-beta, 0.0)
         weights = tf.math.divide_no_nan(weights, tf.reduce_max(weights))
         # The table's row as a number from the first anchor on, as for the uniform draw.

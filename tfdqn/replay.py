@@ -228,6 +228,9 @@ class FrameReplay(tf_uniform_replay_buffer.TFUniformReplayBuffer):
     def update(self, index: tf.Tensor, priority: tf.Tensor) -> None:
         """Take note of new priorities [B]: nothing to do in a uniform buffer."""
 
+    def continue_from(self, updates: int) -> None:
+        """Learning goes on after so many updates with an empty buffer: nothing to do in a uniform one."""
+
     # Sampling.
 
     def sample(self, seed: tf.Tensor, batch_size: int) -> tuple[Transition, tf.Tensor, tf.Tensor]:

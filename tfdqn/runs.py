@@ -178,7 +178,9 @@ def read_config(run_dir: str | os.PathLike) -> Config:
         raise UserError(f"{run_dir}: no such run folder")
     if not (path / CONFIG_FILE).is_file():
         raise UserError(f"{run_dir}: not a run folder ({CONFIG_FILE} is missing)")
-    return configuration.resolve(configuration.read_toml(path / CONFIG_FILE))
+    # What an older version did not know yet takes the value that changes nothing, not that of today's preset.
+    known = configuration.plain(Config())
+    return configuration.resolve({**known, **configuration.read_toml(path / CONFIG_FILE)})
 
 
 def add_agent_arguments(parser: argparse.ArgumentParser) -> None:
@@ -201,6 +203,25 @@ def agent_folder(arguments: argparse.Namespace) -> Path:
     if arguments.model != "best":
         raise UserError(f"--model {arguments.model}: --pretrained has the best agent only; leave it out")
     return PRETRAINED / game
+
+
+def check_donor(config: Config) -> None:
+    """Refuse an `init_from` whose agent does not fit, before anything is made."""
+    if not config.init_from:
+        return
+    try:
+        donor = read_config(config.init_from)
+    except UserError as error:
+        raise UserError(f"--init-from {error}; name a run's folder, such as runs/NAME") from None
+    for name in ("env", "downsample", "frame_stack", "network", "head", "atoms", "value_min", "value_max", "dueling"):
+        ours, theirs = getattr(config, name), getattr(donor, name)
+        if ours != theirs and (config.head == "categorical" or name not in ("atoms", "value_min", "value_max")):
+            flag = name.replace("_", "-")
+            raise UserError(
+                f"--init-from {config.init_from}: its {name} is {theirs}, not {ours}; use --{flag} {theirs}"
+            )
+    if not (Path(config.init_from) / BEST_MODEL).is_file():
+        raise UserError(f"--init-from {config.init_from}: holds no {BEST_MODEL}; the run ended before an evaluation")
 
 
 def load_weights(agent: DQN, path: Path) -> None:

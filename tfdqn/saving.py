@@ -128,6 +128,8 @@ class Saver:
         if facts.progress.best_score is not None:
             best = checkpoint.read({f"best/{i}": v for i, v in enumerate(run.trainer.agent.online.get_weights())})
         checkpoint.restore(variables, growing)
+        if not has_replay:
+            run.trainer.replay.continue_from(run.updates)
         run.carry = training.from_arrays(run.carry, "carry", carry, run.device)
         run.best_weights = list(best.values()) or None
         run.progress = facts.progress

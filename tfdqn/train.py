@@ -59,6 +59,7 @@ def start(arguments: Any, given: dict[str, Any], stop: StopRequest) -> Run | Non
     if arguments.print_config:
         print(configuration.to_toml(config), end="")
         return None
+    runs.check_donor(config)
     logdir = runs.check_writable(arguments.logdir)
     run_dir = runs.choose_name(config, logdir, arguments.run_name)
     if config.device == "cpu" or (config.device == "auto" and not Path("/dev/nvidiactl").exists()):
