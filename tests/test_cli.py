@@ -79,7 +79,7 @@ def test_flags_win_over_the_file_and_the_file_over_the_preset(tmp_path, capsys):
     path.write_text("env = 'catch16'\nbatch_size = 48\nn_step = 2")
     train.main(["--config", str(path), "--n-step", "4", "--print-config"])
     printed = capsys.readouterr().out
-    assert "batch_size = 48 " in printed and "n_step = 4 " in printed and 'network = "conv"' in printed
+    assert "batch_size = 48 " in printed and "n_step = 4 " in printed and 'network = "columns"' in printed
 
 
 def test_gpu_sizes_apply_only_where_no_size_is_given():
