@@ -158,7 +158,9 @@ class Monitor:
         return sizes
 
     def close(self) -> None:
-        """Finish the live line and flush everything to disk."""
+        """Finish the live line and flush everything to disk; closing again does nothing."""
+        if self._jsonl.closed:
+            return
         self._line.finish()
         for name in self._writers:
             with self._writing(name) as writer:
