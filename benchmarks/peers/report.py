@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,8 +26,8 @@ def pins() -> dict[str, str]:
     found = {}
     for lists in environments.REQUIREMENTS.values():
         for path, _ in lists:
-            lines = [line.split(";")[0].strip() for line in path.read_text().splitlines() if not line.startswith("#")]
-            found |= dict(line.split("==") for line in lines if line)
+            # One pin a line; what follows it are a marker, hashes, or a comment.
+            found |= dict(re.findall(r"^([A-Za-z0-9_.-]+)==([^\s;]+)", path.read_text(), re.MULTILINE))
     return found
 
 
