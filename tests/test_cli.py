@@ -1,5 +1,6 @@
 """The command line through the real commands: help, bad input, a whole short run, evaluation and film."""
 
+import collections
 import json
 import os
 import subprocess
@@ -204,6 +205,25 @@ def test_a_run_never_enters_an_existing_folder(finished_run):
     (run_dir,) = logdir.iterdir()
     with pytest.raises(UserError, match="exists already"):
         train.main([*TINY, "--logdir", str(logdir), "--run-name", run_dir.name])
+
+
+def test_a_profile_names_the_compiled_programs_operations_and_changes_no_result(finished_run, tmp_path):
+    from tensorflow.tsl.profiler.protobuf import xplane_pb2
+
+    result = command("train", *TINY, "--json", "--logdir", tmp_path, "--run-name", "traced", "--profile", "20")
+    assert result.returncode == 0, result.stderr
+    (path,) = (tmp_path / "traced").glob("plugins/profile/*/*.xplane.pb")
+    space = xplane_pb2.XSpace.FromString(path.read_bytes())
+    names = collections.Counter(
+        plane.event_metadata[event.metadata_id].name
+        for plane in space.planes
+        for line in plane.lines
+        for event in line.events
+    )
+    # An operation of the loop's body runs once an iteration, so the commonest ones tell how many were traced.
+    assert any(count == 20 for name, count in names.items() if "fusion" in name), names
+    untraced = json.loads(finished_run[1].stdout.splitlines()[-1])
+    assert json.loads(result.stdout.splitlines()[-1])["score_mean"] == untraced["score_mean"]
 
 
 def test_commands_refuse_what_is_no_run(tmp_path):

@@ -124,6 +124,13 @@ class Config:
     )
     final_eval_episodes: int = setting(256, "episodes of the last evaluation", "evaluation", low=1, high=1_000_000)
     log_every_frames: int = setting(20_000, "env frames between reports", "evaluation", low=1, high=2**62)
+    profile: int = setting(
+        0,
+        "iterations to trace for TensorBoard's profiler when learning has begun, at most to the next report",
+        "evaluation",
+        low=0,
+        high=1_000_000,
+    )
 
     # Checkpoints.
     checkpoint_every_seconds: float = setting(
@@ -167,7 +174,9 @@ FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 # Field types as values (annotations are strings under `from __future__ import annotations`).
 FIELD_TYPES = {name: {"int": int, "float": float, "bool": bool, "str": str}[f.type] for name, f in FIELDS.items()}
 # What may change when a run is resumed: none of these decides what any frame or update computes.
-RESUMABLE_FIELDS = tuple(name for name, field in FIELDS.items() if field.metadata["group"] in ("length", "checkpoints"))
+RESUMABLE_FIELDS = tuple(
+    name for name, field in FIELDS.items() if field.metadata["group"] in ("length", "checkpoints") or name == "profile"
+)
 SIZE_FIELDS = tuple(name for name, field in FIELDS.items() if field.metadata["group"] == "sizes")
 
 # The article's settings (yukiB 2017), as far as they are not faults; see the README's table of differences.

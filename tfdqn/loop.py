@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
 from pathlib import Path
@@ -52,6 +53,7 @@ class Run:
         self.carry = self.trainer.initial_carry()
         self.progress = Progress(config.log_every_frames, config.eval_every_frames)
         self.best_weights: list[np.ndarray] | None = None
+        self._is_profiled = False
         self.saver = Saver(self, checkpoint)
         if checkpoint is None:
             if config.init_from:
@@ -100,6 +102,7 @@ class Run:
 
     def train(self) -> dict[str, Any]:
         """Train until the frames, the minutes or the goal are reached, or a signal comes; then evaluate the best."""
+        config = self.config
         if self.is_finished:
             cli.say(f"nothing more to train: {self.env_frames:,} frames, {self.updates:,} updates; evaluating again")
         else:
@@ -109,11 +112,13 @@ class Run:
                 while not self.is_finished and self.stop.signal is None:
                     self._train_chunk()
                 self.saver.save_last()
+                if config.profile and not self._is_profiled:
+                    cli.say("no profile was taken: no report was followed by learning")
                 if self.stop.signal is not None:
                     return self._stopped()
         # What follows can be had again from the checkpoint, and is when this run is resumed.
         frames = self.env_frames
-        if frames >= self.config.total_env_frames and self.progress.reported_env_frames < frames:
+        if frames >= config.total_env_frames and self.progress.reported_env_frames < frames:
             self._report()
         runs.save_agent(self.trainer.agent, self.run_dir / runs.FINAL_MODEL)
         if self.progress.evaluated_env_frames < frames:
@@ -144,8 +149,19 @@ class Run:
         start, frames_before, updates_before = time.monotonic(), self.env_frames, self.updates
         stop = min(progress.next_log, progress.next_eval, config.total_env_frames)
         round_before = int(self.carry.iteration)
-        self.carry = self.trainer.run_chunk(self.carry, progress.rounds, stop)
-        frames = self.env_frames  # waits for the device
+        rounds, recording = progress.rounds, contextlib.nullcontext()
+        # Right after a report, so that as many iterations as can be fit in before the next.
+        if (
+            config.profile
+            and not self._is_profiled
+            and updates_before
+            and frames_before == progress.reported_env_frames
+        ):
+            self._is_profiled = True
+            rounds, recording = -(-config.profile // config.iterations_per_update), self.monitor.profile()
+        with recording:
+            self.carry = self.trainer.run_chunk(self.carry, rounds, stop)
+            frames = self.env_frames  # waits for the device
         seconds = time.monotonic() - start
         progress.train_seconds += seconds
         done = (int(self.carry.iteration) - round_before) // config.iterations_per_update

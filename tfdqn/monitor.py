@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from tfdqn import cli
 from tfdqn.config import Config
 from tfdqn.envs import Environment
 from tfdqn.errors import EXIT_REFUSED, UserError
@@ -132,6 +133,16 @@ class Monitor:
             with self._writing("eval" if tag.startswith("eval/") else "train"):
                 tf.summary.scalar(tag, value, step=env_frames)
         self._line.update(values, wall_seconds)
+
+    @contextlib.contextmanager
+    def profile(self) -> Iterator[None]:
+        """Write a trace of what runs inside to `plugins/profile/` in the run's folder, for TensorBoard's profiler."""
+        # Level 3: each operation of a compiled program on a CPU, too (see `tfdqn.cli.TRACE_XLA_FLAG`).
+        options = tf.profiler.experimental.ProfilerOptions(host_tracer_level=3)
+        with tf.profiler.experimental.Profile(str(self.run_dir), options):
+            yield
+        self._line.finish()
+        cli.say(f"profile written to {self.run_dir / 'plugins' / 'profile'}; tensorboard --logdir {self.run_dir}")
 
     def show_player(self, env_frames: int, scores: Scores) -> None:
         """Write the greedy player's frames and action values of one evaluation."""

@@ -64,7 +64,7 @@ def start(arguments: Any, given: dict[str, Any], stop: StopRequest) -> Run | Non
     run_dir = runs.choose_name(config, logdir, arguments.run_name)
     if config.device == "cpu" or (config.device == "auto" and not Path("/dev/nvidiactl").exists()):
         configuration.check_memory(config, configuration.available_memory_bytes())
-    device = cli.choose_device(config.device, config.deterministic, config.threads)
+    device = cli.choose_device(config.device, config.deterministic, config.threads, config.profile > 0)
     config = configuration.resolve(given, on_gpu="GPU" in device)
     if "GPU" not in device:
         configuration.check_memory(config, configuration.available_memory_bytes())
@@ -88,7 +88,7 @@ def resume(arguments: Any, given: dict[str, Any], stop: StopRequest) -> Run | No
         cli.say(f"tfdqn: warning: {problem}")
     facts = read_facts(checkpoint)
     runs.refuse_changes(checkpoint.path, facts.config, configuration.as_json(config))
-    device = cli.choose_device(config.device, config.deterministic, config.threads)
+    device = cli.choose_device(config.device, config.deterministic, config.threads, config.profile > 0)
     if "GPU" not in device:
         configuration.check_memory(config, configuration.available_memory_bytes())
     if device != facts.device:
