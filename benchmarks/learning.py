@@ -41,6 +41,7 @@ _RULES = {
     "plain": "",
     "double": "--double",
     "dueling": "--dueling",
+    "expected-sarsa": "--target-epsilon 0.1",
     "n-step": "--n-step 4",
     "prioritized": "--prioritized",
     "categorical": "--head categorical",

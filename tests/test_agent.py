@@ -76,10 +76,10 @@ def test_soft_target_moves_by_tau():
 
 
 @pytest.mark.parametrize("double", [True, False])
-@pytest.mark.parametrize("target", ["hard", "none"])
+@pytest.mark.parametrize("target, epsilon", [("hard", 0.0), ("hard", 0.3), ("none", 0.0)])
 @pytest.mark.parametrize("jit", [False, True])
-def test_td_error_is_computed_from_the_right_networks(double, target, jit):
-    agent = make_agent(double=double, target=target)
+def test_td_error_is_computed_from_the_right_networks(double, target, epsilon, jit):
+    agent = make_agent(double=double, target=target, target_epsilon=epsilon)
     rng = np.random.default_rng(3)
     for variable in agent.target.variables:
         variable.assign(rng.normal(size=variable.shape, scale=0.3))
@@ -94,6 +94,7 @@ def test_td_error_is_computed_from_the_right_networks(double, target, jit):
         next_value = target_next[np.arange(16), online_next.argmax(1)]
     else:
         next_value = target_next.max(1)
+    next_value = (1 - epsilon) * next_value + epsilon * (target_next if target == "hard" else online_next).mean(1)
     expected = agent(batch.observation).numpy()[np.arange(16), batch.action] - (
         batch.reward + batch.discount * next_value
     )
@@ -105,9 +106,11 @@ def test_td_error_is_computed_from_the_right_networks(double, target, jit):
 
 
 @pytest.mark.parametrize("double", [True, False])
+@pytest.mark.parametrize("epsilon", [0.0, 0.3])
 @pytest.mark.parametrize("jit", [False, True])
-def test_categorical_target_takes_the_distribution_of_the_chosen_action(double, jit):
-    agent = make_agent(double=double, head="categorical", atoms=5, value_min=-2.0, value_max=2.0)
+def test_categorical_target_takes_the_distribution_of_the_chosen_action(double, epsilon, jit):
+    given = {"head": "categorical", "atoms": 5, "value_min": -2.0, "value_max": 2.0}
+    agent = make_agent(double=double, target_epsilon=epsilon, **given)
     rng = np.random.default_rng(3)
     for variable in agent.target.variables:
         variable.assign(rng.normal(size=variable.shape, scale=0.3))
@@ -126,7 +129,7 @@ def test_categorical_target_takes_the_distribution_of_the_chosen_action(double, 
     for row in range(16):
         for j in range(5):
             low = int(np.floor(place[row, j]))
-            share = target[row, choice[row], j]
+            share = (1 - epsilon) * target[row, choice[row], j] + epsilon * target[row, :, j].mean()
             expected[row, low] += share * (1 - (place[row, j] - low))
             if low < 4:
                 expected[row, low + 1] += share * (place[row, j] - low)

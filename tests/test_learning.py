@@ -44,6 +44,7 @@ RULES = {
     "plain": {"double": False},
     "soft target": {"target": "soft"},
     "3-step": {"n_step": 3},
+    "expected Sarsa": {"target_epsilon": 0.1},
 }
 
 

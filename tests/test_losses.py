@@ -67,6 +67,13 @@ def test_a_categorical_target_keeps_the_mean_of_the_outcomes(mode):
     np.testing.assert_allclose(target.numpy() @ atoms, reward + discount * (probabilities @ atoms), atol=1e-5)
 
 
+def test_expected_over_actions_mixes_the_greedy_action_with_the_mean_of_all(mode):
+    greedy, each = tf.constant([3.0]), tf.constant([[1.0, 3.0, -1.0]])
+    np.testing.assert_allclose(mode(lambda g, e: losses.expected_over_actions(g, e, 0.25))(greedy, each), [2.5])
+    infinite = tf.constant([[np.inf, 3.0, -np.inf]], tf.float32)
+    np.testing.assert_array_equal(mode(lambda g, e: losses.expected_over_actions(g, e, 0.0))(greedy, infinite), [3.0])
+
+
 def test_dueling_value_joins_value_and_advantages(mode):
     values = mode(losses.dueling_value)(tf.constant([[[10.0]]]), tf.constant([[[1.0], [2.0], [6.0]]]))
     np.testing.assert_allclose(values[0, :, 0], [8.0, 9.0, 13.0])

@@ -41,6 +41,8 @@ class DQN(tf.keras.Model):
       target: "hard" copies the online weights every `target_update_period_updates` updates; "soft" moves the target
         by `target_tau` at each update; "none" bootstraps from the online network.
       double: choose the next action by the online network (van Hasselt et al. 2016).
+      target_epsilon: learn the returns of a player that takes so large a share of random actions (van Seijen et al.
+        2009), not those of a flawless one.
       dueling: learn the state's value and the actions' advantages apart (Wang et al. 2016).
       head: "scalar", the expected return; or "categorical", probabilities of `atoms` returns from `value_min` to
         `value_max` (Bellemare et al. 2017), which learns by cross-entropy and has no use for `loss`.
@@ -58,6 +60,7 @@ class DQN(tf.keras.Model):
         target_update_period_updates: int = 500,
         target_tau: float = 0.005,
         double: bool = True,
+        target_epsilon: float = 0.0,
         dueling: bool = False,
         head: str = "scalar",
         atoms: int = 51,
@@ -77,6 +80,7 @@ class DQN(tf.keras.Model):
             "target_update_period_updates": target_update_period_updates,
             "target_tau": target_tau,
             "double": double,
+            "target_epsilon": target_epsilon,
             "dueling": dueling,
             "head": head,
             "atoms": atoms,
@@ -94,9 +98,9 @@ class DQN(tf.keras.Model):
         self._double = double
         self._max_gradient_norm = max_gradient_norm
         if head == "categorical":
-            self.head = networks.CategoricalHead(num_actions, dueling, atoms, value_min, value_max)
+            self.head = networks.CategoricalHead(num_actions, dueling, atoms, value_min, value_max, target_epsilon)
         else:
-            self.head = networks.ScalarHead(num_actions, dueling, LOSSES[loss])
+            self.head = networks.ScalarHead(num_actions, dueling, target_epsilon, LOSSES[loss])
         self.online, self.target = (
             networks.build(network, tuple(observation_shape), self.head, seed, label) for label in ("online", "target")
         )

@@ -98,6 +98,9 @@ class Config:
         "hard", "target network: copied, tracked or none", "learner", choices=("hard", "soft", "none")
     )
     target_update_period_updates: int = setting(500, "updates between hard copies", "learner", low=1, high=2**62)
+    target_epsilon: float = setting(
+        0.0, "random actions of the player whose returns are learnt (Expected Sarsa)", "learner", low=0, high=1
+    )
     target_tau: float = setting(0.005, "share of the online weights in a soft update", "learner", above=0, high=1)
 
     prioritized: bool = setting(False, "draw transitions by their TD error", "learner")

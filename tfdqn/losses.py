@@ -26,6 +26,19 @@ def double_value(next_q_online: tf.Tensor, next_q_target: tf.Tensor) -> tf.Tenso
     return masked_value(next_q_target, greedy_action(next_q_online))
 
 
+def expected_over_actions(greedy: tf.Tensor, each: tf.Tensor, epsilon: float) -> tf.Tensor:
+    """What an epsilon-greedy player can expect (Expected Sarsa, van Seijen et al. 2009, eq. 5).
+
+    Args:
+      greedy: [B, ...], numbers of the greedy action, such as its value.
+      each: [B, A, ...], the same of every action.
+      epsilon: share of uniformly random actions.
+    """
+    if not epsilon:
+        return greedy  # exactly, and without touching the others: one may be infinite
+    return (1.0 - epsilon) * greedy + epsilon * tf.reduce_mean(each, axis=1)
+
+
 def dueling_value(value: tf.Tensor, advantage: tf.Tensor) -> tf.Tensor:
     """V(s) + A(s, a) - mean_a A(s, a), [B, A, K], from [B, 1, K] and [B, A, K] (Wang et al. 2016, eq. 9)."""
     return value + advantage - tf.reduce_mean(advantage, axis=1, keepdims=True)

@@ -203,12 +203,13 @@ class Head(abc.ABC):
       num_actions: A.
       dueling: the state's value and each action's advantage come from hidden layers of their own and are joined as in
         Wang et al. 2016, eq. 9; the output then holds K numbers for V(s), then A * K for A(s, a).
+      target_epsilon: share of random actions of the player whose returns are learnt; the others are greedy.
     """
 
     numbers = 1  # K
 
-    def __init__(self, num_actions: int, dueling: bool = False):
-        self.num_actions, self.dueling = num_actions, dueling
+    def __init__(self, num_actions: int, dueling: bool = False, target_epsilon: float = 0.0):
+        self.num_actions, self.dueling, self._target_epsilon = num_actions, dueling, target_epsilon
 
     def connect(self, features: Any, hidden: Callable, dense: Callable) -> Any:
         """The output, a Keras tensor, from the body's features.
@@ -252,15 +253,19 @@ class ScalarHead(Head):
       loss: of the TD error, [B] to [B].
     """
 
-    def __init__(self, num_actions: int, dueling: bool = False, loss: Callable = losses.huber):
-        super().__init__(num_actions, dueling)
+    def __init__(
+        self, num_actions: int, dueling: bool = False, target_epsilon: float = 0.0, loss: Callable = losses.huber
+    ):
+        super().__init__(num_actions, dueling, target_epsilon)
         self._loss = loss
 
     def values(self, output):
         return self._per_action(output)[:, :, 0]
 
     def target(self, reward, discount, next_output, choosing_q):
-        return losses.td_target(reward, discount, losses.double_value(choosing_q, self.values(next_output)))
+        next_q = self.values(next_output)
+        greedy = losses.double_value(choosing_q, next_q)
+        return losses.td_target(reward, discount, losses.expected_over_actions(greedy, next_q, self._target_epsilon))
 
     def loss(self, output, action, target):
         td_error = losses.masked_value(self.values(output), action) - target
@@ -279,8 +284,16 @@ class CategoricalHead(Head):
       value_min, value_max: returns of the first and the last atom; what lies outside is clipped.
     """
 
-    def __init__(self, num_actions: int, dueling: bool, atoms: int, value_min: float, value_max: float):
-        super().__init__(num_actions, dueling)
+    def __init__(
+        self,
+        num_actions: int,
+        dueling: bool,
+        atoms: int,
+        value_min: float,
+        value_max: float,
+        target_epsilon: float = 0.0,
+    ):
+        super().__init__(num_actions, dueling, target_epsilon)
         if atoms < 2 or not value_min < value_max:
             raise ValueError(f"categorical head: {atoms} atoms from {value_min} to {value_max} are no distribution")
         self.numbers, self._low, self._high = atoms, value_min, value_max
@@ -291,8 +304,10 @@ class CategoricalHead(Head):
         return tf.reduce_sum(tf.nn.softmax(self._per_action(output)) * self._returns, axis=-1)
 
     def target(self, reward, discount, next_output, choosing_q):
-        next_logits = losses.taken(self._per_action(next_output), losses.greedy_action(choosing_q))
-        return losses.categorical_target(reward, discount, tf.nn.softmax(next_logits), self._returns)
+        each = tf.nn.softmax(self._per_action(next_output))
+        greedy = losses.taken(each, losses.greedy_action(choosing_q))
+        expected = losses.expected_over_actions(greedy, each, self._target_epsilon)
+        return losses.categorical_target(reward, discount, expected, self._returns)
 
     def loss(self, output, action, target):
         logits = losses.taken(self._per_action(output), action)

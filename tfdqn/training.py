@@ -360,6 +360,7 @@ def build_agent(config: Config, env: Environment) -> DQN:
         target_update_period_updates=config.target_update_period_updates,
         target_tau=config.target_tau,
         double=config.double,
+        target_epsilon=config.target_epsilon,
         dueling=config.dueling,
         head=config.head,
         atoms=config.atoms,
