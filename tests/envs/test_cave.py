@@ -137,7 +137,7 @@ def test_the_wall_walks_as_drawn(slope, wall, moves, next_slope):
 
 
 def test_the_tunnel_narrows_every_51_frames_down_to_30():
-    opening = cave._opening(tf.range(-47, 2000)).numpy()
+    opening = cave.opening(tf.range(-47, 2000)).numpy()
     frame = np.arange(-47, 2000)
     assert set(opening[frame < 51]) == {55}
     assert set(opening[(frame >= 51) & (frame < 102)]) == {54}
@@ -147,7 +147,7 @@ def test_the_tunnel_narrows_every_51_frames_down_to_30():
 
 def wall_crash(height, opening_hundredths=55, centre=cave.START_CENTRE):
     state = at(height=height, centre=centre)
-    return bool(cave._hits_wall(state)[0])
+    return bool(cave.hits_wall(state)[0])
 
 
 def test_walls_are_hit_at_their_edge_not_past_it():
@@ -167,7 +167,7 @@ def test_the_wall_that_counts_is_in_column_15():
     for column in range(cave.SIZE):
         centres = np.full([1, cave.SIZE], cave.START_CENTRE, np.int32)
         centres[0, column] += 90_000_000
-        hit = cave._hits_wall(at()._replace(centres=tf.constant(centres)))
+        hit = cave.hits_wall(at()._replace(centres=tf.constant(centres)))
         assert bool(hit[0]) == (column == 15)
 
 
@@ -294,7 +294,7 @@ def test_far_from_the_start_nothing_changes():
         (_, left), (_, right) = step(near, hold), step(far, hold)
         np.testing.assert_array_equal(left.observation, right.observation)
         assert bool(left.termination) == bool(right.termination)
-    assert not cave._hits_wall(far).numpy()[0]
+    assert not cave.hits_wall(far).numpy()[0]
 
 
 def test_truncation_at_the_limit_and_termination_first():
@@ -322,9 +322,9 @@ def test_a_curriculum_starts_its_share_of_episodes_at_a_drawn_time(compiled):
         if name not in ("time", "block_tops"):
             np.testing.assert_array_equal(getattr(state, name), tensor)
     assert (
-        cave._opening(np.int32(cave.NARROWEST_TIME - 1))
+        cave.opening(np.int32(cave.NARROWEST_TIME - 1))
         > cave.MIN_OPENING
-        == cave._opening(np.int32(cave.NARROWEST_TIME))
+        == cave.opening(np.int32(cave.NARROWEST_TIME))
     )
 
 
@@ -335,7 +335,7 @@ def test_no_block_is_met_before_the_first_that_was_posted():
     state = env.training_reset(noise, 1.0)
     screen = env.observe(state).numpy()
     assert not (screen == cave.BLOCK_LEVEL).any()
-    assert not cave._hits_block(state).numpy().any() and not cave._hits_wall(state).numpy().any()
+    assert not cave._hits_block(state).numpy().any() and not cave.hits_wall(state).numpy().any()
     # From the frame on in which a block is posted it is drawn like any other.
     for t in range(cave.BLOCK_PERIOD + 4):
         state, timestep = env.compiled_step(state, np.full(num_envs, t % 2, np.int32), noise_of(env, 39, t, num_envs))

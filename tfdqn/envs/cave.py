@@ -164,12 +164,12 @@ class Cave(Environment):
         centres = _append(state.centres, state.centres[:, -1] + move)
 
         is_posted = _block_age(time, 0) == 0
-        posted_top = _allowed_top(noise.block_rank, centres[:, -1], _opening(time))
+        posted_top = _allowed_top(noise.block_rank, centres[:, -1], opening(time))
         posted = tf.concat([posted_top[:, tf.newaxis], state.block_tops[:, :-1]], axis=1)
         block_tops = tf.where(is_posted[:, tf.newaxis], posted, state.block_tops)
 
         state = State(time, speed, slope, tail, centres, block_tops)
-        is_crash = tf.cast(_hits_wall(state) | _hits_block(state), tf.int32)
+        is_crash = tf.cast(hits_wall(state) | _hits_block(state), tf.int32)
         is_crash = _computed_once(is_crash) > 0
         timestep = TimeStep(
             observation=self.observe(state),
@@ -230,7 +230,7 @@ class Cave(Environment):
         return start, stop - start
 
 
-def _opening(time: tf.Tensor) -> tf.Tensor:
+def opening(time: tf.Tensor) -> tf.Tensor:
     """The opening of the wall column that was made in frame `time`, in hundredths of the screen's height."""
     return tf.maximum(START_OPENING - tf.truncatediv(tf.maximum(time, 0), WALL_SHRINK_PERIOD), MIN_OPENING)
 
@@ -242,13 +242,14 @@ def _edges(state: State, columns: range) -> tuple[tf.Tensor, tf.Tensor]:
     343 rows, and a living player never gets as far away from a wall on its screen.
     """
     made = state.time[:, tf.newaxis] - tf.constant([SIZE - 1 - column for column in columns], tf.int32)
-    half = EDGE_PER_OPENING * _opening(made)
+    half = EDGE_PER_OPENING * opening(made)
     middle = EDGE_PER_CENTRE * state.centres[:, columns.start : columns.stop : columns.step]
     middle -= EDGE_PER_HEIGHT * state.tail[:, -1:]
     return middle - half, middle + half
 
 
-def _hits_wall(state: State) -> tf.Tensor:
+def hits_wall(state: State) -> tf.Tensor:
+    """Whether the player touches a wall, [N] bool."""
     top, bottom = _edges(state, range(PLAYER_COLUMN, PLAYER_COLUMN + 1))
     return ((PLAYER_ROW * ROW <= top) | (bottom <= PLAYER_ROW * ROW))[:, 0]
 
