@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import tfdqn
 from tests.faults import harness
 from tfdqn import cli, runs
 from tfdqn import config as configuration
@@ -68,7 +69,10 @@ def test_hidden_randomness_would_be_seen(line):
 # --deterministic
 
 
-@pytest.mark.parametrize("given", [None, "--xla_cpu_multi_thread_eigen=false"])
+OWN_OPTIONS = "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold"
+
+
+@pytest.mark.parametrize("given", [None, "--xla_cpu_multi_thread_eigen=false", f"{OWN_OPTIONS}=7"])
 def test_the_flag_is_set_before_tensorflow_is_imported_and_others_are_kept(given, tmp_path):
     (tmp_path / "tensorflow").mkdir()
     note = tmp_path / "flags"
@@ -80,7 +84,8 @@ def test_the_flag_is_set_before_tensorflow_is_imported_and_others_are_kept(given
     for flag, expected in (("--deterministic", [cli.DETERMINISTIC_XLA_FLAG]), ("--no-deterministic", [])):
         command = [sys.executable, "-m", "tfdqn.train", *SMALL, flag, "--logdir", str(tmp_path / "runs")]
         assert subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True).returncode == 99
-        assert note.read_text().split() == [*([given] if given else []), *expected]
+        ours = [] if given and OWN_OPTIONS in given else [f"{OWN_OPTIONS}={tfdqn.ONE_KERNEL_BYTES}"]
+        assert note.read_text().split() == [*([given] if given else []), *ours, *expected]
 
 
 def test_a_file_of_flags_is_not_overwritten(monkeypatch):

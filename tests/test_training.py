@@ -60,6 +60,14 @@ def test_results_do_not_depend_on_the_chunks_length_and_each_program_is_traced_o
     assert differing(results[0], results[1]) == differing(results[0], results[2]) == []
 
 
+def test_the_frames_of_one_environment_are_one_kernel():
+    """XLA still knows the option that `tfdqn` sets, and finds the loop small enough."""
+    trainer = make_trainer(num_envs=1, batch_size=8, iterations_per_update=3)
+    one = tf.ones([], tf.int64)
+    program = trainer._chunk.experimental_get_compiler_ir(trainer.initial_carry(), one, one)(stage="optimized_hlo")
+    assert program.count('xla_cpu_small_call="true"') == 1
+
+
 def test_a_chunk_stops_in_the_round_that_reaches_the_frames():
     trainer = make_trainer(replay_min_rows=1_000)
     carry = trainer.run_chunk(trainer.initial_carry(), 10**6, 500)

@@ -34,5 +34,20 @@ def _choose_keras_2() -> None:
     sys.modules["tensorflow.keras"] = tensorflow.keras
 
 
+# Bytes that a loop of a compiled program may touch in a round for XLA to make one kernel of it on a CPU (XLA's own
+# limit is 1,024). Otherwise each of its operations is started by itself: for one environment, 126 of them in 3 frames.
+# Larger loops hold products that XLA hands to a library, but not from inside a kernel.
+ONE_KERNEL_BYTES = 60_000
+
+
+def _make_small_loops_one_kernel() -> None:
+    """Ask XLA for it, unless XLA_FLAGS has such options already or names a file. It is read when XLA starts."""
+    flags = os.environ.get("XLA_FLAGS", "").strip()
+    if "--xla_backend_extra_options" not in flags and (not flags or flags.startswith("-")):
+        option = f"--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold={ONE_KERNEL_BYTES}"
+        os.environ["XLA_FLAGS"] = f"{flags} {option}".strip()
+
+
 _choose_keras_2()
+_make_small_loops_one_kernel()
 _quiet.silence_tensorflow()

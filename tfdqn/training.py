@@ -168,11 +168,9 @@ def from_arrays(like: Any, prefix: str, arrays: dict[str, Any], device: str) -> 
 
 
 def repeat_body(times: int, body: Callable, carry: Any) -> Any:
-    """Apply `body` a fixed number of times: unrolled when few, else as a loop that compiles once."""
-    if times <= 4:
-        for _ in range(times):
-            carry = body(carry)
-        return carry
+    """Apply `body` a fixed number of times, as a loop: it compiles once, and a small one runs as one kernel."""
+    if times == 1:
+        return body(carry)
     return tf.while_loop(lambda i, _: i < times, lambda i, c: (i + 1, body(c)), (tf.constant(0), carry))[1]
 
 

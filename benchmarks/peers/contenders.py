@@ -79,6 +79,7 @@ def start(name: str) -> line.Process:
     command = [str(environments.python(peer.environment)), "-P", "-m", f"benchmarks.peers.{peer.module}"]
     # Nothing that lies on this process's path may stand before what the environment was made of.
     variables = {"PYTHONPATH": str(environments.ROOT), "CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu"}
+    variables["XLA_FLAGS"] = ""  # what tfdqn has set for itself is not theirs
     return line.Process(command, variables)
 
 
