@@ -102,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.only not in names:
             raise UserError(f"--only {arguments.only}: not in {arguments.suite}; {nearest(arguments.only, names)}")
         experiments = [experiments[names.index(arguments.only)]]
-    folder = ROOT / ".bench" / "learning" if arguments.folder is None else Path(arguments.folder).absolute()
+    folder = folder_of(arguments.folder)
     if arguments.suite == "gate":  # asks whether today's code learns: nothing of an earlier call may answer
         folder.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix="gate-", dir=folder))
@@ -119,10 +119,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     return EXIT_BELOW if failures else 0
 
 
+def folder_of(given: str | None) -> Path:
+    """Where runs and what came of them are kept."""
+    return ROOT / ".bench" / "learning" if given is None else Path(given).absolute()
+
+
+def run_name(experiment: Experiment, seed: int, more: Sequence[str] = ()) -> str:
+    """The name of a run's folder, and of the file with its result."""
+    return f"{experiment.name}-s{seed}" + ("-" + "".join(more).strip("-") if more else "")
+
+
 def run(experiment: Experiment, seed: int, folder: Path, more: Sequence[str] = ()) -> dict[str, Any]:
     """Train once, or read what an earlier call has trained with the same flags."""
     flags = [*experiment.flags.split(), *more, "--seed", str(seed), "--device", "cpu"]
-    name = f"{experiment.name}-s{seed}" + ("-" + "".join(more).strip("-") if more else "")
+    name = run_name(experiment, seed, more)
     run_dir, kept = folder / name, folder / f"{name}.json"
     if kept.is_file():
         result = json.loads(kept.read_text())

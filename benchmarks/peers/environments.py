@@ -1,4 +1,7 @@
-"""Virtual environments of the peers, made when needed from exact versions, under the ignored folder `.bench/`."""
+"""Virtual environments of the peers, and of what draws figures.
+
+Each is made when it is needed, from exact versions, under the ignored folder `.bench/`.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,7 @@ REQUIREMENTS = {
     "jax": ((_LISTS / "jax.txt", True),),
     "tensorflow": ((_LISTS / "tensorflow.txt", True), (ROOT / "requirements" / "tf-agents.txt", False)),
     "sb3": ((_LISTS / "sb3.txt", True),),
+    "figures": ((_LISTS / "figures.txt", True),),
 }
 
 
