@@ -18,6 +18,7 @@ from tfdqn import cli
 from tfdqn.errors import EXIT_IO, UserError
 
 COLOURS = {"rmsprop": "red", "rmsprop_graves": "blue"}
+REPORT_FRAMES = 2_000  # between reports in the suite's runs
 LABELS = {"rmsprop": "RMSProp", "rmsprop_graves": "RMSPropGraves"}
 
 
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     figure = {
         "title": "catch8 with the article's settings: loss, five seeds and their mean",
         "x": "env frames",
-        "y": "loss (Huber), mean of 2,000 frames",
+        "y": f"loss (Huber), mean of {REPORT_FRAMES:,} frames",
         "curves": curves,
     }
     command = [environments.python("figures"), Path(__file__).with_name("draw.py"), out]
@@ -59,9 +60,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def losses(run_dir: Path) -> list[list[Any]]:
-    """[env frames, mean loss since the last report] of each report of a run."""
+    """[env frames, mean loss since the last report] of each report of a run; some reports come a frame or two late."""
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-    return [[line["env_frames"], line["train/loss"]] for line in lines if "train/loss" in line]
+    period = REPORT_FRAMES
+    return [[line["env_frames"] // period * period, line["train/loss"]] for line in lines if "train/loss" in line]
 
 
 if __name__ == "__main__":

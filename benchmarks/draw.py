@@ -17,7 +17,8 @@ def draw(figure: dict[str, Any], path: str) -> None:
 
     Args:
       figure: `title`, `x` and `y` name the axes; `curves` is a list of {label, colour, seeds}, where `seeds` holds
-        lists of [x, y] points, one list a seed: each is a thin line, their mean over equal x a thick one.
+        lists of [x, y] points, one list a seed: each is a thin line, their mean over equal x a thick one. The y axis is
+        logarithmic.
       path: of the file to write.
     """
     picture, axes = pyplot.subplots(figsize=(8, 4.5), dpi=110)
@@ -31,7 +32,7 @@ def draw(figure: dict[str, Any], path: str) -> None:
         means = [sum(sums[x]) / len(sums[x]) for x in shared]
         axes.plot(shared, means, color=curve["colour"], linewidth=2, label=curve["label"])
     axes.set(title=figure["title"], xlabel=figure["x"], ylabel=figure["y"])
-    axes.set_ylim(bottom=0)
+    axes.set_yscale("log")
     axes.legend(frameon=False)
     axes.grid(alpha=0.3)
     picture.tight_layout()

@@ -17,13 +17,16 @@ def test_the_articles_losses_are_those_of_the_reports(tmp_path):
         {"env_frames": 2000, "rollout/score": 1.0},
         {"env_frames": 4000, "train/loss": 0.5},
         {"env_frames": 4000, "eval/score_mean": 9.0},
-        {"env_frames": 6000, "train/loss": 0.25},
+        {"env_frames": 6002, "train/loss": 0.25},
     ]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert article_figure.losses(tmp_path) == [[4000, 0.5], [6000, 0.25]]
 
 
 def test_both_optimizers_of_the_article_have_a_colour_and_a_name():
+    assert all(
+        f"--log-every-frames {article_figure.REPORT_FRAMES}" in each.flags for each in learning.SUITES["article"]
+    )
     names = {experiment.name.removeprefix("article-") for experiment in learning.SUITES["article"]}
     assert names == set(article_figure.COLOURS) == set(article_figure.LABELS)
     assert all(experiment.seeds == 5 for experiment in learning.SUITES["article"])
