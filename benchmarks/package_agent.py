@@ -1,15 +1,18 @@
 """Put a run's best agent into the package: `python -m benchmarks.package_agent RUN_DIR`.
 
 Writes `tfdqn/pretrained/<game>/`: `config.toml`, `model.keras` without the optimizer's state, and
-`training.json`, which tells how the agent came about and what it scores.
+`training.json`, which tells how the agent came about and what it scores. Where a run began from another's agent
+(`--init-from`), the runs before it are told of, too, from the first on.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import tfdqn
 from benchmarks.learning import curve
@@ -34,8 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"--episodes {arguments.episodes}: must be between 1 and 1000000; the default is {EPISODES}")
     run_dir = Path(arguments.run_dir)
     config = runs.read_config(run_dir)
-    if config.init_from:
-        raise UserError(f"{run_dir}: began from another run's agent, which the package does not hold")
+    told = history(run_dir)
     device = cli.choose_device("cpu")
 
     from tfdqn.envs import make
@@ -48,25 +50,43 @@ def main(argv: Sequence[str] | None = None) -> int:
     scores = Evaluator(config, env, agent, device).evaluate(arguments.episodes)
     folder = runs.PRETRAINED / config.env
     folder.mkdir(parents=True, exist_ok=True)
-    runs.write_config(config, folder)
+    runs.write_config(dataclasses.replace(config, init_from=""), folder)
     agent.copy_to_target()  # only the online network plays; equal halves compress
     runs.save_agent(agent, folder / runs.BEST_MODEL)
-    evaluations = curve(run_dir)
-    given = {k: v for k, v in configuration.plain(config).items() if v != preset_value(config, k)}
+    *before, last = told
     facts = {
         "game": config.env,
         "game_version": env.version,
-        "command": f"python -m tfdqn.train --env {config.env} --preset {config.preset}{flags_of(given)}",
         **checkpoints.versions(),
         "date": time.strftime("%Y-%m-%d"),
-        "trained": evaluations[-1] if evaluations else {},
         "score": {**scores.summary(), "reached_the_best": float((scores.scores >= env.best_score).mean())},
-        "curve": evaluations,
+        **last,
+        "before": before,
     }
     text = json.dumps(facts, indent=1) + "\n"
     runs.write_atomically(folder / "training.json", lambda temporary: temporary.write_text(text))
     cli.say(f"{folder}: {facts['score']} (tfdqn {tfdqn.__version__})")
     return 0
+
+
+def history(run_dir: Path) -> list[dict[str, Any]]:
+    """How a run's agent was trained: command, last evaluation and curve of every run that led to it, the first first.
+
+    Raises:
+      UserError: the folder of one of them is gone.
+    """
+    papers = run_dir / "training.json"
+    if papers.is_file():  # an agent of the package
+        facts = json.loads(papers.read_text())
+        return [*facts.get("before", []), {key: facts[key] for key in ("command", "trained", "curve")}]
+    config = runs.read_config(run_dir)
+    before = history(Path(config.init_from)) if config.init_from else []
+    given = {k: v for k, v in configuration.plain(config).items() if v != preset_value(config, k)}
+    if before:
+        given["init_from"] = f"RUN{len(before)}"  # where that run lay is nobody's business
+    evaluations = curve(run_dir)
+    command = f"python -m tfdqn.train --env {config.env} --preset {config.preset}{flags_of(given)}"
+    return [*before, {"command": command, "trained": evaluations[-1] if evaluations else {}, "curve": evaluations}]
 
 
 def preset_value(config: configuration.Config, name: str):

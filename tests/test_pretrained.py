@@ -65,3 +65,23 @@ def test_a_runs_best_agent_is_put_in_with_its_papers(tmp_path, monkeypatch):
     ours, theirs = weights(made / runs.BEST_MODEL), weights(source / runs.BEST_MODEL)
     online = [name for name in theirs if "online" in name]
     assert online and all((ours[name] == theirs[name]).all() for name in online)
+
+
+def test_the_runs_before_a_packaged_one_are_told_of(tmp_path):
+    """A run from a run from a packaged agent: three commands, and no path of the machine that trained them."""
+    donor, folders = runs.PRETRAINED / "catch8", [tmp_path / "first", tmp_path / "second"]
+    for folder in folders:
+        folder.mkdir()
+        runs.write_config(configuration.resolve({"env": "catch8", "init_from": str(donor), "seed": 3}), folder)
+        (folder / "metrics.jsonl").write_text(
+            '{"env_frames": 9, "updates": 2, "wall_seconds": 3.0, "eval/score_mean": 0.25}\n'
+        )
+        donor = folder
+    told = package_agent.history(folders[-1])
+    papers = json.loads((runs.PRETRAINED / "catch8" / "training.json").read_text())
+    assert told[0]["command"] == papers["command"]
+    assert ["--init-from RUN1" in told[1]["command"], "--init-from RUN2" in told[2]["command"]] == [True, True]
+    assert str(tmp_path) not in json.dumps(told) and len(told) == 3 and told[2]["trained"]["env_frames"] == 9
+    (folders[0] / "config.toml").unlink()
+    with pytest.raises(UserError):
+        package_agent.history(folders[-1])
