@@ -101,10 +101,10 @@ def test_a_signal_during_an_evaluation_is_met_after_it(unbroken, tmp_path):
 
 
 @pytest.mark.slow
-def test_of_two_runs_started_at_once_exactly_one_trains(tmp_path):
+@pytest.mark.parametrize("trials", [8, pytest.param(40, marks=pytest.mark.slow)])
+def test_of_two_runs_started_at_once_exactly_one_trains(trials, tmp_path):
     process = start(tmp_path, "--total-env-frames", "20000")
     assert process.finish() == 0, process.errors
-    trials = 20
     for trial in range(trials):
         more = str(20_000 + 1_000 * (trial + 1))
         both = [Process("--resume", tmp_path / "run", "--total-env-frames", more) for _ in range(2)]
