@@ -323,6 +323,16 @@ def test_reports_are_taken_back_only_in_their_own_places(tmp_path):
     assert outside.read_text() == "precious"
 
 
+@pytest.mark.parametrize("name", monitor.PROFILE_FOLDERS)
+def test_a_profile_is_not_written_through_a_link(name, tmp_path):
+    run, outside = tmp_path / "run", tmp_path / "outside"
+    outside.mkdir()
+    (run / name).parent.mkdir(parents=True)
+    (run / name).symlink_to(outside)
+    with pytest.raises(UserError, match=f"{name}: is a link, and links are not followed"):
+        monitor.rewind(run, {})
+
+
 # Whole runs, in this process.
 
 SETTINGS = {

@@ -24,6 +24,7 @@ from tfdqn.evaluation import Scores
 from tfdqn.training import Metrics
 
 METRICS_FILE, EVENT_FOLDERS = "metrics.jsonl", ("train", "eval")
+PROFILE_FOLDERS = ("plugins", "plugins/profile")  # the profiler's own names
 PLAIN_LINE_SECONDS = 10.0  # between live lines where they cannot overwrite each other
 
 
@@ -72,7 +73,7 @@ def rewind(run_dir: Path, sizes: Mapping[str, int]) -> list[str]:
       UserError: a file or folder of the reports is a link; exit code 3.
     """
     files = _log_files(run_dir)
-    for path in (*(run_dir / name for name in EVENT_FOLDERS), *files):
+    for path in (*(run_dir / name for name in (*EVENT_FOLDERS, *PROFILE_FOLDERS)), *files):
         if path.is_symlink():
             raise UserError(f"{path}: is a link, and links are not followed", EXIT_REFUSED)
     lost = []
