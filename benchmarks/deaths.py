@@ -2,7 +2,7 @@
 
 Plays greedy episodes and looks back from each crash: what was hit, how wide the tunnel was, and in which frame the
 planner (`tfdqn.planner`), which counts the ways out, could have saved the player for the last time. A *graze* is a
-crash that one action decided: a frame or three before it, a quarter of all ways or more still led on.
+crash that could still be avoided in one of the last frames.
 """
 
 from __future__ import annotations

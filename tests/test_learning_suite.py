@@ -18,7 +18,8 @@ def test_every_experiment_is_a_valid_command():
     for suite in learning.SUITES.values():
         for experiment in suite:
             arguments = train.parser().parse(experiment.flags.split())
-            configuration.resolve({k: v for k, v in vars(arguments).items() if k in configuration.FIELDS})
+            config = configuration.resolve({k: v for k, v in vars(arguments).items() if k in configuration.FIELDS})
+            assert f"--env {config.env}" in experiment.flags and experiment.seeds >= 1
 
 
 def test_names_tell_all_experiments_apart():

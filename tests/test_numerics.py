@@ -82,7 +82,10 @@ def test_the_guard_is_silent_on_large_but_sound_numbers(trained):
     trained.bring_back()
     reward = trained.run.trainer.replay.state["reward"]
     reward.assign(tf.fill(reward.shape, 1e4))
+    before = trained.run.updates
     trained.train(10)
+    assert trained.run.updates == before + 10
+    assert int(trained.run.carry.metrics.non_finite_updates) == 0
 
 
 @pytest.mark.parametrize("age", AGES)
