@@ -408,6 +408,7 @@ EVERY_RULE = {
     "env": "cave",
     "network": "columns",
     "start_curriculum": 0.5,
+    "restart_share": 0.5,
     "prioritized": True,
     "dueling": True,
     "head": "categorical",

@@ -49,6 +49,14 @@ class Config:
         high=1,
     )
 
+    restart_share: float = setting(
+        0.0,
+        "share of environments that only practise: they start shortly before another's last crash (cave)",
+        "game",
+        low=0,
+        high=0.9,
+    )
+
     # How long.
     total_env_frames: int = setting(
         5_000_000, "frames to play in training, over all environments", "length", low=1, high=2**62
@@ -160,6 +168,11 @@ class Config:
         """(H, W) of an observation's frames."""
         side = SCREEN_SIZE[self.env] // self.downsample
         return side, side
+
+    @property
+    def num_practisers(self) -> int:
+        """How many environments only practise (see `tfdqn.restarts`): the last ones."""
+        return int(self.num_envs * self.restart_share)
 
     @property
     def window_rows(self) -> int:
@@ -331,6 +344,13 @@ def check(config: Config) -> None:
     if config.env != "cave" and config.start_curriculum:
         raise UserError(
             f"--start-curriculum {config.start_curriculum}: {config.env} is equally difficult from start to end; use 0"
+        )
+    if config.env != "cave" and config.restart_share:
+        raise UserError(f"--restart-share {config.restart_share}: {config.env} has no crashes to practise; use 0")
+    if config.restart_share and not config.num_practisers:
+        raise UserError(
+            f"--restart-share {config.restart_share}: not one of {config.num_envs} environments; use 0, or more "
+            "--num-envs"
         )
     if config.head == "categorical":
         # In float32 the atoms must lie apart.

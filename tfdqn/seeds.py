@@ -13,7 +13,7 @@ import hashlib
 import tensorflow as tf
 
 # Evaluation's streams are never used in training. "start" is the first reset of every environment.
-STREAMS = ("start", "explore", "env", "replay", "evaluation", "final_evaluation", "record")
+STREAMS = ("start", "explore", "env", "replay", "restart", "evaluation", "final_evaluation", "record")
 _LOW_32_BITS = 2**32 - 1
 _GOLDEN = 0x9E3779B1  # odd, so that every upper half of a counter leads to another first word
 

@@ -19,6 +19,7 @@ from tfdqn.config import Config
 from tfdqn.envs import Environment, TimeStep, make
 from tfdqn.prioritized import PrioritizedReplay
 from tfdqn.replay import FrameReplay, Row
+from tfdqn.restarts import Memory, Nothing, Practice
 
 
 class Metrics(NamedTuple):
@@ -51,6 +52,7 @@ class Carry(NamedTuple):
     iteration: tf.Tensor  # [] int64, iterations so far: every seed follows from it
     env_frames: tf.Tensor  # [] int64, frames played so far, over all environments
     env_state: Any  # the game's NamedTuple, [N, ...]
+    memory: Memory | Nothing  # where players crashed
     history: tf.Tensor  # [(stack - 1) * stride + 1, N, H, W] uint8, the newest frame last
     is_first: tf.Tensor  # [N] bool, the newest frame begins an episode
     is_over: tf.Tensor  # [N] bool, the newest frame is the last of an episode: the next decision is a reset
@@ -187,6 +189,7 @@ class Trainer:
         self.config, self.device = config, device
         self.env = make(config.env, config.downsample) if env is None else env
         with tf.device(device):
+            self._practice = Practice(config.num_envs, config.num_practisers)
             self.replay = build_replay(config, self.env, device)
             self.agent = build_agent(config, self.env)
             self.agent.compile(build_optimizer(config), jit_compile=config.jit and not config.eager)
@@ -205,6 +208,7 @@ class Trainer:
                 iteration=tf.zeros([], tf.int64),
                 env_frames=tf.zeros([], tf.int64),
                 env_state=state,
+                memory=self._practice.begin(state),
                 history=tf.tile(tf.reshape(frame, [1, config.num_envs, height, width]), [depth, 1, 1, 1]),
                 is_first=tf.ones([config.num_envs], tf.bool),
                 is_over=tf.zeros([config.num_envs], tf.bool),
@@ -284,6 +288,8 @@ class Trainer:
         # Where the newest frame was an episode's last, nothing is played: the row only holds that frame, and the
         # environment starts afresh (Gymnasium calls this next-step autoreset).
         is_over = carry.is_over
+        episode_frames = tf.where(carry.is_first, 0, carry.episode_frames) + tf.where(is_over, 0, frames)
+        timestep = self._practice.truncate(timestep, -(-episode_frames // config.action_repeat))
         self.replay.add(
             Row(
                 frame=carry.history[-1],
@@ -297,14 +303,16 @@ class Trainer:
         ended = ~is_over & (timestep.termination | timestep.truncation)
         frames = tf.where(is_over, 0, frames)
         episode_return = tf.where(carry.is_first, 0.0, carry.episode_return) + tf.where(is_over, 0.0, timestep.reward)
-        episode_frames = tf.where(carry.is_first, 0, carry.episode_frames) + frames
-        state = select(is_over, env.training_reset(noise, config.start_curriculum), state)
+        restart_seed = seeds.at(seeds.stream(config.seed, "restart"), carry.iteration)
+        fresh = env.training_reset(noise, config.start_curriculum)
+        state = select(is_over, self._practice.start(carry.memory, fresh, restart_seed), state)
+        counts = ended & self._practice.is_player
 
         def total_of_ended(values):
-            return tf.reduce_sum(tf.where(ended, values, tf.zeros_like(values)))
+            return tf.reduce_sum(tf.where(counts, values, tf.zeros_like(values)))
 
         metrics = carry.metrics._replace(
-            episodes=carry.metrics.episodes + tf.reduce_sum(tf.cast(ended, tf.int64)),
+            episodes=carry.metrics.episodes + tf.reduce_sum(tf.cast(counts, tf.int64)),
             score=carry.metrics.score + total_of_ended(score_of(env, episode_return, episode_frames)),
             episode_frames=carry.metrics.episode_frames + tf.cast(total_of_ended(episode_frames), tf.int64),
         )
@@ -312,6 +320,7 @@ class Trainer:
             iteration=carry.iteration + 1,
             env_frames=carry.env_frames + tf.cast(tf.reduce_sum(frames), tf.int64),
             env_state=state,
+            memory=self._practice.remember(carry.memory, state, ended & timestep.termination, is_over, carry.iteration),
             history=push_frame(carry.history, env.observe(state), is_over),
             is_first=is_over,
             is_over=ended,
