@@ -75,6 +75,20 @@ def test_soft_target_moves_by_tau():
     )
 
 
+def test_the_target_network_plays_only_while_it_is_in_front():
+    agent = make_agent(target="soft", target_tau=0.25)
+    learn(agent, random_batch())
+    observation = random_batch().observation
+    online, target = agent.online.get_weights(), agent.target.get_weights()
+    expected = agent.head.values(agent.target(observation)).numpy()
+    assert not np.array_equal(expected, agent(observation))
+    with pytest.raises(KeyboardInterrupt), agent.target_in_front():
+        np.testing.assert_array_equal(agent(observation), expected)
+        raise KeyboardInterrupt
+    for ours, before in zip(agent.online.get_weights() + agent.target.get_weights(), online + target, strict=True):
+        np.testing.assert_array_equal(ours, before)
+
+
 @pytest.mark.parametrize("double", [True, False])
 @pytest.mark.parametrize("target, epsilon", [("hard", 0.0), ("hard", 0.3), ("none", 0.0)])
 @pytest.mark.parametrize("jit", [False, True])

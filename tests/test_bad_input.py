@@ -56,6 +56,7 @@ BAD_INPUT = [
     (["--restart-share", "0.5"], "catch8 has no crashes to practise; use 0"),
     (["--env", "cave", "--restart-share", "1"], "must be at most 0.9; use 0.9"),
     (["--env", "cave", "--restart-share", "0.01"], "not one of 64 environments; use 0, or more --num-envs"),
+    (["--play-target"], "a hard target is no average of weights; add --target soft"),
     (["--prioritized", "--priority-alpha", "2"], "use 1"),
     (["--head", "categorical", "--value-max", "-2"], "must be well above --value-min -1.0"),
     (["--head", "categorical", "--value-min=-inf"], "use -1000000.0"),

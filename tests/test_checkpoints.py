@@ -17,7 +17,7 @@ import pytest
 import tensorflow as tf
 
 from tests.faults import harness
-from tfdqn import checkpoints, monitor, runs, saving, train
+from tfdqn import checkpoints, monitor, runs, saving, train, training
 from tfdqn import config as configuration
 from tfdqn.checkpoints import DATA, FOLDER, MANIFEST
 from tfdqn.errors import EXIT_IO, EXIT_NUMERIC, EXIT_REFUSED, UserError
@@ -409,6 +409,8 @@ EVERY_RULE = {
     "network": "columns",
     "start_curriculum": 0.5,
     "restart_share": 0.5,
+    "target": "soft",
+    "play_target": True,
     "prioritized": True,
     "dueling": True,
     "head": "categorical",
@@ -433,6 +435,25 @@ def test_a_run_with_every_rule_is_resumed_bit_by_bit(tmp_path):
     assert harness.differences(tmp_path / "unbroken", tmp_path / "broken") == []
     held = checkpoints.load_newest(tmp_path / "broken")[0].names
     assert {"replay/priority", "replay/max_priority", "replay/num_updates"} <= held
+
+
+def test_the_averaged_network_is_evaluated_and_kept(tmp_path):
+    run = make_run(tmp_path / "run", target="soft", target_tau=0.01, play_target=True, total_env_frames=1000)
+    agent, played = run.trainer.agent, []
+    evaluate = run.evaluator.evaluate
+    run.evaluator.evaluate = lambda *args, **more: played.append(agent.online.get_weights()) or evaluate(*args, **more)
+    run._compile()
+    train_until(run, 1000)
+    online, target = agent.online.get_weights(), agent.target.get_weights()
+    assert not np.array_equal(online[0], target[0])
+    run._evaluate()
+    np.testing.assert_array_equal(played[-1][0], target[0])
+    np.testing.assert_array_equal(agent.online.get_weights()[0], online[0])
+    run.train()  # nothing is left but to save and evaluate
+    kept = training.build_agent(run.config, run.trainer.env)
+    runs.load_weights(kept, tmp_path / "run" / runs.FINAL_MODEL)
+    for ours, expected in zip(kept.online.get_weights(), target, strict=True):
+        np.testing.assert_array_equal(ours, expected)
 
 
 def test_a_run_starts_from_anothers_best_agent_and_refuses_one_that_does_not_fit(unbroken, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -200,6 +201,20 @@ class DQN(tf.keras.Model):
         """Make the target network equal to the online one."""
         for target, online in zip(self.target.variables, self.online.variables, strict=True):
             target.assign(online)
+
+    @contextlib.contextmanager
+    def target_in_front(self):
+        """Meanwhile the target network's weights are the online network's, which plays and is saved, and vice versa."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    def _swap(self) -> None:
+        online, target = self.online.get_weights(), self.target.get_weights()
+        self.online.set_weights(target)
+        self.target.set_weights(online)
 
     def _sync_target(self) -> None:
         """Copy after every period of updates, counted by `optimizer.iterations`; or move by tau at each."""

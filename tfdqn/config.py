@@ -110,6 +110,9 @@ class Config:
         0.0, "random actions of the player whose returns are learnt (Expected Sarsa)", "learner", low=0, high=1
     )
     target_tau: float = setting(0.005, "share of the online weights in a soft update", "learner", above=0, high=1)
+    play_target: bool = setting(
+        False, "the soft target network, an average of weights, is evaluated and kept as the agent", "learner"
+    )
 
     prioritized: bool = setting(False, "draw transitions by their TD error", "learner")
     priority_alpha: float = setting(0.6, "0 draws uniformly, 1 in proportion to the TD error", "learner", low=0, high=1)
@@ -352,6 +355,8 @@ def check(config: Config) -> None:
             f"--restart-share {config.restart_share}: not one of {config.num_envs} environments; use 0, or more "
             "--num-envs"
         )
+    if config.play_target and config.target != "soft":
+        raise UserError(f"--play-target: a {config.target} target is no average of weights; add --target soft")
     if config.head == "categorical":
         # In float32 the atoms must lie apart.
         if not config.value_max - config.value_min >= 1e-3 * max(1.0, abs(config.value_min)):

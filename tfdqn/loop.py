@@ -120,7 +120,8 @@ class Run:
         frames = self.env_frames
         if frames >= config.total_env_frames and self.progress.reported_env_frames < frames:
             self._report()
-        runs.save_agent(self.trainer.agent, self.run_dir / runs.FINAL_MODEL)
+        with self._player():
+            runs.save_agent(self.trainer.agent, self.run_dir / runs.FINAL_MODEL)
         if self.progress.evaluated_env_frames < frames:
             self._evaluate()
         result = self._result()
@@ -128,7 +129,8 @@ class Run:
         return result
 
     def _stopped(self) -> dict[str, Any]:
-        runs.save_agent(self.trainer.agent, self.run_dir / runs.FINAL_MODEL)
+        with self._player():
+            runs.save_agent(self.trainer.agent, self.run_dir / runs.FINAL_MODEL)
         self.monitor.close()
         cli.say(f"stopped by {signal.Signals(self.stop.signal).name}; to go on, {runs.resume_command(self.run_dir)}")
         return self._totals() | {"run_dir": str(self.run_dir), "exit_code": 128 + self.stop.signal}
@@ -209,6 +211,14 @@ class Run:
 
     def _evaluate(self) -> None:
         """Evaluate the greedy player and keep it if it is the best."""
+        with self._player():
+            self._evaluate_player()
+
+    def _player(self) -> contextlib.AbstractContextManager:
+        """Meanwhile the agent is the one that the run is to give."""
+        return self.trainer.agent.target_in_front() if self.config.play_target else contextlib.nullcontext()
+
+    def _evaluate_player(self) -> None:
         start = time.monotonic()
         config, progress, frames = self.config, self.progress, self.env_frames
         # The same draws each time, so that evaluations differ by the agent alone.
