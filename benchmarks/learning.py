@@ -42,6 +42,7 @@ _RULES = {
     "double": "--double",
     "dueling": "--dueling",
     "expected-sarsa": "--target-epsilon 0.1",
+    "advantage-learning": "--advantage-alpha 0.9",
     "n-step": "--n-step 4",
     "prioritized": "--prioritized",
     "categorical": "--head categorical",

@@ -90,10 +90,12 @@ def test_the_target_network_plays_only_while_it_is_in_front():
 
 
 @pytest.mark.parametrize("double", [True, False])
-@pytest.mark.parametrize("target, epsilon", [("hard", 0.0), ("hard", 0.3), ("none", 0.0)])
+@pytest.mark.parametrize(
+    "target, epsilon, alpha", [("hard", 0.0, 0.0), ("hard", 0.3, 0.0), ("hard", 0.0, 0.8), ("none", 0.0, 0.0)]
+)
 @pytest.mark.parametrize("jit", [False, True])
-def test_td_error_is_computed_from_the_right_networks(double, target, epsilon, jit):
-    agent = make_agent(double=double, target=target, target_epsilon=epsilon)
+def test_td_error_is_computed_from_the_right_networks(double, target, epsilon, alpha, jit):
+    agent = make_agent(double=double, target=target, target_epsilon=epsilon, advantage_alpha=alpha)
     rng = np.random.default_rng(3)
     for variable in agent.target.variables:
         variable.assign(rng.normal(size=variable.shape, scale=0.3))
@@ -109,9 +111,9 @@ def test_td_error_is_computed_from_the_right_networks(double, target, epsilon, j
     else:
         next_value = target_next.max(1)
     next_value = (1 - epsilon) * next_value + epsilon * (target_next if target == "hard" else online_next).mean(1)
-    expected = agent(batch.observation).numpy()[np.arange(16), batch.action] - (
-        batch.reward + batch.discount * next_value
-    )
+    values = agent(batch.observation).numpy()
+    taken = values[np.arange(16), batch.action]
+    expected = taken - (batch.reward + batch.discount * next_value - alpha * (values.max(1) - taken))
     run = tf.function(agent.learn, autograph=False, jit_compile=True) if jit else agent.learn
     result = run(batch, tf.ones([16]))
     np.testing.assert_allclose(result.td_error, expected, rtol=1e-4, atol=1e-5)
@@ -164,11 +166,11 @@ def dense_layers(network, inputs):
     return values
 
 
-@pytest.mark.parametrize("double", [True, False])
+@pytest.mark.parametrize("double, alpha", [(True, 0.0), (False, 0.0), (True, 0.8)])
 @pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
-def test_step_is_the_gradient_of_the_masked_clipped_loss_in_float64(mode, double):
+def test_step_is_the_gradient_of_the_masked_clipped_loss_in_float64(mode, double, alpha):
     """Every weight of the network, by back-propagation in NumPy; a step of size 1 is the gradient."""
-    agent = make_agent(learning_rate=1.0, double=double)
+    agent = make_agent(learning_rate=1.0, double=double, advantage_alpha=alpha)
     rng = np.random.default_rng(4)
     for variable in agent.target.variables:
         variable.assign(rng.normal(size=variable.shape, scale=0.3))
@@ -181,6 +183,7 @@ def test_step_is_the_gradient_of_the_masked_clipped_loss_in_float64(mode, double
     next_target = dense_layers(target, next_obs)[-1]
     chooser = dense_layers(online, next_obs)[-1] if double else next_target
     error = values[-1][rows, action] - (reward + discount * next_target[rows, chooser.argmax(1)])
+    error += alpha * (values[-1].max(1) - values[-1][rows, action])
     assert (np.abs(error) < 1).sum() > 5 and (np.abs(error) > 1).sum() > 5
     flow = np.zeros_like(values[-1])
     flow[rows, action] = np.clip(error, -1, 1) * weights / 64

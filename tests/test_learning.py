@@ -45,6 +45,8 @@ RULES = {
     "soft target": {"target": "soft"},
     "3-step": {"n_step": 3},
     "expected Sarsa": {"target_epsilon": 0.1},
+    "advantage learning": {"advantage_alpha": 0.9},
+    "averaged weights": {"target": "soft", "play_target": True},
 }
 
 

@@ -74,6 +74,22 @@ def test_expected_over_actions_mixes_the_greedy_action_with_the_mean_of_all(mode
     np.testing.assert_array_equal(mode(lambda g, e: losses.expected_over_actions(g, e, 0.0))(greedy, infinite), [3.0])
 
 
+def test_advantage_learning_takes_a_part_of_the_lag_off_the_reward(mode):
+    q = tf.constant([[1.0, 3.0, -1.0], [1.0, 3.0, -1.0], [2.0, 2.0, 0.0]])
+    action, reward = tf.constant([0, 1, 1]), tf.constant([5.0, 5.0, 5.0])
+    run = mode(lambda *given: losses.advantage_learning(*given, 0.75))
+    np.testing.assert_allclose(run(reward, q, action), [5.0 - 0.75 * 2, 5.0, 5.0])
+    assert losses.advantage_learning(reward, q, action, 0.0) is reward
+
+
+def test_advantage_learning_keeps_the_best_value_and_widens_the_gap():
+    """Iterated to its fixed point in a choice between returns 1 and 0.8, with alpha 0.9: 1 and 1 - 0.2 * 10."""
+    q = tf.zeros([2, 2])
+    for _ in range(300):
+        q = tf.stack([losses.advantage_learning(tf.constant([1.0, 0.8]), q, tf.constant([0, 1]), 0.9)] * 2)
+    np.testing.assert_allclose(q[0], [1.0, -1.0], atol=1e-4)
+
+
 def test_dueling_value_joins_value_and_advantages(mode):
     values = mode(losses.dueling_value)(tf.constant([[[10.0]]]), tf.constant([[[1.0], [2.0], [6.0]]]))
     np.testing.assert_allclose(values[0, :, 0], [8.0, 9.0, 13.0])

@@ -44,6 +44,8 @@ class DQN(tf.keras.Model):
       double: choose the next action by the online network (van Hasselt et al. 2016).
       target_epsilon: learn the returns of a player that takes so large a share of random actions (van Seijen et al.
         2009), not those of a flawless one.
+      advantage_alpha: widen the gap between the best action and the others to 1 / (1 - advantage_alpha) times its
+        size (Bellemare et al. 2016); the gap is the online network's.
       dueling: learn the state's value and the actions' advantages apart (Wang et al. 2016).
       head: "scalar", the expected return; or "categorical", probabilities of `atoms` returns from `value_min` to
         `value_max` (Bellemare et al. 2017), which learns by cross-entropy and has no use for `loss`.
@@ -62,6 +64,7 @@ class DQN(tf.keras.Model):
         target_tau: float = 0.005,
         double: bool = True,
         target_epsilon: float = 0.0,
+        advantage_alpha: float = 0.0,
         dueling: bool = False,
         head: str = "scalar",
         atoms: int = 51,
@@ -82,6 +85,7 @@ class DQN(tf.keras.Model):
             "target_tau": target_tau,
             "double": double,
             "target_epsilon": target_epsilon,
+            "advantage_alpha": advantage_alpha,
             "dueling": dueling,
             "head": head,
             "atoms": atoms,
@@ -97,6 +101,7 @@ class DQN(tf.keras.Model):
         self._target_period = target_update_period_updates
         self._target_tau = target_tau
         self._double = double
+        self._advantage_alpha = advantage_alpha
         self._max_gradient_norm = max_gradient_norm
         if head == "categorical":
             self.head = networks.CategoricalHead(num_actions, dueling, atoms, value_min, value_max, target_epsilon)
@@ -154,9 +159,10 @@ class DQN(tf.keras.Model):
           transitions: a batch of B.
           weights: [B] float32, importance of each transition in the mean loss.
         """
-        target = self._target_of(transitions)
         with tf.GradientTape() as tape:
             output = self.online(transitions.observation, training=True)
+            with tape.stop_recording():
+                target = self._target_of(transitions, self.head.values(output))
             each_loss, td_error = self.head.loss(output, transitions.action, target)
             loss = tf.reduce_mean(weights * each_loss)
         variables = self.online.trainable_variables
@@ -187,13 +193,14 @@ class DQN(tf.keras.Model):
         self._reports["mean_q"].update_state(result.mean_q)
         return {metric.name: metric.result() for metric in self.metrics}
 
-    def _target_of(self, transitions: Transition) -> Any:
-        """What to learn; no gradient flows through it, as it is computed outside the tape."""
+    def _target_of(self, transitions: Transition, values: tf.Tensor) -> Any:
+        """What to learn, given the action values [B, A] of the observations."""
         network = self.online if self._target_mode == "none" else self.target
         next_output = network(transitions.next_observation)
         is_double = self._double and network is not self.online
         choosing_q = self.head.values(self.online(transitions.next_observation) if is_double else next_output)
-        return self.head.target(transitions.reward, transitions.discount, next_output, choosing_q)
+        reward = losses.advantage_learning(transitions.reward, values, transitions.action, self._advantage_alpha)
+        return self.head.target(reward, transitions.discount, next_output, choosing_q)
 
     # The target network.
 

@@ -109,6 +109,9 @@ class Config:
     target_epsilon: float = setting(
         0.0, "random actions of the player whose returns are learnt (Expected Sarsa)", "learner", low=0, high=1
     )
+    advantage_alpha: float = setting(
+        0.0, "how much of an action's lag behind the best is taken off its reward", "learner", low=0, high=0.99
+    )
     target_tau: float = setting(0.005, "share of the online weights in a soft update", "learner", above=0, high=1)
     play_target: bool = setting(
         False, "the soft target network, an average of weights, is evaluated and kept as the agent", "learner"

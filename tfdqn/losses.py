@@ -39,6 +39,23 @@ def expected_over_actions(greedy: tf.Tensor, each: tf.Tensor, epsilon: float) ->
     return (1.0 - epsilon) * greedy + epsilon * tf.reduce_mean(each, axis=1)
 
 
+def advantage_learning(reward: tf.Tensor, q: tf.Tensor, action: tf.Tensor, alpha: float) -> tf.Tensor:
+    """r - alpha * (max_b Q(s, b) - Q(s, a)), [B] (T_AL of Bellemare et al. 2016, "Increasing the Action Gap").
+
+    A reward for the choice itself: the best action's value stays as it is, and every other falls behind it by
+    1 / (1 - alpha) times as much, so that an error of the values is less likely to make it look best.
+
+    Args:
+      reward: [B].
+      q: [B, A], values in the state of the choice; nothing is learnt through them.
+      action: [B] int32, the choice.
+      alpha: from 0, which changes nothing, up to but not including 1.
+    """
+    if not alpha:
+        return reward
+    return reward - alpha * (max_value(q) - masked_value(q, action))
+
+
 def dueling_value(value: tf.Tensor, advantage: tf.Tensor) -> tf.Tensor:
     """V(s) + A(s, a) - mean_a A(s, a), [B, A, K], from [B, 1, K] and [B, A, K] (Wang et al. 2016, eq. 9)."""
     return value + advantage - tf.reduce_mean(advantage, axis=1, keepdims=True)

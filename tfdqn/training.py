@@ -368,6 +368,7 @@ def build_agent(config: Config, env: Environment) -> DQN:
         target_tau=config.target_tau,
         double=config.double,
         target_epsilon=config.target_epsilon,
+        advantage_alpha=config.advantage_alpha,
         dueling=config.dueling,
         head=config.head,
         atoms=config.atoms,
