@@ -1,5 +1,6 @@
 """Does the whole program learn? Trained agents against the scores that the README promises."""
 
+import contextlib
 import dataclasses
 
 import pytest
@@ -17,9 +18,10 @@ def train(env_frames, **given):
     carry, best, weights = trainer.initial_carry(), -float("inf"), None
     for stop in range(config.eval_every_frames, env_frames + 1, config.eval_every_frames):
         carry = trainer.run_chunk(carry, 2**40, stop)
-        scores = evaluator.evaluate(config.eval_episodes, stream="evaluation", max_frames=config.eval_max_frames)
-        if scores.scores.mean() > best:
-            best, weights = scores.scores.mean(), trainer.agent.online.get_weights()
+        with trainer.agent.target_in_front() if config.play_target else contextlib.nullcontext():
+            scores = evaluator.evaluate(config.eval_episodes, stream="evaluation", max_frames=config.eval_max_frames)
+            if scores.scores.mean() > best:
+                best, weights = scores.scores.mean(), trainer.agent.online.get_weights()
         if best >= config.goal_score:
             break
     trainer.agent.online.set_weights(weights)
