@@ -55,7 +55,7 @@ BAD_INPUT = [
     (["--env", "cave", "--start-curriculum", "1.5"], "use 1"),
     (["--restart-share", "0.5"], "catch8 has no crashes to practise; use 0"),
     (["--env", "cave", "--restart-share", "1"], "must be at most 0.9; use 0.9"),
-    (["--env", "cave", "--restart-share", "0.01"], "not one of 64 environments; use 0, or more --num-envs"),
+    (["--env", "cave", "--restart-share", "0.001"], "not one of 256 environments; use 0, or more --num-envs"),
     (["--play-target"], "a hard target is no average of weights; add --target soft"),
     (["--prioritized", "--priority-alpha", "2"], "use 1"),
     (["--head", "categorical", "--value-max", "-2"], "must be well above --value-min -1.0"),

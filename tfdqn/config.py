@@ -248,16 +248,19 @@ _CAVE = {
     "network": "columns",
     "frame_stack": 2,
     "start_curriculum": 0.8,  # a standard start seldom reaches the narrowest tunnel, where it is decided
-    "total_env_frames": 6_400_000,
-    "num_envs": 64,
-    "batch_size": 128,
-    "replay_capacity": 200_000,
-    "replay_min_rows": 20_000,
+    "restart_share": 0.5,  # deaths are rare soon, and all that there is to learn from
+    "total_env_frames": 15_400_000,
+    # Many frames an update: at an equal number of updates it is they, and the deaths among them, that count.
+    "num_envs": 256,
+    "batch_size": 256,
+    "replay_capacity": 600_000,
+    "replay_min_rows": 60_000,
     "optimizer": "adam",
     "optimizer_epsilon": 1e-6,
     "learning_rate": 5e-4,
-    "learning_rate_decay_updates": 90_000,
-    "learning_rate_end": 3e-5,
+    # The values' noise falls with the rate, and one frame's action changes a value by no more than that.
+    "learning_rate_decay_updates": 60_000,
+    "learning_rate_end": 5e-6,
     # The return of a crash k frames ahead is -discount**k: a probability, learnt as one.
     "head": "categorical",
     "atoms": 2,
@@ -269,10 +272,12 @@ _CAVE = {
     "target_update_period_updates": 150,
     "n_step": 5,
     "discount": 0.98,  # half of it is gone after the 33 columns that lie ahead on the screen
-    "epsilon_end": 0.002,  # at 0.01 a flight of 500 frames is hit by five random presses, and many are fatal
-    "epsilon_decay_env_frames": 150_000,
-    "eval_every_frames": 400_000,
-    "log_every_frames": 50_000,
+    # At 0.01 a flight of 500 frames is hit by five random presses, and many are fatal.
+    "epsilon_end": 0.005,
+    "target_epsilon": 0.005,
+    "epsilon_decay_env_frames": 600_000,
+    "eval_every_frames": 2_000_000,
+    "log_every_frames": 200_000,
 }
 
 PRESETS: dict[tuple[str, str], dict[str, Any]] = {
