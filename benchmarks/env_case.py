@@ -38,8 +38,9 @@ def play_random(env: Environment, num_envs: int, draws_frames: bool, carry: Carr
 
     def body(carry: Carry) -> tuple[Carry]:
         noise = env.sample_noise(tf.stack([tf.constant(SEED, tf.int64), carry.step]), num_envs)
+        # What the game draws last is as good as any other draw, and a base that is compared with has it, too.
         action_seed = tf.stack([tf.constant(SEED + 1, tf.int64), carry.step])
-        action = tf.random.stateless_uniform([num_envs], action_seed, 0, env.num_actions, tf.int32)
+        action = env.sample_noise(action_seed, num_envs)[-1] % env.num_actions
         state, timestep = env.step(carry.state, action, noise)
         state = select(timestep.termination | timestep.truncation, env.reset(noise), state)
         rewards = tf.reduce_sum(tf.cast(timestep.reward, tf.int64))

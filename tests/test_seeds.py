@@ -10,7 +10,44 @@ COUNTERS = [0, 1, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**32 + 1, 2**40, 2**62]
 
 
 def draw(stream, counter):
-    return tf.random.stateless_uniform([4], seeds.at(stream, counter), None, None, tf.int64)
+    return seeds.draw(seeds.at(stream, counter), 4)
+
+
+def test_draws_are_those_of_splitmix64():
+    """The generator by its definition, in Python's integers, from the state that the seed is mixed to."""
+
+    def mix(z):
+        z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+        z = (z ^ z >> 27) * 0x94D049BB133111EB % 2**64
+        return z ^ z >> 31
+
+    # The first numbers of the reference implementation (Vigna, prng.di.unimi.it/splitmix64.c) for the state 1234567.
+    state, published = 1234567, [6457827717110365317, 3203168211198807973, 9817491932198370423]
+    assert [mix((state + i * 0x9E3779B97F4A7C15) % 2**64) for i in (1, 2, 3)] == published
+    for first, second in [(0, 0), (7, 2**40), (2**62, 3), (-1, -5)]:
+        state = mix((mix(first % 2**64) + second) % 2**64)
+        expected = [mix((state + i * 0x9E3779B97F4A7C15) % 2**64) % 2**63 for i in range(1, 6)]
+        np.testing.assert_array_equal(seeds.draw([first, second], 5), expected)
+
+
+@pytest.mark.parametrize("low, high", [(0, 16), (20, 36), (47, 63)])
+def test_draws_are_uniform_within_a_seed_and_over_neighbouring_ones(low, high):
+    """Bits of 2^20 draws: of one seed, and the first one or two of each of many seeds that differ by one."""
+    long = seeds.draw([3, 4], 2**20).numpy()
+    short = np.concatenate([seeds.draw(seeds.at(stream, t), 2).numpy() for stream in (5, 6) for t in range(3000)])
+    for draws in (long, short, short[::2], short[1::2]):
+        groups = 16 if len(draws) < 2**20 else 2**12
+        counts = np.bincount((draws >> low) % 2 ** (high - low) % groups, minlength=groups)
+        expected = len(draws) / groups
+        chi_square = ((counts - expected) ** 2 / expected).sum()
+        assert abs(chi_square - (groups - 1)) < 5 * np.sqrt(2 * groups)
+        signs = (draws >> low) % 2 * 2.0 - 1
+        for lag in (1, 2, 7):
+            assert abs((signs[lag:] * signs[:-lag]).mean()) < 5 / np.sqrt(len(draws))
+
+
+def test_number_i_does_not_depend_on_how_many_are_drawn():
+    np.testing.assert_array_equal(seeds.draw([1, 2], 5), seeds.draw([1, 2], 1000)[:5])
 
 
 @pytest.mark.parametrize("jit", [False, True])

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tfdqn import losses, networks
+from tfdqn import losses, networks, seeds
 from tfdqn.config import TARGETS
 from tfdqn.replay import Transition
 
@@ -142,8 +142,8 @@ class DQN(tf.keras.Model):
         Returns:
           Actions [N] int32, and the next agent state.
         """
-        draws = tf.random.stateless_uniform([tf.shape(observation)[0]], seed, None, None, tf.int64)
-        # Two independent parts of one 64-bit draw: 24 bits decide whether to explore, the others which action.
+        draws = seeds.draw(seed, tf.shape(observation)[0])
+        # Two independent parts of one draw: 24 bits decide whether to explore, the others which action.
         coin = tf.cast(tf.bitwise.bitwise_and(draws, 2**24 - 1), tf.float32)
         choice = tf.bitwise.bitwise_and(tf.bitwise.right_shift(draws, 24), 2**32 - 1)
         random_action = tf.cast(choice % self.num_actions, tf.int32)

@@ -15,6 +15,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfdqn import seeds
 from tfdqn.replay import FrameReplay, Row
 
 PRIORITY_FLOOR = 1e-3  # of |TD error|: what has no error now must be drawn again some day
@@ -89,7 +90,7 @@ class PrioritizedReplay(FrameReplay):
         trunk = tf.reduce_sum(branches, axis=1)
         total = tf.reduce_sum(trunk)
 
-        bits = tf.random.stateless_uniform([batch_size], seed, 0, 2**24, tf.int64)
+        bits = seeds.draw(seed, batch_size) % 2**24
         share = (tf.range(batch_size, dtype=tf.float32) + tf.cast(bits, tf.float32) / 2.0**24) / batch_size
         row, rest = _descend(tf.broadcast_to(trunk, [batch_size, width]), share * total)
         for level in (branches, leaves):

@@ -26,6 +26,7 @@ from typing import NamedTuple
 import tensorflow as tf
 from tensorflow.python.ops import control_flow_util
 
+from tfdqn import seeds
 from tfdqn.dependencies import require_tf_agents
 
 require_tf_agents()
@@ -265,10 +266,10 @@ class FrameReplay(tf_uniform_replay_buffer.TFUniformReplayBuffer):
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Choose anchors: their numbers from step `first` on, [B] int64, and weights [B] float32."""
         # Row `first * num_envs + draw` of all rows ever written is the anchor: one integer for step and environment.
-        # (The modulus of 64 random bits: a bias below 1e-12 up to 16 million rows.) Where it is a boundary the next
+        # (The modulus of 63 random bits: a bias below 1e-11 up to 16 million rows.) Where it is a boundary the next
         # candidate lies a random shift further. The batch shares the shifts: few draws, and each entry still uniform.
         num_draws = tf.maximum(num_anchors, 1) * self.num_envs
-        randoms = tf.random.stateless_uniform([batch_size + CANDIDATES - 1], seed, 0, num_draws, tf.int64)
+        randoms = seeds.draw(seed, batch_size + CANDIDATES - 1) % num_draws
         draw, shift = randoms[:batch_size], tf.concat([[0], randoms[batch_size:]], axis=0)
         origin = first % self.length * self.num_envs
         held = tf.maximum(self.num_rows, self.num_envs)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from tfdqn import seeds
 from tfdqn.envs import TimeStep
 
 SNAPSHOT_PERIOD = 16  # decisions between two snapshots
@@ -67,7 +68,7 @@ class Practice:
         """Starts, the game's state [N, ...]: players take theirs of `fresh`, practisers a spot that `seed` draws."""
         if not self._num_practisers:
             return fresh
-        drawn = tf.random.stateless_uniform([self._num_practisers], seed, 0, self._num_players, tf.int32)
+        drawn = seeds.draw(seed, self._num_practisers) % self._num_players
 
         def choose(fresh, spots):
             return tf.concat([fresh[: self._num_players], tf.gather(spots, drawn)], axis=0)

@@ -1,9 +1,11 @@
-"""Where every draw of a run comes from: a stream for each purpose, and a counter within it.
+"""Where every draw of a run comes from: a stream for each purpose, a counter within it, and numbers from both.
 
-`tf.random.stateless_*` takes two 64-bit words as its seed, but under XLA only the lower 32 bits of each count (measured
-with TensorFlow 2.21: [1, 5] and [1, 2**32 + 5] draw the same numbers, so do [1, -1] and [1, 2**32 - 1]), while op by op
-all 64 do. A seed made here keeps both words below 2**32, so that it means the same everywhere, and mixes the counter's
-upper half into the first word, so that no stream ever repeats.
+The generator is SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators", figure 16,
+with the constants of Stafford's 13th mixer): number i of a seed is a fixed mixing of seed and i, a dozen integer
+operations with the same result op by op, compiled, and on any device. It takes the place of `tf.random.stateless_*`:
+inside a compiled program on a CPU, XLA repeats that generator's ten rounds for each of its four results, which took
+35 microseconds for 1,024 numbers (here 2.5), two thirds of a step of catch; and of a seed's 64-bit words only the lower
+halves count there.
 """
 
 from __future__ import annotations
@@ -14,8 +16,10 @@ import tensorflow as tf
 
 # Evaluation's streams are never used in training. "start" is the first reset of every environment.
 STREAMS = ("start", "explore", "env", "replay", "restart", "evaluation", "final_evaluation", "record")
-_LOW_32_BITS = 2**32 - 1
-_GOLDEN = 0x9E3779B1  # odd, so that every upper half of a counter leads to another first word
+_LOW_63_BITS = 2**63 - 1
+_GOLDEN = 0x9E3779B97F4A7C15  # 2**64 over the golden ratio, odd: steps by it come near no earlier place for long
+_MIXERS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))  # (shift, factor)
+_LAST_SHIFT = 31
 
 
 def stream(seed: int, name: str, *more: int) -> int:
@@ -34,7 +38,28 @@ def stream(seed: int, name: str, *more: int) -> int:
 
 def at(stream: int | tf.Tensor, counter: int | tf.Tensor) -> tf.Tensor:
     """The seed [2] int64 of one draw: `stream` as above, `counter` [] int64 from 0 to 2**63 - 1."""
-    stream, counter = (tf.convert_to_tensor(word, tf.int64) for word in (stream, counter))
-    upper = tf.bitwise.right_shift(counter, 32)
-    first = tf.bitwise.bitwise_and(stream + upper * _GOLDEN, _LOW_32_BITS)
-    return tf.stack([first, tf.bitwise.bitwise_and(counter, _LOW_32_BITS)])
+    return tf.stack([tf.convert_to_tensor(word, tf.int64) for word in (stream, counter)])
+
+
+def draw(seed: tf.Tensor, num: int | tf.Tensor) -> tf.Tensor:
+    """Uniform integers from 0 to 2**63 - 1, [num] int64.
+
+    Args:
+      seed: [2] int64, all bits of which count; as from `at`, or any other two words.
+      num: how many; number i depends on the seed and i alone.
+    """
+    first, second = tf.unstack(tf.cast(tf.convert_to_tensor(seed, tf.int64), tf.uint64))
+    start = _mix(_mix(first) + second)
+    steps = tf.cast(tf.range(1, tf.cast(num, tf.int64) + 1), tf.uint64)
+    return tf.cast(_mix(start + steps * _word(_GOLDEN)) & _word(_LOW_63_BITS), tf.int64)
+
+
+def _mix(word: tf.Tensor) -> tf.Tensor:
+    """A bijection of 64-bit words, uint64, in which each bit of the result hangs on all bits."""
+    for shift, factor in _MIXERS:
+        word = (word ^ tf.bitwise.right_shift(word, _word(shift))) * _word(factor)
+    return word ^ tf.bitwise.right_shift(word, _word(_LAST_SHIFT))
+
+
+def _word(value: int) -> tf.Tensor:
+    return tf.constant(value, tf.uint64)

@@ -55,7 +55,7 @@ class Environment(abc.ABC):
         """Draw what one transition, and one reset, may need.
 
         Args:
-          seed: [2] int64, as `tf.random.stateless_uniform` takes it; equal seeds give equal draws.
+          seed: [2] int64, as from `tfdqn.seeds.at`; equal seeds give equal draws (`tfdqn.seeds.draw`).
           num_envs: N. Environment i's draws depend on (seed, i), not on N.
 
         Returns:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from tfdqn import seeds
 from tfdqn.envs import Environment, TimeStep
 
 PADDLE_WIDTH = 3  # cells; `paddle` is the leftmost
@@ -83,8 +84,7 @@ class Catch(Environment):
 
     def sample_noise(self, seed: tf.Tensor, num_envs: int) -> Noise:
         # One wide draw, split by division: cheaper than three draws, and the modulo bias is below 1e-8.
-        draw = tf.random.stateless_uniform([num_envs], seed, minval=None, maxval=None, dtype=tf.int64)
-        rest = tf.bitwise.bitwise_and(draw, tf.int64.max)
+        rest = seeds.draw(seed, num_envs)
         start_paddle, rest = rest % (self._size - PADDLE_WIDTH), rest // (self._size - PADDLE_WIDTH)
         start_column, rest = rest % self._size, rest // self._size
         ball_rank = tf.bitwise.bitwise_and(rest, tf.constant(tf.int32.max, tf.int64))

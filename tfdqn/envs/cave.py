@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from tfdqn import seeds
 from tfdqn.envs import Environment, TimeStep
 
 SIZE = 48  # rows and columns of the screen
@@ -118,8 +119,7 @@ class Cave(Environment):
 
     def sample_noise(self, seed: tf.Tensor, num_envs: int) -> Noise:
         # One wide draw, split by division: cheaper than two draws, and the modulo bias is below 1e-7.
-        draw = tf.random.stateless_uniform([num_envs], seed, minval=None, maxval=None, dtype=tf.int64)
-        draw = tf.bitwise.bitwise_and(draw, tf.int64.max)
+        draw = seeds.draw(seed, num_envs)
         block_rank = tf.bitwise.bitwise_and(draw // WALL_DRAWS, tf.constant(tf.int32.max, tf.int64))
         return Noise(wall=tf.cast(draw % WALL_DRAWS, tf.int32), block_rank=tf.cast(block_rank, tf.int32))
 
