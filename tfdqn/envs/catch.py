@@ -125,22 +125,26 @@ class Catch(Environment):
         return state, timestep
 
     def observe(self, state: State) -> tf.Tensor:
-        # All in uint8, [N, H, W] from [N, 1, 1] and axes, so that XLA compares many cells with one instruction.
-        axis = tf.range(self._size, dtype=tf.int32)
-        row = tf.cast(axis, tf.uint8)[tf.newaxis, :, tf.newaxis]
-        column = tf.cast(axis, tf.uint8)[tf.newaxis, tf.newaxis, :]
-        bottom = tf.constant(self._size - 1, tf.uint8)
+        # A screen is one row of size^2 cells, [N, H * W]: long enough for XLA to compare many cells an instruction, in
+        # the narrowest type that also has a number for no cell at all.
+        kind = tf.uint8 if self._size**2 < 256 else tf.uint16
+        cell = tf.range(self._size**2, dtype=tf.int32)
+        cell, nowhere = tf.cast(cell, kind)[tf.newaxis], kind.max
 
-        paddle = _per_env(state.paddle)
-        is_paddle = (row == bottom) & (paddle <= column) & (column < paddle + PADDLE_WIDTH)
+        def per_env(cells):
+            return tf.cast(cells, kind)[:, tf.newaxis]
+
+        first = per_env((self._size - 1) * self._size + state.paddle)
+        # The paddle's cells are one comparison: those before it wrap around to large numbers.
+        is_paddle = cell - first < PADDLE_WIDTH
         screen = tf.where(is_paddle, tf.constant(PADDLE_LEVEL, tf.uint8), tf.constant(0, tf.uint8))
         for k in range(self._num_balls):
-            ball_row = state.time % self._ball_period + k * self._ball_period
-            exists = ball_row <= state.time  # a ball cannot have fallen for longer than the game lasts
-            ball_row = tf.where(exists, tf.minimum(ball_row, self._size), self._size)  # row `size` is off the screen
-            is_ball = (row == _per_env(ball_row)) & (column == _per_env(state.columns[:, k]))
-            screen = tf.where(is_ball, tf.constant(BALL_LEVEL, tf.uint8), screen)
-        return screen
+            row = state.time % self._ball_period + k * self._ball_period
+            # A ball cannot have fallen for longer than the game lasts, and below the screen there is none.
+            is_on_screen = (row <= state.time) & (row < self._size)
+            ball = per_env(tf.where(is_on_screen, row * self._size + state.columns[:, k], nowhere))
+            screen = tf.where(cell == ball, tf.constant(BALL_LEVEL, tf.uint8), screen)
+        return tf.reshape(screen, [-1, self._size, self._size])
 
     def _allowed_column(self, rank: tf.Tensor, last: tf.Tensor) -> tf.Tensor:
         """The column [N] of the next ball: MIN_JUMP to max_jump away from column `last`, picked by `rank`.
@@ -154,8 +158,3 @@ class Catch(Environment):
         right_count = tf.maximum(tf.minimum(last + self._max_jump, self._size - 1) - right_first + 1, 0)
         rank = rank % (left_count + right_count)  # never 0 columns: a screen is wider than 2 * MIN_JUMP
         return tf.where(rank < left_count, left_first + rank, right_first + rank - left_count)
-
-
-def _per_env(values: tf.Tensor) -> tf.Tensor:
-    """[N] int32 in 0..255 as [N, 1, 1] uint8."""
-    return tf.cast(values, tf.uint8)[:, tf.newaxis, tf.newaxis]
