@@ -81,17 +81,16 @@ def history(run_dir: Path) -> list[dict[str, Any]]:
         return [*facts.get("before", []), {key: facts[key] for key in ("command", "trained", "curve")}]
     config = runs.read_config(run_dir)
     before = history(Path(config.init_from)) if config.init_from else []
-    given = {k: v for k, v in configuration.plain(config).items() if v != preset_value(config, k)}
+    # With all that the preset sets today: the command is to mean the same when the preset has changed.
+    preset = configuration.resolve({"env": config.env, "preset": config.preset})
+    named = configuration.PRESETS[config.env, config.preset]
+    fields = configuration.plain(config).items()
+    given = {name: value for name, value in fields if name in named or value != getattr(preset, name)}
     if before:
         given["init_from"] = f"RUN{len(before)}"  # where that run lay is nobody's business
     evaluations = curve(run_dir)
     command = f"python -m tfdqn.train --env {config.env} --preset {config.preset}{flags_of(given)}"
     return [*before, {"command": command, "trained": evaluations[-1] if evaluations else {}, "curve": evaluations}]
-
-
-def preset_value(config: configuration.Config, name: str):
-    """What a field is in the configuration's preset."""
-    return getattr(configuration.resolve({"env": config.env, "preset": config.preset}), name)
 
 
 def flags_of(given: dict) -> str:
