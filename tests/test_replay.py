@@ -372,4 +372,5 @@ def test_building_and_using_a_replay_takes_its_memory_once(rows):
     table, built, used = map(int, re.findall(r"\d+", run.stdout.splitlines()[-1]))
     assert table < 2_600 * rows
     assert built < 1.1 * table
-    assert used < 1.1 * table  # neither the first write, in any mode, nor a compiled call copies the table
+    # Neither the first write, in any mode, nor a compiled call copies the table; what compiling takes is 20 MB or so.
+    assert used < 1.25 * table
