@@ -53,7 +53,8 @@ _RULES = {
     "soft-target": "--target soft",
     "gradient-clipping": "--max-gradient-norm 1",
 }
-# On the cave, too, each is added to the plain one, with the preset's value; "together" is the preset.
+# On the cave, too, each is added to the plain one; "together" is the preset, which has all but advantage learning, and
+# Double, dueling and Expected Sarsa besides.
 _CAVE_PLAIN = f"{_PLAIN} --start-curriculum 0 --restart-share 0 --target-epsilon 0 --advantage-alpha 0"
 _CAVE_RULES = {
     "plain": _CAVE_PLAIN,
