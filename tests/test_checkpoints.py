@@ -370,7 +370,7 @@ def train_until(run, env_frames, chunk=13):
     """Train a while and save, as a signal would make it."""
     while run.env_frames < env_frames:
         run.progress.rounds = chunk
-        run._train_chunk()
+        run.train_chunk()
     run.saver.save_last()
 
 
@@ -427,7 +427,7 @@ EVERY_RULE = {
 def test_a_run_with_every_rule_is_resumed_bit_by_bit(tmp_path):
     make_run(tmp_path / "unbroken", **EVERY_RULE).train()
     run = make_run(tmp_path / "broken", **EVERY_RULE)
-    run._compile()
+    run.compile()
     train_until(run, 900)
     run.monitor.close()
     run._lock.close()
@@ -442,7 +442,7 @@ def test_the_averaged_network_is_evaluated_and_kept(tmp_path):
     agent, played = run.trainer.agent, []
     evaluate = run.evaluator.evaluate
     run.evaluator.evaluate = lambda *args, **more: played.append(agent.online.get_weights()) or evaluate(*args, **more)
-    run._compile()
+    run.compile()
     train_until(run, 1000)
     online, target = agent.online.get_weights(), agent.target.get_weights()
     assert not np.array_equal(online[0], target[0])
@@ -643,7 +643,7 @@ def test_a_number_that_is_not_finite_ends_the_run_within_a_chunk_by_name(unbroke
             online.assign(tf.fill(online.shape, value))
         update = run.updates
         with pytest.raises(UserError, match=f"diverged at update {update + 1}: {message}") as error:
-            run._train_chunk()
+            run.train_chunk()
         assert error.value.exit_code == EXIT_NUMERIC and "last checkpoint is" in str(error.value)
         assert run.updates <= update + 70
         run.monitor = monitor.Monitor(run.config, run_dir, run.trainer.env, is_resumed=True)

@@ -39,7 +39,7 @@ class Sample:
 
     def train(self, rounds):
         self.run.progress.rounds = rounds
-        self.run._train_chunk()
+        self.run.train_chunk()
 
     def bring_back(self):
         for name, variable in self.run.trainer.variables.items():

@@ -51,6 +51,7 @@ class Run:
             ) from None
         self.evaluator = Evaluator(config, self.trainer.env, self.trainer.agent, device)
         self.carry = self.trainer.initial_carry()
+        self._no_metrics = self.carry.metrics
         self.progress = Progress(config.log_every_frames, config.eval_every_frames)
         self.best_weights: list[np.ndarray] | None = None
         self._is_profiled = False
@@ -106,11 +107,11 @@ class Run:
         if self.is_finished:
             cli.say(f"nothing more to train: {self.env_frames:,} frames, {self.updates:,} updates; evaluating again")
         else:
-            self._compile()
+            self.compile()
             self.saver.start_clock()
             with self.stop.waiting():
                 while not self.is_finished and self.stop.signal is None:
-                    self._train_chunk()
+                    self.train_chunk()
                 self.saver.save_last()
                 if config.profile and not self._is_profiled:
                     cli.say("no profile was taken: no report was followed by learning")
@@ -135,7 +136,7 @@ class Run:
         cli.say(f"stopped by {signal.Signals(self.stop.signal).name}; to go on, {runs.resume_command(self.run_dir)}")
         return self._totals() | {"run_dir": str(self.run_dir), "exit_code": 128 + self.stop.signal}
 
-    def _compile(self) -> None:
+    def compile(self) -> None:
         """Compile the training program before anything is timed; it plays no frame that counts."""
         cli.say("compiling ...")
         start = time.monotonic()
@@ -145,7 +146,7 @@ class Run:
         cli.say(f"training program compiled in {seconds:.1f} s")
         self.progress.compile_seconds += seconds
 
-    def _train_chunk(self) -> None:
+    def train_chunk(self) -> None:
         """Let the compiled program run for about `CHUNK_SECONDS`, then do what is due."""
         config, progress = self.config, self.progress
         start, frames_before, updates_before = time.monotonic(), self.env_frames, self.updates
@@ -199,14 +200,14 @@ class Run:
 
     def _report(self) -> None:
         from tfdqn.monitor import report_values
-        from tfdqn.training import Metrics, epsilon_at
+        from tfdqn.training import epsilon_at
 
         progress, frames = self.progress, self.env_frames
         values = report_values(self.carry.metrics, float(epsilon_at(self.config, self.carry.env_frames)))
         values["speed/env_frames_per_second"] = progress.frames_per_second
         values["speed/updates_per_second"] = progress.updates_per_second
         self.monitor.report(frames, self.updates, self.wall_seconds, values)
-        self.carry = self.carry._replace(metrics=Metrics.zeros())
+        self.carry = self.carry._replace(metrics=self._no_metrics)
         progress.reported_env_frames = frames
 
     def _evaluate(self) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from tensorboard.plugins.scalar.summary import scalar_pb
 
 from tfdqn import cli
 from tfdqn.config import Config
@@ -130,9 +131,15 @@ class Monitor:
         safe = {k: v if not isinstance(v, float) or math.isfinite(v) else str(v) for k, v in line.items()}
         self._jsonl.write(json.dumps(safe) + "\n")
         self._jsonl.flush()
-        for tag, value in values.items():
-            with self._writing("eval" if tag.startswith("eval/") else "train"):
-                tf.summary.scalar(tag, value, step=env_frames)
+        for name in EVENT_FOLDERS:
+            tags = [tag for tag in values if (name == "eval") == tag.startswith("eval/")]
+            if tags:
+                # As one event: `tf.summary.scalar` for each tag takes ten times as long.
+                event = scalar_pb(tags[0], values[tags[0]])
+                for tag in tags[1:]:
+                    event.MergeFrom(scalar_pb(tag, values[tag]))
+                with self._writing(name):
+                    tf.summary.experimental.write_raw_pb(event.SerializeToString(), step=env_frames)
         self._line.update(values, wall_seconds)
 
     @contextlib.contextmanager
