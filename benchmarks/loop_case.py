@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
+
 import tensorflow as tf
 
 from benchmarks import operations
@@ -11,9 +14,12 @@ from benchmarks.specs import GROWTH
 from benchmarks.timing import Bench, WrongResult
 from tfdqn import config as configuration
 from tfdqn.errors import UserError
+from tfdqn.loop import Run
+from tfdqn.signals import StopRequest
 from tfdqn.training import Trainer
 
 FOREVER = 2**62
+LONG_FRAMES = 20_000
 
 
 class LoopBench(Bench):
@@ -73,6 +79,43 @@ class LoopBench(Bench):
         wanted = 3 * self.trainer.config.updates_per_iteration
         if work["updates"] != wanted or work["env_frames"] <= 0:
             raise WrongResult(f"loop: 3 rounds made {work}, not {wanted} updates")
+
+
+class RunBench(Bench):
+    """A training run with all that its preset writes down, less evaluations and checkpoints.
+
+    An iteration is as many frames as lie between two reports of the preset, or as `LONG_FRAMES` without reports.
+
+    Args:
+      config: the run's configuration; evaluations and checkpoints are put off for good.
+      run_dir: a folder that does not exist yet.
+      device: TensorFlow device.
+    """
+
+    units = {"env_frames": "env frames/s"}  # noqa: RUF012
+
+    def __init__(self, config: configuration.Config, run_dir: Path, device: str):
+        config = dataclasses.replace(
+            config,
+            total_env_frames=FOREVER,
+            eval_every_frames=FOREVER,
+            checkpoint_every_seconds=1e9,
+            device="gpu" if "GPU" in device else "cpu",
+        )
+        self._run = Run(config, run_dir, device, StopRequest())
+        self._frames = min(config.log_every_frames, LONG_FRAMES)
+        self._run.compile()
+
+    def run(self, count: int) -> dict[str, float]:
+        start = self._run.env_frames
+        while self._run.env_frames < start + count * self._frames:
+            self._run.train_chunk()
+        return {"env_frames": float(self._run.env_frames - start)}
+
+    def check(self) -> None:
+        """Play until it learns, so that only learning is timed."""
+        while not self._run.updates:
+            self._run.train_chunk()
 
 
 def make(variant: str, settings: dict, device: str) -> LoopBench:

@@ -1,14 +1,17 @@
-"""`compile` and `memory`: what a fresh process needs. `python -m benchmarks.process_case '{settings}'` is that process.
+"""What takes a fresh process: `compile`, `memory` and `reports`. `python -m benchmarks.process_case '{request}'` is it.
 
-Both take a process of their own: a second compilation in the same one is not the first, and a peak only ever rises.
+A second compilation in the same process is not the first, a peak only ever rises, and a preset's number of threads is
+settled before TensorFlow starts.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -16,16 +19,17 @@ from typing import Any
 from tfdqn.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
+FOREVER = 2**62
 ROUNDS = 50  # played and learnt before the peak is read
 
 
-def measure(settings: dict[str, Any], device: str, *, compiles_only: bool) -> dict[str, float]:
-    """Run one process and return what it found: seconds and bytes.
+def measure(case: str, settings: dict[str, Any], device: str, quick: bool = False) -> dict[str, Any]:
+    """Run one process and return what it found: seconds, bytes, or ratios of times.
 
     Raises:
       UserError: the process failed; the last line it wrote says why.
     """
-    request = {"settings": settings, "device": device, "compiles_only": compiles_only}
+    request = {"case": case, "settings": settings, "device": device, "quick": quick}
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     result = subprocess.run(
         [sys.executable, "-P", "-m", "benchmarks.process_case", json.dumps(request)],
@@ -39,7 +43,12 @@ def measure(settings: dict[str, Any], device: str, *, compiles_only: bool) -> di
     return json.loads(result.stdout.splitlines()[-1])
 
 
-def _probe(request: dict[str, Any]) -> dict[str, float]:
+def _probe(request: dict[str, Any]) -> dict[str, Any]:
+    return _reports(request) if request["case"] == "reports" else _needs(request)
+
+
+def _needs(request: dict[str, Any]) -> dict[str, float]:
+    """Seconds to the first chunk, and peak bytes."""
     import tensorflow as tf
 
     from benchmarks import operations
@@ -58,7 +67,7 @@ def _probe(request: dict[str, Any]) -> dict[str, float]:
     carry = trainer.run_chunk(trainer.initial_carry(), 0, 0)
     int(carry.env_frames)
     found = {"seconds": time.perf_counter() - start}
-    if request["compiles_only"]:
+    if request["case"] == "compile":
         return found
     fill(trainer.replay, trainer.replay.capacity, device)
     int(trainer.run_chunk(carry, ROUNDS, 2**62).env_frames)
@@ -69,6 +78,28 @@ def _probe(request: dict[str, Any]) -> dict[str, float]:
         peak = tf.config.experimental.get_memory_info("GPU:0")["peak"]
         found |= {"device_bytes": peak, "device_floor_bytes": held}
     return found
+
+
+def _reports(request: dict[str, Any]) -> dict[str, list[float]]:
+    """Times of a run that reports as its preset says over those of one that does not, in turn; see `RunBench`."""
+    from benchmarks import timing
+    from benchmarks.loop_case import RunBench
+    from tfdqn import cli
+    from tfdqn import config as configuration
+
+    config = configuration.resolve(request["settings"])
+    device = cli.choose_device("gpu" if "GPU" in request["device"] else "cpu", False, config.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        benches = {
+            name: RunBench(dataclasses.replace(config, log_every_frames=every), Path(folder) / name, device)
+            for name, every in (("with", config.log_every_frames), ("without", FOREVER))
+        }
+        for bench in benches.values():
+            bench.check()
+        effort = timing.QUICK if request["quick"] else timing.Effort(repeats=15, repeat_seconds=1.0)
+        samples = timing.interleave(benches, effort)
+    rates = {name: [one.work["env_frames"] / one.seconds for one in found] for name, found in samples.items()}
+    return {"ratios": [off / on for on, off in zip(rates["with"], rates["without"], strict=True)]}
 
 
 def _peak_host_bytes() -> int:

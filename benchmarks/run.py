@@ -15,6 +15,7 @@ from tfdqn.errors import EXIT_IO, UserError
 
 EXIT_WRONG = 1  # a benchmark computed something else than it should
 PROCESS_REPEATS = 3
+PROCESS_CASES = ("compile", "memory", "reports")
 
 
 def parser() -> cli.Parser:
@@ -54,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             continue
         cli.say(f"{case}: {len(members)} to measure")
         try:
-            measure = _processes if case in ("compile", "memory") else _rates
+            measure = _processes if case in PROCESS_CASES else _rates
             found = measure(members, device, arguments.quick)
         except WrongResult as error:
             cli.say(f"benchmarks: WRONG RESULT: {error}; nothing of {case} is reported")
@@ -94,15 +95,15 @@ def _rates(members: Sequence[Spec], device: str, quick: bool) -> list[dict[str, 
 
 
 def _processes(members: Sequence[Spec], device: str, quick: bool) -> list[dict[str, Any]]:
-    """Rows of `compile` or `memory`: every process once, then every one again."""
+    """Rows of one of `PROCESS_CASES`: every process once, then every one again."""
     from benchmarks import process_case, results
 
     found: dict[str, list[dict[str, float]]] = {spec.name: [] for spec in members}
-    for _ in range(1 if quick else PROCESS_REPEATS):
+    for _ in range(1 if quick or members[0].case == "reports" else PROCESS_REPEATS):  # those take repeats of their own
         for spec in members:
             cli.say(f"  running {spec.name}")
             try:
-                result = process_case.measure(dict(spec.settings), device, compiles_only=spec.case == "compile")
+                result = process_case.measure(spec.case, dict(spec.settings), device, quick)
             except UserError as error:
                 cli.say(f"  skipped {spec.name}: {error}")
                 continue
@@ -112,6 +113,9 @@ def _processes(members: Sequence[Spec], device: str, quick: bool) -> list[dict[s
         each = found[spec.name]
         if each and spec.case == "compile":
             rows.append(results.cost_row(spec, "compile", "s", [one["seconds"] for one in each], None, None))
+        if each and spec.case == "reports":
+            ratios = each[0]["ratios"]
+            rows.append(results.cost_row(spec, "time with reports", "1", ratios, 1.0, "the same run without"))
         for place in ("host", "device") if each and spec.case == "memory" else ():
             if f"{place}_bytes" in each[0]:
                 values, bound = [one[f"{place}_bytes"] for one in each], each[0][f"{place}_floor_bytes"]

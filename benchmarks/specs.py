@@ -17,6 +17,7 @@ CASES = {
     "loop": "the whole training program",
     "compile": "seconds from nothing to the first chunk, in a process of its own",
     "memory": "peak bytes of a training process",
+    "reports": "what a preset's reports cost a run, in a process of its own",
 }
 
 # Network, the game whose screen it sees, and the frames in its observation.
@@ -137,6 +138,10 @@ def _process_specs():
             config = configuration.resolve(settings)
             quick = (env, preset) == ("catch8", "default")
             yield Spec(case, env, preset, config.num_envs, config.batch_size, settings, quick=quick)
+    for env in configuration.GAMES:
+        settings = {"env": env}
+        config = configuration.resolve(settings)
+        yield Spec("reports", env, "default", config.num_envs, config.batch_size, settings, quick=env == "catch8")
 
 
 def select(patterns: Sequence[str], *, quick: bool = False, gate: bool = False) -> list[Spec]:

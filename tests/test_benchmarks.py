@@ -1,5 +1,6 @@
 """The benchmarks' own arithmetic and checks. Nothing here asserts a time."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -11,7 +12,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from benchmarks import compare, decision, env_case, operations, results, run, specs, timing
+from benchmarks import compare, decision, env_case, loop_case, operations, results, run, specs, timing
+from tfdqn import config as configuration
 from tfdqn import networks
 from tfdqn.envs.catch import Catch
 from tfdqn.errors import UserError
@@ -37,6 +39,8 @@ def test_multiply_adds_are_the_hand_count():
     # 24 groups of 2 columns of 48 rows in 2 frames to 32, dense 768 to 256, 128, 2.
     columns = [24 * 192 * 32, 768 * 256, 256 * 128, 128 * 2]
     assert operations.multiply_adds(network("columns", (48, 48, 2), 2)) == columns
+    deep = [*columns[:2], 256 * 256, 256 * 256, 256 * 256, *columns[2:]]
+    assert operations.multiply_adds(network("columns_deep", (48, 48, 2), 2)) == deep
 
 
 def test_operations_of_a_step_are_the_hand_count():
@@ -124,6 +128,17 @@ def test_peak_memory_is_the_processes_own_and_not_its_parents():
     ballast = bytearray(b"x") * 400_000_000
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert 1_000_000 < int(result.stdout) < len(ballast) / 2
+
+
+def test_a_run_under_the_clock_reports_as_its_settings_say(tmp_path):
+    config = configuration.resolve({"env": "catch8", "log_every_frames": 6_400, "epsilon_decay_env_frames": 10_000})
+    lines = {}
+    for name, every in (("with", config.log_every_frames), ("without", 2**62)):
+        bench = loop_case.RunBench(dataclasses.replace(config, log_every_frames=every), tmp_path / name, "/CPU:0")
+        bench.check()
+        assert bench.run(3)["env_frames"] >= 3 * min(every, loop_case.LONG_FRAMES)
+        lines[name] = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+    assert len(lines["with"]) >= 3 and not lines["without"]
 
 
 # The decision rule, on made-up noise.
