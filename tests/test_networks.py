@@ -170,7 +170,13 @@ def test_categorical_head_refuses_what_is_no_distribution():
             networks.CategoricalHead(2, False, atoms, low, high)
 
 
-NAMES = [("mlp", (8, 8, 1)), ("conv", (16, 16, 1)), ("conv_stride4", (48, 48, 4)), ("columns", (48, 48, 2))]
+NAMES = [
+    ("mlp", (8, 8, 1)),
+    ("conv", (16, 16, 1)),
+    ("conv_stride4", (48, 48, 4)),
+    ("columns", (48, 48, 2)),
+    ("columns_deep", (48, 48, 2)),
+]
 
 
 @pytest.mark.parametrize("name, shape", NAMES)
@@ -181,6 +187,21 @@ def test_networks_map_frames_to_units_and_follow_their_seed(name, shape):
     assert first(frames).dtype == tf.float32
     np.testing.assert_array_equal(first(frames), same(frames))
     assert not np.array_equal(first(frames), other(frames))
+
+
+def test_residual_layers_add_to_what_they_are_given():
+    """With their matrices at zero, `columns_deep` is `columns`, which has the same other weights."""
+    frames = tf.constant(np.random.default_rng(0).integers(0, 256, (5, 48, 48, 2)), tf.uint8)
+    plain, deep = (
+        networks.build(name, (48, 48, 2), networks.ScalarHead(2), 1, "net") for name in ("columns", "columns_deep")
+    )
+    assert not np.allclose(deep(frames), plain(frames))
+    dense = [layer for layer in deep.layers if isinstance(layer, tf.keras.layers.Dense)]
+    residual = [layer for layer in dense if layer.kernel.shape == (256, 256)]
+    assert len(residual) == networks.DEEP_LAYERS
+    for layer in residual:
+        layer.kernel.assign(tf.zeros_like(layer.kernel))
+    np.testing.assert_allclose(deep(frames), plain(frames), rtol=1e-5, atol=1e-6)
 
 
 def test_the_articles_cave_network_has_its_size():

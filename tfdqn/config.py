@@ -17,7 +17,7 @@ from tfdqn.errors import UserError, nearest
 
 GAMES = ("catch8", "catch8_single", "catch16", "cave")
 SCREEN_SIZE = {"catch8": 8, "catch8_single": 8, "catch16": 16, "cave": 48}  # pixels a side
-NETWORKS = ("mlp", "conv", "conv_stride4", "columns")
+NETWORKS = ("mlp", "conv", "conv_stride4", "columns", "columns_deep")
 HEADS = ("scalar", "categorical")
 TARGETS = ("hard", "soft", "none")
 
@@ -225,6 +225,7 @@ _CATCH = {
     "stop_at_goal": True,
 }
 
+_CATCH8 = {**_CATCH, "log_every_frames": 100_000}  # a twentieth of a second: a report takes a millisecond
 _CATCH16 = {
     **_CATCH,
     "goal_score": 98.0,
@@ -245,7 +246,7 @@ _CATCH16 = {
 }
 # Adam, not RMSPropGraves: see the README's "What it reaches" for both, measured.
 _CAVE = {
-    "network": "columns",
+    "network": "columns_deep",  # it plans 33 columns ahead; "columns" dies 1.5 times as often
     "frame_stack": 2,
     "start_curriculum": 0.8,  # a standard start seldom reaches the narrowest tunnel, where it is decided
     "restart_share": 0.5,  # deaths are rare soon, and all that there is to learn from
@@ -267,6 +268,7 @@ _CAVE = {
     "value_min": -1.0,
     "value_max": 0.0,
     "dueling": True,
+    "double": False,  # as good, and a sixth less arithmetic
     "prioritized": True,  # a crash is one row in a thousand, and all that pays
     "priority_beta_updates": 60_000,
     "target_update_period_updates": 150,
@@ -283,8 +285,8 @@ _CAVE = {
 
 PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     # A ball in five frames, discounted, is worth 20 at most: the range of --head categorical.
-    ("catch8", "default"): {**_CATCH, "goal_score": 99.0, "value_max": 20.0},
-    ("catch8_single", "default"): {**_CATCH, "goal_score": 1.0},
+    ("catch8", "default"): {**_CATCH8, "goal_score": 99.0, "value_max": 20.0},
+    ("catch8_single", "default"): {**_CATCH8, "goal_score": 1.0},
     ("catch16", "default"): _CATCH16,
     ("cave", "default"): _CAVE,
     ("catch8", "article"): _ARTICLE,

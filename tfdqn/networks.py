@@ -17,6 +17,8 @@ from tfdqn import losses
 
 Layer = tf.keras.layers.Layer
 
+DEEP_LAYERS = 3  # residual layers of "columns_deep"
+
 
 @tf.keras.saving.register_keras_serializable(package="tfdqn")
 class PatchConv2D(Layer):
@@ -318,7 +320,7 @@ class CategoricalHead(Head):
 
 def reads_columns(name: str) -> bool:
     """Whether a network looks at whole columns of the screen: a replay should then hold frames column by column."""
-    return name == "columns"
+    return name in ("columns", "columns_deep")
 
 
 def build(name: str, observation_shape: tuple[int, int, int], head: Head, seed: int, label: str) -> tf.keras.Model:
@@ -326,7 +328,8 @@ def build(name: str, observation_shape: tuple[int, int, int], head: Head, seed: 
 
     Args:
       name: "mlp" (the article's for catch8: dense 64, 32), "conv" (the article's for catch16 and the cave),
-        "conv_stride4" (small, for the cave) or "columns" (whole columns of the screen, for the cave: quicker by far).
+        "conv_stride4" (small, for the cave), "columns" (whole columns of the screen, for the cave: quicker by far) or
+        "columns_deep" (with residual layers behind it, in which to plan ahead).
       observation_shape: (H, W, stack).
       head: makes the last layers and gives their output its meaning.
       seed: every layer's initial weights follow from it.
@@ -352,6 +355,11 @@ def build(name: str, observation_shape: tuple[int, int, int], head: Head, seed: 
         # large constant part, and precision comes late.
         return [tf.keras.layers.LayerNormalization(), tf.keras.layers.ReLU()]
 
+    def residual(units, layer_seed):
+        # Normed before use, and the sum left linear (He et al. 2016, "Identity mappings in deep residual networks").
+        layers = [*norm(), dense(units, layer_seed, None)]
+        return lambda inputs: tf.keras.layers.Add()([inputs, _through(layers, inputs)])
+
     grey, flatten = Greyscale, tf.keras.layers.Flatten
     # Each body, and what makes the last hidden layer from a seed: that one is the head's, which may need several.
     bodies = {
@@ -366,6 +374,14 @@ def build(name: str, observation_shape: tuple[int, int, int], head: Head, seed: 
         ),
         "columns": lambda: (
             [columns(32, 2, 0), *norm(), flatten(), dense(256, 1, None), *norm()],
+            lambda more: [dense(128, 2 + more, None), *norm()],
+        ),
+        "columns_deep": lambda: (
+            [
+                *[columns(32, 2, 0), *norm(), flatten(), dense(256, 1, None)],
+                *[residual(256, 20 + number) for number in range(DEEP_LAYERS)],
+                *norm(),
+            ],
             lambda more: [dense(128, 2 + more, None), *norm()],
         ),
     }
