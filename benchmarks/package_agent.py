@@ -16,7 +16,7 @@ from typing import Any
 
 import tfdqn
 from benchmarks.learning import curve
-from tfdqn import checkpoints, cli, runs
+from tfdqn import checkpoints, cli, presets, runs
 from tfdqn import config as configuration
 from tfdqn.errors import UserError
 
@@ -83,7 +83,7 @@ def history(run_dir: Path) -> list[dict[str, Any]]:
     before = history(Path(config.init_from)) if config.init_from else []
     # With all that the preset sets today: the command is to mean the same when the preset has changed.
     preset = configuration.resolve({"env": config.env, "preset": config.preset})
-    named = configuration.PRESETS[config.env, config.preset]
+    named = presets.PRESETS[config.env, config.preset]
     fields = configuration.plain(config).items()
     given = {name: value for name, value in fields if name in named or value != getattr(preset, name)}
     if before:

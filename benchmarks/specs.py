@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tfdqn import config as configuration
+from tfdqn import presets
 from tfdqn.errors import UserError, nearest
 
 CASES = {
@@ -125,7 +126,7 @@ def _loop_specs():
         yield Spec(
             "loop", chosen["env"], variant, chosen["num_envs"], chosen["batch_size"], settings, quick=quick, gate=gated
         )
-    for env, preset in configuration.PRESETS:
+    for env, preset in presets.PRESETS:
         config = configuration.resolve({"env": env, "preset": preset})
         settings = {"env": env, "preset": preset}
         yield Spec("loop", env, f"preset-{preset}", config.num_envs, config.batch_size, settings)
@@ -133,7 +134,7 @@ def _loop_specs():
 
 def _process_specs():
     for case in ("compile", "memory"):
-        for env, preset in configuration.PRESETS:
+        for env, preset in presets.PRESETS:
             settings = {"env": env, "preset": preset}
             config = configuration.resolve(settings)
             quick = (env, preset) == ("catch8", "default")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tfdqn import config as configuration
-from tfdqn import train
+from tfdqn import presets, train
 from tfdqn.errors import UserError
 
 ROOT = Path(__file__).parent.parent
@@ -65,7 +65,7 @@ def test_every_setting_has_a_flag_and_help():
         assert field.metadata["help"]
 
 
-@pytest.mark.parametrize("env, preset", configuration.PRESETS)
+@pytest.mark.parametrize("env, preset", presets.PRESETS)
 def test_presets_are_valid_and_print_config_reads_back(env, preset, tmp_path, capsys):
     assert train.main(["--env", env, "--preset", preset, "--seed", "3", "--print-config"]) == 0
     path = tmp_path / "c.toml"
@@ -85,7 +85,7 @@ def test_flags_win_over_the_file_and_the_file_over_the_preset(tmp_path, capsys):
 
 def test_gpu_sizes_apply_only_where_no_size_is_given():
     on_gpu = configuration.resolve({"env": "cave"}, on_gpu=True)
-    assert on_gpu.num_envs == configuration.GPU_SIZES["cave"]["num_envs"]
+    assert on_gpu.num_envs == presets.GPU_SIZES["cave"]["num_envs"]
     assert configuration.resolve({"env": "cave", "batch_size": 32}, on_gpu=True).num_envs < 1000
     article = configuration.resolve({"env": "cave", "preset": "article"}, on_gpu=True)
     assert article == configuration.resolve({"env": "cave", "preset": "article"})
