@@ -36,7 +36,7 @@ class Experiment:
 _CATCH16 = "--env catch16 --total-env-frames 800000 --no-stop-at-goal --eval-every-frames 100000"
 # A tenth of the preset's updates, and the rate falls as far within them.
 _CAVE = (
-    "--env cave --total-env-frames 1600000 --learning-rate-decay-updates 6000 --eval-every-frames 800000 "
+    "--env cave --network columns --total-env-frames 1600000 --learning-rate-decay-updates 6000 --eval-every-frames 800000 "
     "--final-eval-episodes 64"
 )
 # What each rule changes. The base has none of them: plain DQN with a target network and 1-step returns.
@@ -54,7 +54,7 @@ _RULES = {
     "gradient-clipping": "--max-gradient-norm 1",
 }
 # On the cave, too, each is added to the plain one; "together" is the preset, which has all but advantage learning, and
-# Double, dueling and Expected Sarsa besides.
+# dueling and Expected Sarsa besides, with Double.
 _CAVE_PLAIN = f"{_PLAIN} --start-curriculum 0 --restart-share 0 --target-epsilon 0 --advantage-alpha 0"
 _CAVE_RULES = {
     "plain": _CAVE_PLAIN,
@@ -64,7 +64,7 @@ _CAVE_RULES = {
     "curriculum": f"{_CAVE_PLAIN} --start-curriculum 0.8",
     "practice": f"{_CAVE_PLAIN} --restart-share 0.5",
     "advantage-learning": f"{_CAVE_PLAIN} --advantage-alpha 0.9",
-    "together": "",
+    "together": "--double",
 }
 # The article's own settings (2,000 episodes are some 300,000 frames), for its figure of two optimizers.
 _ARTICLE = "--env catch8 --preset article --no-stop-at-goal --total-env-frames 400000 --log-every-frames 2000"

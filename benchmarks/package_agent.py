@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = runs.PRETRAINED / config.env
     folder.mkdir(parents=True, exist_ok=True)
     runs.write_config(dataclasses.replace(config, init_from=""), folder)
-    agent.copy_to_target()  # only the online network plays; equal halves compress
+    agent.copy_to_target()  # only the online network plays; who trains it on begins with a fresh copy
     runs.save_agent(agent, folder / runs.BEST_MODEL)
     *before, last = told
     facts = {
