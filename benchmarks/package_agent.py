@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     runs.write_config(dataclasses.replace(config, init_from=""), folder)
     agent.copy_to_target()  # only the online network plays; who trains it on begins with a fresh copy
     runs.save_agent(agent, folder / runs.BEST_MODEL)
+    repack(folder / runs.BEST_MODEL)
     *before, last = told
     facts = {
         "game": config.env,
@@ -67,6 +69,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     runs.write_atomically(folder / "training.json", lambda temporary: temporary.write_text(text))
     cli.say(f"{folder}: {facts['score']} (tfdqn {tfdqn.__version__})")
     return 0
+
+
+def repack(model: Path) -> None:
+    """Compress a Keras file, which holds its parts as they are; the target network's equal half then takes no room."""
+
+    def write(temporary: Path) -> None:
+        with zipfile.ZipFile(model) as old, zipfile.ZipFile(temporary, "w", zipfile.ZIP_LZMA) as new:
+            for part in old.infolist():
+                new.writestr(part, old.read(part), zipfile.ZIP_LZMA)
+
+    runs.write_atomically(model, write)
 
 
 def history(run_dir: Path) -> list[dict[str, Any]]:

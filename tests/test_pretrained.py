@@ -1,6 +1,7 @@
 """The agents that come with tfdqn play as well as their papers say."""
 
 import json
+import zipfile
 
 import pytest
 
@@ -65,6 +66,9 @@ def test_a_runs_best_agent_is_put_in_with_its_papers(tmp_path, monkeypatch):
     ours, theirs = weights(made / runs.BEST_MODEL), weights(source / runs.BEST_MODEL)
     online = [name for name in theirs if "online" in name]
     assert online and all((ours[name] == theirs[name]).all() for name in online)
+    with zipfile.ZipFile(made / runs.BEST_MODEL) as archive:
+        part = archive.getinfo("model.weights.h5")
+    assert part.compress_size < 0.7 * part.file_size  # two equal networks take the room of one
 
 
 def test_the_runs_before_a_packaged_one_are_told_of(tmp_path):
