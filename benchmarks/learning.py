@@ -36,8 +36,8 @@ class Experiment:
 _CATCH16 = "--env catch16 --total-env-frames 800000 --no-stop-at-goal --eval-every-frames 100000"
 # A tenth of the preset's updates, and the rate falls as far within them.
 _CAVE = (
-    "--env cave --network columns --total-env-frames 1600000 --learning-rate-decay-updates 6000 --eval-every-frames 800000 "
-    "--final-eval-episodes 64"
+    "--env cave --network columns --total-env-frames 1600000 --learning-rate-decay-updates 6000 "
+    "--eval-every-frames 800000 --final-eval-episodes 64"
 )
 # What each rule changes. The base has none of them: plain DQN with a target network and 1-step returns.
 _PLAIN = "--no-double --no-dueling --no-prioritized --n-step 1 --head scalar"
