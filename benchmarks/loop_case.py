@@ -19,7 +19,6 @@ from tfdqn.signals import StopRequest
 from tfdqn.training import Trainer
 
 FOREVER = 2**62
-LONG_FRAMES = 20_000
 
 
 class LoopBench(Bench):
@@ -84,26 +83,28 @@ class LoopBench(Bench):
 class RunBench(Bench):
     """A training run with all that its preset writes down, less evaluations and checkpoints.
 
-    An iteration is as many frames as lie between two reports of the preset, or as `LONG_FRAMES` without reports.
+    An iteration is as many frames as lie between two reports, so that each holds one; also where none is made.
 
     Args:
       config: the run's configuration; evaluations and checkpoints are put off for good.
+      reports: whether it reports; if not, its reports are put off, too.
       run_dir: a folder that does not exist yet.
       device: TensorFlow device.
     """
 
     units = {"env_frames": "env frames/s"}  # noqa: RUF012
 
-    def __init__(self, config: configuration.Config, run_dir: Path, device: str):
+    def __init__(self, config: configuration.Config, reports: bool, run_dir: Path, device: str):
+        self._frames = config.log_every_frames
         config = dataclasses.replace(
             config,
             total_env_frames=FOREVER,
             eval_every_frames=FOREVER,
+            log_every_frames=config.log_every_frames if reports else FOREVER,
             checkpoint_every_seconds=1e9,
             device="gpu" if "GPU" in device else "cpu",
         )
         self._run = Run(config, run_dir, device, StopRequest())
-        self._frames = min(config.log_every_frames, LONG_FRAMES)
         self._run.compile()
 
     def run(self, count: int) -> dict[str, float]:

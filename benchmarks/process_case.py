@@ -6,7 +6,6 @@ settled before TensorFlow starts.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import subprocess
@@ -19,7 +18,6 @@ from typing import Any
 from tfdqn.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
-FOREVER = 2**62
 ROUNDS = 50  # played and learnt before the peak is read
 
 
@@ -90,10 +88,7 @@ def _reports(request: dict[str, Any]) -> dict[str, list[float]]:
     config = configuration.resolve(request["settings"])
     device = cli.choose_device("gpu" if "GPU" in request["device"] else "cpu", False, config.threads)
     with tempfile.TemporaryDirectory() as folder:
-        benches = {
-            name: RunBench(dataclasses.replace(config, log_every_frames=every), Path(folder) / name, device)
-            for name, every in (("with", config.log_every_frames), ("without", FOREVER))
-        }
+        benches = {name: RunBench(config, name == "with", Path(folder) / name, device) for name in ("with", "without")}
         for bench in benches.values():
             bench.check()
         effort = timing.QUICK if request["quick"] else timing.Effort(repeats=15, repeat_seconds=1.0)
