@@ -40,6 +40,8 @@ def test_multiply_adds_are_the_hand_count():
     assert operations.multiply_adds(network("columns", (48, 48, 2), 2)) == columns
     deep = [*columns[:2], 256 * 256, 256 * 256, 256 * 256, *columns[2:]]
     assert operations.multiply_adds(network("columns_deep", (48, 48, 2), 2)) == deep
+    wide = [columns[0], 768 * 512, 512 * 512, 512 * 512, 512 * 512, 512 * 128, 128 * 2]
+    assert operations.multiply_adds(network("columns_wide", (48, 48, 2), 2)) == wide
 
 
 def test_operations_of_a_step_are_the_hand_count():

@@ -176,6 +176,7 @@ NAMES = [
     ("conv_stride4", (48, 48, 4)),
     ("columns", (48, 48, 2)),
     ("columns_deep", (48, 48, 2)),
+    ("columns_wide", (48, 48, 2)),
 ]
 
 

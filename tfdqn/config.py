@@ -18,7 +18,7 @@ from tfdqn.presets import GPU_SIZES, PRESETS
 
 GAMES = ("catch8", "catch8_single", "catch16", "cave")
 SCREEN_SIZE = {"catch8": 8, "catch8_single": 8, "catch16": 16, "cave": 48}  # pixels a side
-NETWORKS = ("mlp", "conv", "conv_stride4", "columns", "columns_deep")
+NETWORKS = ("mlp", "conv", "conv_stride4", "columns", "columns_deep", "columns_wide")
 HEADS = ("scalar", "categorical")
 TARGETS = ("hard", "soft", "none")
 
