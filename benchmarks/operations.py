@@ -30,6 +30,7 @@ def multiply_adds(model: Any) -> list[int]:
     """Multiply-adds of one observation in each weighted layer of a Keras model, in order."""
     counts = []
     for layer in model.layers:
+        counts += multiply_adds(layer) if hasattr(layer, "layers") else []
         kernel = getattr(layer, "kernel", None)
         if kernel is None:
             continue
@@ -47,6 +48,8 @@ def act_operations(model: Any, num_envs: int) -> int:
 
 def learn_operations(model: Any, batch: int, *, double: bool, target: str) -> int:
     """Operations of one update on a batch; see the derivation above."""
+    if members := [layer for layer in model.layers if hasattr(layer, "layers")]:
+        return sum(learn_operations(member, batch, double=double, target=target) for member in members)
     layers = multiply_adds(model)
     passes = 3 if double and target != "none" else 2
     return 2 * batch * ((passes + 2) * sum(layers) - layers[0])

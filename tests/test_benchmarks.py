@@ -55,6 +55,9 @@ def test_operations_of_a_step_are_the_hand_count():
     assert single == double - 2 * 32 * every
     # Without a target network Double DQN is plain Q-learning.
     assert operations.learn_operations(model, 32, double=True, target="none") == single
+    pair = networks.build("mlp", (8, 8, 1), networks.ScalarHead(3), 0, "online", members=2)
+    assert operations.act_operations(pair, 10) == 2 * operations.act_operations(model, 10)
+    assert operations.learn_operations(pair, 32, double=True, target="hard") == 2 * double
 
 
 def test_a_kernel_without_a_rule_is_refused():

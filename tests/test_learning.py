@@ -48,6 +48,7 @@ RULES = {
     "3-step": {"n_step": 3},
     "expected Sarsa": {"target_epsilon": 0.1},
     "advantage learning": {"advantage_alpha": 0.9},
+    "three members": {"members": 3},
     "averaged weights": {"target": "soft", "play_target": True},
 }
 

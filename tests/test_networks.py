@@ -170,6 +170,42 @@ def test_categorical_head_refuses_what_is_no_distribution():
             networks.CategoricalHead(2, False, atoms, low, high)
 
 
+@pytest.mark.parametrize("jit", [False, True])
+def test_an_ensemble_plays_by_the_mean_and_each_member_learns_by_itself(jit):
+    ensemble = networks.Ensemble(networks.ScalarHead(2), 2)
+    output = tf.constant([[0.5, 0.1, 0.3, 0.5], [0.0, 1.0, 0.4, 0.2]])
+    action, reward, discount = tf.constant([1, 0]), tf.constant([1.0, -1.0]), tf.constant([0.5, 0.0])
+    next_output = tf.constant([[0.0, 0.2, 0.6, 0.2], [9.0, 9.0, 9.0, 9.0]])
+
+    def run(output):
+        with tf.GradientTape() as tape:
+            tape.watch(output)
+            # The mean values of the next state, 0.3 and 0.2, choose action 0, for which the members say 0 and 0.6.
+            target = ensemble.target(reward, discount, next_output, ensemble.values(next_output))
+            loss, td_error = ensemble.loss(output, action, target)
+            total = tf.reduce_sum(loss)
+        return ensemble.values(output), target, loss, td_error, tape.gradient(total, output)
+
+    values, target, loss, td_error, gradient = tf.function(run, jit_compile=jit, autograph=False)(output)
+    np.testing.assert_allclose(values, [[0.4, 0.3], [0.2, 0.6]], rtol=1e-6)
+    np.testing.assert_allclose(target, [1.0 + 0.5 * 0.3, -1.0], rtol=1e-6)
+    # TD errors 0.1 - 1.15 and 0.5 - 1.15; 0 + 1 and 0.4 + 1: Huber losses beyond 1 grow as the error does.
+    np.testing.assert_allclose(loss, [(1.05 - 0.5) + 0.65**2 / 2, 0.5 + (1.4 - 0.5)], rtol=1e-5)
+    np.testing.assert_allclose(td_error, [-0.85, 1.2], rtol=1e-5)
+    np.testing.assert_allclose(gradient, [[0.0, -1.0, 0.0, -0.65], [1.0, 0.0, 1.0, 0.0]], rtol=1e-5)
+
+
+def test_members_begin_apart_and_the_first_is_the_one_that_stands_alone():
+    frames = tf.constant(np.random.default_rng(0).integers(0, 256, (5, 48, 48, 2)), tf.uint8)
+    head = networks.ScalarHead(2)
+    alone = networks.build("columns", (48, 48, 2), head, 1, "net")
+    ensemble = networks.build("columns", (48, 48, 2), head, 1, "net", members=3)
+    first, second, third = np.split(ensemble(frames).numpy(), 3, axis=-1)
+    np.testing.assert_allclose(first, alone(frames), rtol=1e-5, atol=1e-6)
+    assert not np.allclose(second, first) and not np.allclose(third, first) and not np.allclose(third, second)
+    assert ensemble.count_params() == 3 * alone.count_params()
+
+
 NAMES = [
     ("mlp", (8, 8, 1)),
     ("conv", (16, 16, 1)),

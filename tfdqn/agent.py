@@ -38,6 +38,7 @@ class DQN(tf.keras.Model):
       observation_shape: (H, W, stack).
       num_actions: A.
       network: name of a network in `tfdqn.networks`.
+      members: networks side by side whose values are averaged (see `tfdqn.networks.Ensemble`).
       loss: "huber" or "mse".
       target: "hard" copies the online weights every `target_update_period_updates` updates; "soft" moves the target
         by `target_tau` at each update; "none" bootstraps from the online network.
@@ -58,6 +59,7 @@ class DQN(tf.keras.Model):
         observation_shape: tuple[int, int, int],
         num_actions: int,
         network: str = "mlp",
+        members: int = 1,
         loss: str = "huber",
         target: str = "hard",
         target_update_period_updates: int = 500,
@@ -79,6 +81,7 @@ class DQN(tf.keras.Model):
             "observation_shape": tuple(observation_shape),
             "num_actions": num_actions,
             "network": network,
+            "members": members,
             "loss": loss,
             "target": target,
             "target_update_period_updates": target_update_period_updates,
@@ -104,12 +107,14 @@ class DQN(tf.keras.Model):
         self._advantage_alpha = advantage_alpha
         self._max_gradient_norm = max_gradient_norm
         if head == "categorical":
-            self.head = networks.CategoricalHead(num_actions, dueling, atoms, value_min, value_max, target_epsilon)
+            one = networks.CategoricalHead(num_actions, dueling, atoms, value_min, value_max, target_epsilon)
         else:
-            self.head = networks.ScalarHead(num_actions, dueling, target_epsilon, LOSSES[loss])
+            one = networks.ScalarHead(num_actions, dueling, target_epsilon, LOSSES[loss])
         self.online, self.target = (
-            networks.build(network, tuple(observation_shape), self.head, seed, label) for label in ("online", "target")
+            networks.build(network, tuple(observation_shape), one, seed, label, members)
+            for label in ("online", "target")
         )
+        self.head = networks.Ensemble(one, members) if members > 1 else one
         self.target.trainable = False
         self.copy_to_target()
         self.build((None, *observation_shape))

@@ -81,6 +81,7 @@ class Config:
 
     # Learner.
     network: str = setting("mlp", "body of the Q-network", "learner", choices=NETWORKS)
+    members: int = setting(1, "networks side by side, whose values are averaged", "learner", low=1, high=100)
     init_from: str = setting("", "folder of a run whose best agent's weights to start from", "learner")
     learning_rate: float = setting(2.5e-4, "step size of the optimizer", "learner", above=0, high=100)
     learning_rate_decay_updates: int = setting(

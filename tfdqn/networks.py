@@ -318,12 +318,49 @@ class CategoricalHead(Head):
         return tf.nn.softmax_cross_entropy_with_logits(target, logits), td_error
 
 
+class Ensemble:
+    """Several networks side by side: each learns by itself, from a target in which the values of all are averaged.
+
+    Their errors differ, so that the mean of K values errs less than one of them, in play and in the target
+    (Averaged-DQN, Anschel et al. 2017, with networks begun apart, as Osband et al. 2016 do, in place of earlier ones).
+    The output is [B, K * U]: one member's after the other's.
+
+    Args:
+      head: what each member's output [B, U] means.
+      members: K.
+    """
+
+    def __init__(self, head: Head, members: int):
+        self._head, self._members = head, members
+
+    def _each(self, output: tf.Tensor) -> list[tf.Tensor]:
+        return tf.split(output, self._members, axis=-1)
+
+    def _mean(self, parts: list[Any]) -> Any:
+        return tf.add_n(parts) / float(self._members)
+
+    def values(self, output: tf.Tensor) -> tf.Tensor:
+        """Action values [B, A]: the mean over the members."""
+        return self._mean([self._head.values(part) for part in self._each(output)])
+
+    def target(self, reward: tf.Tensor, discount: tf.Tensor, next_output: tf.Tensor, choosing_q: tf.Tensor) -> Any:
+        """The mean of the members' targets, all at the action that `choosing_q` [B, A] takes."""
+        return self._mean([self._head.target(reward, discount, part, choosing_q) for part in self._each(next_output)])
+
+    def loss(self, output: tf.Tensor, action: tf.Tensor, target: Any) -> tuple[tf.Tensor, tf.Tensor]:
+        """The sum of the members' losses, so that each learns as fast as alone, and the mean TD error, both [B]."""
+        losses_, td_errors = zip(*(self._head.loss(part, action, target) for part in self._each(output)), strict=True)
+        return tf.add_n(losses_), self._mean(list(td_errors))
+
+
 def reads_columns(name: str) -> bool:
     """Whether a network looks at whole columns of the screen: a replay should then hold frames column by column."""
     return name.startswith("columns")
 
 
-def build(name: str, observation_shape: tuple[int, int, int], head: Head, seed: int, label: str) -> tf.keras.Model:
+def build(
+    name: str, observation_shape: tuple[int, int, int], head: Head, seed: int, label: str, members: int = 1
+) -> tf.keras.Model:
     """Make a network by its name.
 
     Args:
@@ -335,10 +372,17 @@ def build(name: str, observation_shape: tuple[int, int, int], head: Head, seed: 
       head: makes the last layers and gives their output its meaning.
       seed: every layer's initial weights follow from it.
       label: name of the Keras model.
+      members: how many such networks, each with initial weights of its own, stand side by side (see `Ensemble`); the
+        first is the one that stands alone.
 
     Returns:
-      A Keras model from [B, H, W, stack] uint8 to the head's output.
+      A Keras model from [B, H, W, stack] uint8 to the head's output; of several, to all of theirs, and they are its
+      `layers` that are models.
     """
+    if members > 1:
+        inputs = tf.keras.Input(observation_shape, dtype=tf.uint8)
+        each = [build(name, observation_shape, head, seed + 1000 * i, f"{label}_{i}") for i in range(members)]
+        return tf.keras.Model(inputs, tf.keras.layers.Concatenate()([one(inputs) for one in each]), name=label)
 
     def dense(units, layer_seed, activation="relu"):
         return tf.keras.layers.Dense(

@@ -205,6 +205,13 @@ def agent_folder(arguments: argparse.Namespace) -> Path:
     return PRETRAINED / game
 
 
+def differences(config: Config, other: Config) -> list[str]:
+    """The settings by which one's agent cannot take the other's weights."""
+    names = ["env", "downsample", "frame_stack", "network", "members", "head", "dueling"]
+    names += ["atoms", "value_min", "value_max"] if config.head == "categorical" else []
+    return [name for name in names if getattr(config, name) != getattr(other, name)]
+
+
 def check_donor(config: Config) -> None:
     """Refuse an `init_from` whose agent does not fit, before anything is made."""
     if not config.init_from:
@@ -213,13 +220,9 @@ def check_donor(config: Config) -> None:
         donor = read_config(config.init_from)
     except UserError as error:
         raise UserError(f"--init-from {error}; name a run's folder, such as runs/NAME") from None
-    for name in ("env", "downsample", "frame_stack", "network", "head", "atoms", "value_min", "value_max", "dueling"):
-        ours, theirs = getattr(config, name), getattr(donor, name)
-        if ours != theirs and (config.head == "categorical" or name not in ("atoms", "value_min", "value_max")):
-            flag = name.replace("_", "-")
-            raise UserError(
-                f"--init-from {config.init_from}: its {name} is {theirs}, not {ours}; use --{flag} {theirs}"
-            )
+    for name in differences(config, donor):
+        ours, theirs, flag = getattr(config, name), getattr(donor, name), name.replace("_", "-")
+        raise UserError(f"--init-from {config.init_from}: its {name} is {theirs}, not {ours}; use --{flag} {theirs}")
     if not (Path(config.init_from) / BEST_MODEL).is_file():
         raise UserError(f"--init-from {config.init_from}: holds no {BEST_MODEL}; the run ended before an evaluation")
 

@@ -362,6 +362,7 @@ def build_agent(config: Config, env: Environment) -> DQN:
         (*env.observation_shape, config.frame_stack),
         env.num_actions,
         network=config.network,
+        members=config.members,
         loss=config.loss,
         target=config.target,
         target_update_period_updates=config.target_update_period_updates,
