@@ -3,6 +3,9 @@
 Writes `tfdqn/pretrained/<game>/`: `config.toml`, `model.keras` without the optimizer's state, and
 `training.json`, which tells how the agent came about and what it scores. Where a run began from another's agent
 (`--init-from`), the runs before it are told of, too, from the first on.
+
+Of several runs it makes one agent whose members (`--members`) are theirs: networks that learnt apart err apart, and the
+mean of their values errs less. Weights are rounded to `BITS` bits, before the agent is scored.
 """
 
 from __future__ import annotations
@@ -15,6 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import tfdqn
 from benchmarks.learning import curve
 from tfdqn import checkpoints, cli, presets, runs
@@ -22,11 +27,13 @@ from tfdqn import config as configuration
 from tfdqn.errors import UserError
 
 EPISODES = 1_000
+BITS = 8  # of a weight after its first: 1.6 bytes a weight when compressed, not 3.7
+NEVER = -30.0  # logit of an atom that a member does not have: e**-30 adds nothing to its probabilities
 
 
 def parser() -> cli.Parser:
     parser = cli.Parser(prog="python -m benchmarks.package_agent", description="Put a run's best agent into tfdqn.")
-    parser.add_argument("run_dir", help="folder of a run")
+    parser.add_argument("run_dirs", nargs="+", metavar="run_dir", help="folder of a run; of several: the members")
     parser.add_argument("--model", choices=list(runs.MODELS), default="best", help="which of the run's agents")
     parser.add_argument("--episodes", type=cli.converter("--episodes", int), default=EPISODES, help="to score it by")
     return parser
@@ -36,9 +43,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse(argv)
     if not 1 <= arguments.episodes <= 1_000_000:
         raise UserError(f"--episodes {arguments.episodes}: must be between 1 and 1000000; the default is {EPISODES}")
-    run_dir = Path(arguments.run_dir)
-    config = runs.read_config(run_dir)
-    told = history(run_dir)
+    folders = [Path(run_dir) for run_dir in arguments.run_dirs]
+    configs = [runs.read_config(folder) for folder in folders]
+    config = joined_config(configs)
+    told = [history(folder) for folder in folders]
     device = cli.choose_device("cpu")
 
     from tfdqn.envs import make
@@ -46,8 +54,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     from tfdqn.training import build_agent
 
     env = make(config.env, config.downsample)
+    agents = [build_agent(each, env) for each in configs]
+    for each, folder in zip(agents, folders, strict=True):
+        runs.load_weights(each, folder / runs.MODELS[arguments.model])
     agent = build_agent(config, env)
-    runs.load_weights(agent, run_dir / runs.MODELS[arguments.model])
+    join(list(zip(configs, agents, strict=True)), config, agent)
+    agent.online.set_weights([rounded(weights) for weights in agent.online.get_weights()])
     scores = Evaluator(config, env, agent, device).evaluate(arguments.episodes)
     folder = runs.PRETRAINED / config.env
     folder.mkdir(parents=True, exist_ok=True)
@@ -55,20 +67,74 @@ def main(argv: Sequence[str] | None = None) -> int:
     agent.copy_to_target()  # only the online network plays; who trains it on begins with a fresh copy
     runs.save_agent(agent, folder / runs.BEST_MODEL)
     repack(folder / runs.BEST_MODEL)
-    *before, last = told
+    first, *beside = [{**last, "before": before} for *before, last in told]
     facts = {
         "game": config.env,
         "game_version": env.version,
         **checkpoints.versions(),
         "date": time.strftime("%Y-%m-%d"),
         "score": {**scores.summary(), "reached_the_best": float((scores.scores >= env.best_score).mean())},
-        **last,
-        "before": before,
+        **first,
+        "beside": beside,
     }
     text = json.dumps(facts, indent=1) + "\n"
     runs.write_atomically(folder / "training.json", lambda temporary: temporary.write_text(text))
     cli.say(f"{folder}: {facts['score']} (tfdqn {tfdqn.__version__})")
     return 0
+
+
+def joined_config(configs: Sequence[configuration.Config]) -> configuration.Config:
+    """The configuration of an agent whose members are those of several: the first's, but for members and atoms.
+
+    Raises:
+      UserError: they are not of one kind.
+    """
+    first = configs[0]
+    for other in configs[1:]:
+        if names := set(runs.differences(first, other)) - {"members", "atoms"}:
+            name = min(names)
+            raise UserError(
+                f"one agent's {name} is {getattr(first, name)}, another's {getattr(other, name)}: they cannot be one's "
+                "members"
+            )
+    atoms = max(config.atoms for config in configs)
+    for config in configs:
+        if (atoms - 1) % (config.atoms - 1):
+            raise UserError(f"one agent has {atoms} atoms, and the {config.atoms} of another are not among them")
+    return dataclasses.replace(first, members=sum(config.members for config in configs), atoms=atoms)
+
+
+def join(agents: Sequence[tuple[configuration.Config, Any]], config: configuration.Config, joined: Any) -> None:
+    """Give the networks of agents to the members of `joined`, in order; `config` is `joined_config` of theirs."""
+    parts = [(theirs.atoms, part) for theirs, agent in agents for part in members(agent.online)]
+    for member, (atoms, part) in zip(members(joined.online), parts, strict=True):
+        for variable, given in zip(member.variables, part.variables, strict=True):
+            weights = given.numpy()
+            if weights.shape != variable.shape:  # of the last layers, which give numbers of atoms
+                # A dueling head adds the value's logits to every action's: there they are ruled out once.
+                rules_out = weights.ndim == 1 and (not config.dueling or len(weights) == atoms)
+                weights = spread(weights, atoms, config.atoms, NEVER if rules_out else 0.0)
+            variable.assign(weights)
+
+
+def spread(weights: np.ndarray, atoms: int, more_atoms: int, fill: float) -> np.ndarray:
+    """Numbers [..., n * atoms] among n * more_atoms, each at the atom of the same return, and `fill` elsewhere."""
+    groups = weights.reshape(*weights.shape[:-1], -1, atoms)
+    result = np.full([*groups.shape[:-1], more_atoms], fill, np.float32)
+    result[..., :: (more_atoms - 1) // (atoms - 1)] = groups
+    return result.reshape(*weights.shape[:-1], -1)
+
+
+def rounded(weights: np.ndarray) -> np.ndarray:
+    """Weights to the nearest float32 with `BITS` bits after the first, ties away from zero."""
+    dropped = 23 - BITS
+    bits = weights.astype(np.float32).view(np.uint32) + np.uint32(1 << (dropped - 1))
+    return (bits >> dropped << dropped).view(np.float32)
+
+
+def members(network: Any) -> list[Any]:
+    """The networks that stand side by side in one, which may be one alone."""
+    return [layer for layer in network.layers if hasattr(layer, "layers")] or [network]
 
 
 def repack(model: Path) -> None:
@@ -91,7 +157,8 @@ def history(run_dir: Path) -> list[dict[str, Any]]:
     papers = run_dir / "training.json"
     if papers.is_file():  # an agent of the package
         facts = json.loads(papers.read_text())
-        return [*facts.get("before", []), {key: facts[key] for key in ("command", "trained", "curve")}]
+        last = {key: facts[key] for key in ("command", "trained", "curve", "beside") if facts.get(key)}
+        return [*facts.get("before", []), last]
     config = runs.read_config(run_dir)
     before = history(Path(config.init_from)) if config.init_from else []
     # With all that the preset sets today: the command is to mean the same when the preset has changed.
