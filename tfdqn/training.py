@@ -135,9 +135,12 @@ def score_of(env: Environment, episode_return: tf.Tensor, episode_frames: tf.Ten
     return episode_return
 
 
+SHARED_BIT = 61  # of an int64, without its sign
+
+
 def bits(flags: tf.Tensor) -> tf.Tensor:
     """Flags [K] bool as one integer, [] int64; all from the 62nd on share a bit."""
-    places = tf.constant([2 ** min(i, 61) for i in range(flags.shape[0])], tf.int64)
+    places = tf.constant([2 ** min(i, SHARED_BIT) for i in range(flags.shape[0])], tf.int64)
     return tf.reduce_sum(tf.where(flags, places, tf.zeros_like(places)))
 
 
@@ -248,7 +251,9 @@ class Trainer:
         """What the bits of `Metrics.non_finite_tensors` stand for, causes before their effects."""
         names = [variable.name.removesuffix(":0") for variable in self.agent.online.trainable_variables]
         gradients, weights = ([f"the {what} {name}" for name in names] for what in ("gradient of", "weights"))
-        return ["the TD target", "the loss", *gradients, *weights]
+        names = ["the TD target", "the loss", *gradients, *weights]
+        shared = names[SHARED_BIT:]
+        return names if len(shared) < 2 else [*names[:SHARED_BIT], f"one of {len(shared)} more gradients and weights"]
 
     @property
     def trace_count(self) -> int:
