@@ -54,17 +54,19 @@ _RULES = {
     "gradient-clipping": "--max-gradient-norm 1",
 }
 # On the cave, too, each is added to the plain one; "together" is the preset, which has all but advantage learning, and
-# dueling and Expected Sarsa besides, with Double.
+# dueling and Expected Sarsa besides, with Double and once with the 2 atoms that it had before.
 _CAVE_PLAIN = f"{_PLAIN} --start-curriculum 0 --restart-share 0 --target-epsilon 0 --advantage-alpha 0"
 _CAVE_RULES = {
     "plain": _CAVE_PLAIN,
     "n-step": f"{_CAVE_PLAIN} --n-step 5",
     "prioritized": f"{_CAVE_PLAIN} --prioritized",
-    "categorical": f"{_CAVE_PLAIN} --head categorical",
+    "categorical": f"{_CAVE_PLAIN} --head categorical --atoms 2",
+    "categorical-21-atoms": f"{_CAVE_PLAIN} --head categorical --atoms 21",
     "curriculum": f"{_CAVE_PLAIN} --start-curriculum 0.8",
     "practice": f"{_CAVE_PLAIN} --restart-share 0.5",
     "advantage-learning": f"{_CAVE_PLAIN} --advantage-alpha 0.9",
-    "together": "--double",
+    "together": "--double --atoms 2",
+    "together-21-atoms": "--double --atoms 21",
 }
 # The article's own settings (2,000 episodes are some 300,000 frames), for its figure of two optimizers.
 _ARTICLE = "--env catch8 --preset article --no-stop-at-goal --total-env-frames 400000 --log-every-frames 2000"

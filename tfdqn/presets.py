@@ -65,9 +65,10 @@ _CAVE = {
     # The values' noise falls with the rate, and one frame's action changes a value by no more than that.
     "learning_rate_decay_updates": 60_000,
     "learning_rate_end": 5e-6,
-    # The return of a crash k frames ahead is -discount**k: a probability, learnt as one.
+    # The return of a crash k frames ahead is -discount**k. Probabilities of 21 returns tell when it will come, which
+    # teaches more than the mean alone, all that 2 atoms hold.
     "head": "categorical",
-    "atoms": 2,
+    "atoms": 21,
     "value_min": -1.0,
     "value_max": 0.0,
     "dueling": True,
