@@ -83,7 +83,8 @@ class LoopBench(Bench):
 class RunBench(Bench):
     """A training run with all that its preset writes down, less evaluations and checkpoints.
 
-    An iteration is as many frames as lie between two reports, so that each holds one; also where none is made.
+    An iteration is as many frames as lie between two reports, also where none is made. A chunk does not end with them,
+    so a repeat may play some more, which counts.
 
     Args:
       config: the run's configuration; evaluations and checkpoints are put off for good.

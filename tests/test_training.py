@@ -9,7 +9,7 @@ import tensorflow as tf
 from tfdqn import config as configuration
 from tfdqn import training
 from tfdqn.envs import TimeStep, make
-from tfdqn.training import Metrics, Trainer
+from tfdqn.training import MAX_REPORTS, Metrics, Trainer
 
 SMALL = {
     "env": "catch8",
@@ -64,7 +64,7 @@ def test_the_frames_of_one_environment_are_one_kernel():
     """XLA still knows the option that `tfdqn` sets, and finds the loop small enough."""
     trainer = make_trainer(num_envs=1, batch_size=8, iterations_per_update=3)
     one = tf.ones([], tf.int64)
-    program = trainer._chunk.experimental_get_compiler_ir(trainer.initial_carry(), one, one)(stage="optimized_hlo")
+    program = trainer._chunk.experimental_get_compiler_ir(trainer.initial_carry(), one, one, one)(stage="optimized_hlo")
     assert program.count('xla_cpu_small_call="true"') == 1
 
 
@@ -74,6 +74,34 @@ def test_a_chunk_stops_in_the_round_that_reaches_the_frames():
     assert 500 <= int(carry.env_frames) < 500 + 8
     again = trainer.run_chunk(carry, 10**6, 500)
     assert int(again.iteration) == int(carry.iteration)
+
+
+@pytest.mark.parametrize("mode", [{}, {"eager": True}], ids=["xla", "eager"])
+def test_reports_do_not_depend_on_the_chunks_length(mode):
+    """Each closes the sums at the round that reaches its frames, whether or not the program goes on from there."""
+    found = []
+    for chunk in (1, 7, 60):
+        trainer = make_trainer(log_every_frames=100, **mode)
+        carry, next_report, rows = trainer.initial_carry(), 100, []
+        for _ in range(0, 60, chunk):
+            rounds = min(chunk, 60 - int(carry.iteration))
+            carry, reports = trainer.run_reporting_chunk(carry, rounds, 2**62, next_report)
+            rows += list(reports.rows())
+            next_report = (rows[-1][0] // 100 + 1) * 100 if rows else 100
+        found.append((rows, carry.metrics))
+    (rows, rest), *others = found
+    assert len(rows) >= 4 and all(0 <= frames % 100 < 8 for frames, _, _ in rows)
+    assert all(float(a) == float(b) for other in others for a, b in zip(rest, other[1], strict=True))
+    assert all(rows == other[0] for other in others)
+    # Nothing is lost in between, nothing counted twice.
+    assert sum(row[2].updates for row in rows) + int(rest.updates) == int(trainer.agent.optimizer.iterations) > 30
+    assert [updates for _, updates, _ in rows] == list(np.cumsum([row[2].updates for row in rows]))
+
+
+def test_a_chunk_ends_when_it_holds_no_more_reports():
+    trainer = make_trainer(log_every_frames=1, replay_min_rows=1_000)
+    carry, reports = trainer.run_reporting_chunk(trainer.initial_carry(), 10**6, 2**62, 1)
+    assert int(reports.count) == len(list(reports.rows())) == MAX_REPORTS == int(carry.iteration)
 
 
 def test_equal_seeds_give_equal_bits_and_others_do_not():

@@ -19,6 +19,8 @@ from tfdqn.signals import StopRequest
 if TYPE_CHECKING:
     import numpy as np
 
+    from tfdqn.training import Metrics
+
 CHUNK_SECONDS = 0.5  # how often Python gets its turn; no result depends on it
 GOAL_MARGIN = 1e-6  # scores are float32 means of whole numbers
 
@@ -51,7 +53,6 @@ class Run:
             ) from None
         self.evaluator = Evaluator(config, self.trainer.env, self.trainer.agent, device)
         self.carry = self.trainer.initial_carry()
-        self._no_metrics = self.carry.metrics
         self.progress = Progress(config.log_every_frames, config.eval_every_frames)
         self.best_weights: list[np.ndarray] | None = None
         self._is_profiled = False
@@ -114,13 +115,13 @@ class Run:
                     self.train_chunk()
                 self.saver.save_last()
                 if config.profile and not self._is_profiled:
-                    cli.say("no profile was taken: no report was followed by learning")
+                    cli.say("no profile was taken: the run ended too soon after it began to learn")
                 if self.stop.signal is not None:
                     return self._stopped()
         # What follows can be had again from the checkpoint, and is when this run is resumed.
         frames = self.env_frames
         if frames >= config.total_env_frames and self.progress.reported_env_frames < frames:
-            self._report()
+            self._report(frames, self.updates, self.wall_seconds, self.carry.metrics)
         with self._player():
             runs.save_agent(self.trainer.agent, self.run_dir / runs.FINAL_MODEL)
         if self.progress.evaluated_env_frames < frames:
@@ -149,21 +150,15 @@ class Run:
     def train_chunk(self) -> None:
         """Let the compiled program run for about `CHUNK_SECONDS`, then do what is due."""
         config, progress = self.config, self.progress
-        start, frames_before, updates_before = time.monotonic(), self.env_frames, self.updates
-        stop = min(progress.next_log, progress.next_eval, config.total_env_frames)
-        round_before = int(self.carry.iteration)
+        start, wall_before = time.monotonic(), self.wall_seconds
+        frames_before, updates_before, round_before = self.env_frames, self.updates, int(self.carry.iteration)
+        stop = min(progress.next_eval, config.total_env_frames)
         rounds, recording = progress.rounds, contextlib.nullcontext()
-        # Right after a report, so that as many iterations as can be fit in before the next.
-        if (
-            config.profile
-            and not self._is_profiled
-            and updates_before
-            and frames_before == progress.reported_env_frames
-        ):
+        if self._is_time_to_profile(frames_before, updates_before, stop):
             self._is_profiled = True
             rounds, recording = -(-config.profile // config.iterations_per_update), self.monitor.profile()
         with recording:
-            self.carry = self.trainer.run_chunk(self.carry, rounds, stop)
+            self.carry, reports = self.trainer.run_reporting_chunk(self.carry, rounds, stop, progress.next_log)
             frames = self.env_frames  # waits for the device
         seconds = time.monotonic() - start
         progress.train_seconds += seconds
@@ -174,9 +169,10 @@ class Run:
         progress.frames_per_second = (frames - frames_before) / seconds
         progress.updates_per_second = (self.updates - updates_before) / seconds
         self._guard()
-        if frames >= progress.next_log:
-            progress.next_log = (frames // config.log_every_frames + 1) * config.log_every_frames
-            self._report()
+        for reported, updates, metrics in reports.rows():
+            share = (reported - frames_before) / (frames - frames_before)
+            self._report(reported, updates, wall_before + share * seconds, metrics)
+            progress.next_log = (reported // config.log_every_frames + 1) * config.log_every_frames
         if frames >= progress.next_eval:
             progress.next_eval = (frames // config.eval_every_frames + 1) * config.eval_every_frames
             self._evaluate()
@@ -198,17 +194,26 @@ class Run:
             EXIT_NUMERIC,
         )
 
-    def _report(self) -> None:
+    def _report(self, env_frames: int, updates: int, wall_seconds: float, metrics: Metrics) -> None:
+        import tensorflow as tf
+
         from tfdqn.monitor import report_values
         from tfdqn.training import epsilon_at
 
-        progress, frames = self.progress, self.env_frames
-        values = report_values(self.carry.metrics, float(epsilon_at(self.config, self.carry.env_frames)))
+        progress = self.progress
+        values = report_values(metrics, float(epsilon_at(self.config, tf.constant(env_frames, tf.int64))))
         values["speed/env_frames_per_second"] = progress.frames_per_second
         values["speed/updates_per_second"] = progress.updates_per_second
-        self.monitor.report(frames, self.updates, self.wall_seconds, values)
-        self.carry = self.carry._replace(metrics=self._no_metrics)
-        progress.reported_env_frames = frames
+        self.monitor.report(env_frames, updates, wall_seconds, values)
+        progress.reported_env_frames = env_frames
+
+    def _is_time_to_profile(self, frames: int, updates: int, stop: int) -> bool:
+        """Once, after learning has begun, where all iterations fit in before the chunk must stop, or as many as can."""
+        config = self.config
+        if not config.profile or self._is_profiled or not updates:
+            return False
+        most = config.profile * config.num_envs * config.action_repeat
+        return frames + most <= stop or frames == self.progress.evaluated_env_frames
 
     def _evaluate(self) -> None:
         """Evaluate the greedy player and keep it if it is the best."""

@@ -31,7 +31,7 @@ PLAIN_LINE_SECONDS = 10.0  # between live lines where they cannot overwrite each
 
 def report_values(metrics: Metrics, epsilon: float) -> dict[str, float]:
     """Scalars of one report from the sums since the last; a mean over nothing is left out."""
-    sums = {name: value.numpy().item() for name, value in metrics._asdict().items()}
+    sums = {name: np.asarray(value).item() for name, value in metrics._asdict().items()}
     values = {"rollout/epsilon": epsilon, "rollout/episodes": sums["episodes"]}
     if sums["episodes"]:
         values["rollout/score"] = sums["score"] / sums["episodes"]

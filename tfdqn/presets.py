@@ -28,7 +28,7 @@ _CATCH = {
     "stop_at_goal": True,
 }
 
-_CATCH8 = {**_CATCH, "log_every_frames": 100_000}  # a twentieth of a second: a report takes a millisecond
+_CATCH8 = {**_CATCH, "log_every_frames": 100_000}  # a twentieth of a second
 _CATCH16 = {
     **_CATCH,
     "goal_score": 98.0,

@@ -8,7 +8,7 @@ its optimizer and the replay. Shapes: N environments, H W rows and columns, B ba
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -44,6 +44,45 @@ class Metrics(NamedTuple):
         integers |= {"non_finite_updates", "first_non_finite_update", "non_finite_tensors"}
         zeros = {name: tf.zeros([], tf.int64 if name in integers else tf.float32) for name in cls._fields}
         return cls(**{**zeros, "max_q": tf.constant(-math.inf)})
+
+    def restarted(self) -> Metrics:
+        """Sums that begin anew after a report; what the guard has found stays."""
+        return self.zeros()._replace(
+            non_finite_updates=self.non_finite_updates,
+            first_non_finite_update=self.first_non_finite_update,
+            non_finite_tensors=self.non_finite_tensors,
+        )
+
+
+MAX_REPORTS = 64  # of one chunk; it ends when it has as many
+
+
+class Reports(NamedTuple):
+    """The reports that fell due within a chunk: the first `count` of R = MAX_REPORTS rows of each other field."""
+
+    count: tf.Tensor  # [] int32
+    env_frames: tf.Tensor  # [R] int64, of the run
+    updates: tf.Tensor  # [R] int64, of the run
+    metrics: Metrics  # of [R] each, since the report before
+
+    @classmethod
+    def none(cls) -> Reports:
+        zeros = tf.zeros([MAX_REPORTS], tf.int64)
+        metrics = tf.nest.map_structure(lambda value: tf.tile(value[tf.newaxis], [MAX_REPORTS]), Metrics.zeros())
+        return cls(tf.zeros([], tf.int32), zeros, zeros, metrics)
+
+    def add_if(self, is_due: tf.Tensor, env_frames: tf.Tensor, updates: tf.Tensor, metrics: Metrics) -> Reports:
+        """With one more if `is_due`, [] bool."""
+        place = (tf.range(MAX_REPORTS) == self.count) & is_due
+        rows = self._replace(count=(), env_frames=env_frames, updates=updates, metrics=metrics)
+        rows = tf.nest.map_structure(lambda row, held: tf.where(place, row, held), rows, self._replace(count=()))
+        return rows._replace(count=self.count + tf.cast(is_due, tf.int32))
+
+    def rows(self) -> Iterator[tuple[int, int, Metrics]]:
+        """Env frames, updates and the sums (NumPy scalars) of each, on the host."""
+        held = tf.nest.map_structure(lambda value: value.numpy(), self)
+        for i in range(int(held.count)):
+            yield int(held.env_frames[i]), int(held.updates[i]), Metrics(*(value[i] for value in held.metrics))
 
 
 class Carry(NamedTuple):
@@ -135,6 +174,7 @@ def score_of(env: Environment, episode_return: tf.Tensor, episode_frames: tf.Ten
     return episode_return
 
 
+NEVER = 2**62  # env frames that no run reaches
 SHARED_BIT = 61  # of an int64, without its sign
 
 
@@ -221,15 +261,29 @@ class Trainer:
             )
 
     def run_chunk(self, carry: Carry, max_rounds: int, stop_env_frames: int) -> Carry:
-        """Run rounds of iterations and updates until a count of rounds or of frames is reached.
+        """Run rounds of iterations and updates until a count of rounds or of frames is reached; report nothing.
 
         Args:
           carry: from `initial_carry` or the last chunk.
           max_rounds: rounds to run at most; a round is `iterations_per_update` iterations and the updates then due.
           stop_env_frames: return after the first round in which the run's frames reach this count.
         """
+        return self.run_reporting_chunk(carry, max_rounds, stop_env_frames, NEVER)[0]
+
+    def run_reporting_chunk(
+        self, carry: Carry, max_rounds: int, stop_env_frames: int, next_report: int
+    ) -> tuple[Carry, Reports]:
+        """The same program, which also closes the sums of `Carry.metrics` whenever a report is due, and goes on.
+
+        Starting a program costs more than a report, and one of a quick run's reports is due every few milliseconds.
+
+        Args:
+          carry, max_rounds, stop_env_frames: as of `run_chunk`; it also returns once it has `MAX_REPORTS` reports.
+          next_report: env frames from which the next report is due; those after it are `log_every_frames` apart.
+        """
+        counts = (tf.constant(count, tf.int64) for count in (max_rounds, stop_env_frames, next_report))
         with tf.device(self.device):
-            return self._chunk(carry, tf.constant(max_rounds, tf.int64), tf.constant(stop_env_frames, tf.int64))
+            return self._chunk(carry, *counts)
 
     @property
     def variables(self) -> dict[str, tf.Variable]:
@@ -260,16 +314,34 @@ class Trainer:
         """How often the chunk was traced: 1 in a whole run."""
         return self._chunk.experimental_get_tracing_count() if hasattr(self._chunk, "get_concrete_function") else 0
 
-    def _run(self, carry: Carry, max_rounds: tf.Tensor, stop_env_frames: tf.Tensor) -> Carry:
-        def goes_on(round_index, carry):
-            return (round_index < max_rounds) & (carry.env_frames < stop_env_frames)
+    def _run(
+        self, carry: Carry, max_rounds: tf.Tensor, stop_env_frames: tf.Tensor, next_report: tf.Tensor
+    ) -> tuple[Carry, Reports]:
+        config = self.config
 
-        def body(round_index, carry):
-            carry = repeat_body(self.config.iterations_per_update, self._interact, carry)
-            return round_index + 1, carry._replace(metrics=self._learn_if_ready(carry.metrics))
+        def one_round(rounds, carry):
+            carry = repeat_body(config.iterations_per_update, self._interact, carry)
+            return rounds + 1, carry._replace(metrics=self._learn_if_ready(carry.metrics))
 
-        carry = tf.while_loop(goes_on, body, (tf.zeros([], tf.int64), carry))[1]
-        return carry._replace(metrics=self._guard_weights(carry.metrics))
+        def until_report(rounds, carry, next_report, reports):
+            stop = tf.minimum(stop_env_frames, next_report)
+            rounds, carry = tf.while_loop(
+                lambda rounds, carry: (rounds < max_rounds) & (carry.env_frames < stop), one_round, (rounds, carry)
+            )
+            frames, metrics = carry.env_frames, carry.metrics
+            is_due = frames >= next_report
+            reports = reports.add_if(is_due, frames, self.agent.optimizer.iterations, metrics)
+            after = (frames // config.log_every_frames + 1) * config.log_every_frames
+            metrics = tf.nest.map_structure(lambda a, b: tf.where(is_due, a, b), metrics.restarted(), metrics)
+            carry = carry._replace(metrics=metrics)
+            return rounds, carry, tf.where(is_due, after, next_report), reports
+
+        def goes_on(rounds, carry, next_report, reports):
+            return (rounds < max_rounds) & (carry.env_frames < stop_env_frames) & (reports.count < MAX_REPORTS)
+
+        start = (tf.zeros([], tf.int64), carry, next_report, Reports.none())
+        _, carry, _, reports = tf.while_loop(goes_on, until_report, start)
+        return carry._replace(metrics=self._guard_weights(carry.metrics)), reports
 
     def _guard_weights(self, metrics: Metrics) -> Metrics:
         """Once a chunk: an update with finite gradients can still overflow."""
