@@ -10,7 +10,7 @@ import tfdqn  # noqa: F401  (chooses Keras 2, so it comes before tensorflow)
 # isort: split
 import tensorflow as tf
 
-from tfdqn.optimizers import DQN_NATURE_EPSILON, RMSPropGraves
+from tfdqn.optimizers import DQN_NATURE_EPSILON, RMSPropGraves, global_norm
 
 PRESETS = {"graves2013": RMSPropGraves.graves2013, "dqn_nature": RMSPropGraves.dqn_nature, "seed": RMSPropGraves.seed}
 GOLDEN_GRADIENTS = [1.0, -2.0, 0.5, 3.0]
@@ -291,3 +291,25 @@ def test_sparse_gradient_is_the_dense_one(jit_compile):
         step(tf.constant(values, tf.float32))
     np.testing.assert_allclose(sparse_weight.numpy(), dense_weight.numpy(), rtol=1e-6)
     assert sparse_weight.numpy()[1, 0] != 0
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_global_norm_counts_every_number_once(jit_compile):
+    norm = tf.function(global_norm, jit_compile=jit_compile, autograph=False)
+    rng = np.random.default_rng(0)
+    for shapes in (
+        [[1]],
+        [[64]],
+        [[65]],
+        [[3], [32, 2], [31]],
+        [[1024]],
+        [[1025]],
+        [[64, 64], [64], [5, 7]],
+        [[100_003]],
+    ):
+        # Whole numbers: their squares add up to the same whatever the order.
+        arrays = [rng.integers(-9, 10, shape).astype(np.float32) for shape in shapes]
+        squares = sum(int((array.astype(np.int64) ** 2).sum()) for array in arrays)
+        np.testing.assert_allclose(norm([tf.constant(array) for array in arrays]), np.sqrt(squares), rtol=1e-6)
+    for wrong in (np.nan, np.inf, 1e20):
+        assert not np.isfinite(norm([tf.zeros([70]), tf.constant([0, wrong], tf.float32)]))

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tfdqn import losses, networks, seeds
+from tfdqn import losses, networks, optimizers, seeds
 from tfdqn.config import TARGETS
 from tfdqn.replay import Transition
 
@@ -22,8 +22,8 @@ class LearnResult(NamedTuple):
     mean_q: tf.Tensor  # [] float32, mean over the batch of max_a Q(s, a)
     max_q: tf.Tensor  # [] float32, largest Q(s, a) of the batch
     gradient_norm: tf.Tensor  # [] float32, global norm before clipping
-    # [2 + V] bool: the TD target, the loss, and the gradient of each of the V variables. Targets and gradients whose
-    # squares overflow, beyond 1e19, count as not finite.
+    # [3] bool: the TD target, the loss, the gradient. Targets and gradients whose squares overflow, beyond 1e19, count as
+    # not finite.
     is_finite: tf.Tensor
 
 
@@ -172,12 +172,9 @@ class DQN(tf.keras.Model):
             loss = tf.reduce_mean(weights * each_loss)
         variables = self.online.trainable_variables
         gradients = tape.gradient(loss, variables)
-        # `tf.linalg.global_norm` in two steps: its parts tell which gradient is not finite, at no cost.
-        half_squares = tf.stack([tf.nn.l2_loss(gradient) for gradient in gradients])
-        norm = tf.sqrt(2.0 * tf.reduce_sum(half_squares))
+        norm = optimizers.global_norm(gradients)
         # By its square, too: a target of 1e38 is finite, has a finite Huber loss, and is as wrong as an infinite one.
-        causes = tf.stack([tf.nn.l2_loss(target), loss])
-        is_finite = tf.math.is_finite(tf.concat([causes, half_squares], axis=0))
+        is_finite = tf.math.is_finite(tf.stack([tf.nn.l2_loss(target), loss, norm]))
         if self._max_gradient_norm != float("inf"):
             gradients, _ = tf.clip_by_global_norm(gradients, self._max_gradient_norm, use_norm=norm)
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True))

@@ -303,11 +303,10 @@ class Trainer:
     @property
     def guarded(self) -> list[str]:
         """What the bits of `Metrics.non_finite_tensors` stand for, causes before their effects."""
-        names = [variable.name.removesuffix(":0") for variable in self.agent.online.trainable_variables]
-        gradients, weights = ([f"the {what} {name}" for name in names] for what in ("gradient of", "weights"))
-        names = ["the TD target", "the loss", *gradients, *weights]
+        weights = [f"the weights {v.name.removesuffix(':0')}" for v in self.agent.online.trainable_variables]
+        names = ["the TD target", "the loss", "the gradient", *weights]
         shared = names[SHARED_BIT:]
-        return names if len(shared) < 2 else [*names[:SHARED_BIT], f"one of {len(shared)} more gradients and weights"]
+        return names if len(shared) < 2 else [*names[:SHARED_BIT], f"one of {len(shared)} more weights"]
 
     @property
     def trace_count(self) -> int:
@@ -348,7 +347,7 @@ class Trainer:
         weights = self.agent.online.trainable_variables
         flags = tf.stack([~tf.reduce_all(tf.math.is_finite(variable)) for variable in weights])
         # Their bits come after those that `DQN.learn` reports.
-        flags = tf.concat([tf.zeros([2 + len(weights)], tf.bool), flags], axis=0)
+        flags = tf.concat([tf.zeros([3], tf.bool), flags], axis=0)
         return note_non_finite(metrics, flags, self.agent.optimizer.iterations, 0)
 
     def _interact(self, carry: Carry) -> Carry:
