@@ -22,8 +22,8 @@ class LearnResult(NamedTuple):
     mean_q: tf.Tensor  # [] float32, mean over the batch of max_a Q(s, a)
     max_q: tf.Tensor  # [] float32, largest Q(s, a) of the batch
     gradient_norm: tf.Tensor  # [] float32, global norm before clipping
-    # [3] bool: the TD target, the loss, the gradient. Targets and gradients whose squares overflow, beyond 1e19, count as
-    # not finite.
+    # [3] bool: the TD target, the loss, the gradient. Targets and gradients whose squares overflow, beyond 1e19, count
+    # as not finite.
     is_finite: tf.Tensor
 
 
