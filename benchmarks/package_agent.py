@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     agent.copy_to_target()  # only the online network plays; who trains it on begins with a fresh copy
     runs.save_agent(agent, folder / runs.BEST_MODEL)
     repack(folder / runs.BEST_MODEL)
-    first, *beside = [{**last, "before": before} for *before, last in told]
+    first, *others = [{**last, "before": before} for *before, last in told]
     facts = {
         "game": config.env,
         "game_version": env.version,
@@ -75,7 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "date": time.strftime("%Y-%m-%d"),
         "score": {**scores.summary(), "reached_the_best": float((scores.scores >= env.best_score).mean())},
         **first,
-        "beside": beside,
+        # Of a packaged agent that is packaged again, its own others come first.
+        "beside": [*first.get("beside", []), *others],
     }
     text = json.dumps(facts, indent=1) + "\n"
     runs.write_atomically(folder / "training.json", lambda temporary: temporary.write_text(text))
@@ -91,7 +92,10 @@ def joined_config(configs: Sequence[configuration.Config]) -> configuration.Conf
     """
     first = configs[0]
     for other in configs[1:]:
-        if names := set(runs.differences(first, other)) - {"members", "atoms"}:
+        names = set(runs.differences(first, other)) - {"members", "atoms"}
+        # Nor is one screen or one action the other's:
+        names |= {name for name in ("frame_stride", "action_repeat") if getattr(first, name) != getattr(other, name)}
+        if names:
             name = min(names)
             raise UserError(
                 f"one agent's {name} is {getattr(first, name)}, another's {getattr(other, name)}: they cannot be one's "
@@ -99,7 +103,7 @@ def joined_config(configs: Sequence[configuration.Config]) -> configuration.Conf
             )
     atoms = max(config.atoms for config in configs)
     for config in configs:
-        if (atoms - 1) % (config.atoms - 1):
+        if first.head == "categorical" and (atoms - 1) % (config.atoms - 1):
             raise UserError(f"one agent has {atoms} atoms, and the {config.atoms} of another are not among them")
     return dataclasses.replace(first, members=sum(config.members for config in configs), atoms=atoms)
 
@@ -162,7 +166,7 @@ def history(run_dir: Path) -> list[dict[str, Any]]:
     papers = run_dir / "training.json"
     if papers.is_file():  # an agent of the package
         facts = json.loads(papers.read_text())
-        last = {key: facts[key] for key in ("command", "trained", "curve", "beside") if facts.get(key)}
+        last = {key: facts[key] for key in ("command", "trained", "curve", "beside") if key in facts}
         return [*facts.get("before", []), last]
     config = runs.read_config(run_dir)
     before = history(Path(config.init_from)) if config.init_from else []
