@@ -14,17 +14,18 @@ from tfdqn.replay import Transition
 LOSSES = {"huber": losses.huber, "mse": losses.squared}
 
 
+CAUSES = ("the TD target", "the loss", "the gradient")  # of weights that are no longer finite
+
+
 class LearnResult(NamedTuple):
     """What one update shows; scalars are means over the batch unless said otherwise."""
 
-    loss: tf.Tensor  # [] float32, weighted mean
+    loss: tf.Tensor  # [] float32, weighted mean, also over the members of the network
     td_error: tf.Tensor  # [B] float32, Q(s, a) minus the target
     mean_q: tf.Tensor  # [] float32, mean over the batch of max_a Q(s, a)
     max_q: tf.Tensor  # [] float32, largest Q(s, a) of the batch
     gradient_norm: tf.Tensor  # [] float32, global norm before clipping
-    # [3] bool: the TD target, the loss, the gradient. Targets and gradients whose squares overflow, beyond 1e19, count
-    # as not finite.
-    is_finite: tf.Tensor
+    is_finite: tf.Tensor  # [len(CAUSES)] bool; targets and gradients whose squares overflow, beyond 1e19, are not
 
 
 @tf.keras.saving.register_keras_serializable(package="tfdqn")
@@ -50,7 +51,8 @@ class DQN(tf.keras.Model):
       dueling: learn the state's value and the actions' advantages apart (Wang et al. 2016).
       head: "scalar", the expected return; or "categorical", probabilities of `atoms` returns from `value_min` to
         `value_max` (Bellemare et al. 2017), which learns by cross-entropy and has no use for `loss`.
-      max_gradient_norm: clip the gradient's global norm; infinity for no clipping.
+      max_gradient_norm: clip the gradient's global norm, which is that of all members together; infinity for no
+        clipping.
       seed: initial weights follow from it.
     """
 
@@ -100,6 +102,7 @@ class DQN(tf.keras.Model):
         if target not in TARGETS:
             raise ValueError(f"target {target!r}: must be one of {', '.join(TARGETS)}")
         self.num_actions = num_actions
+        self._members = members
         self._target_mode = target
         self._target_period = target_update_period_updates
         self._target_tau = target_tau
@@ -181,7 +184,7 @@ class DQN(tf.keras.Model):
         self._sync_target()
         values = self.head.values(output)
         mean_q = tf.reduce_mean(losses.max_value(values))
-        return LearnResult(loss, td_error, mean_q, tf.reduce_max(values), norm, is_finite)
+        return LearnResult(loss / self._members, td_error, mean_q, tf.reduce_max(values), norm, is_finite)
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         """One update for `fit`: `data` is a `Transition`, or (Transition, weights [B])."""

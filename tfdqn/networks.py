@@ -370,7 +370,8 @@ def build(
         of 512, for a long training: half the speed).
       observation_shape: (H, W, stack).
       head: makes the last layers and gives their output its meaning.
-      seed: every layer's initial weights follow from it.
+      seed: every layer's initial weights follow from it; seeds less than 1,000 apart give networks begun apart, if only
+        by a shift of the residual layers' weights.
       label: name of the Keras model.
       members: how many such networks, each with initial weights of its own, stand side by side (see `Ensemble`); the
         first is the one that stands alone.
