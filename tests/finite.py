@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfdqn import config as configuration
-from tfdqn import training
+from tfdqn import metrics, training
 from tfdqn.envs import Environment, TimeStep
 
 STATES, ACTIONS, OUTCOMES, SCREEN = 16, 2, 16, (4, 4)
@@ -177,5 +177,5 @@ class Lab:
         """The mean score of greedy episodes in the training loop itself, after learning."""
         carry = self._carry._replace(env_frames=tf.constant(LATE, tf.int64))
         carry = self.trainer.run_chunk(carry, 20, 2**63 - 1)  # ends the episodes that began at random
-        carry = self.trainer.run_chunk(carry._replace(metrics=training.Metrics.zeros()), 50, 2**63 - 1)
+        carry = self.trainer.run_chunk(carry._replace(metrics=metrics.Metrics.zeros()), 50, 2**63 - 1)
         return float(carry.metrics.score) / int(carry.metrics.episodes)

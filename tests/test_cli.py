@@ -6,12 +6,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from tfdqn import config as configuration
 from tfdqn import presets, train
 from tfdqn.errors import UserError
+from tfdqn.loop import Run
 
 ROOT = Path(__file__).parent.parent
 TINY = [
@@ -224,6 +226,21 @@ def test_a_profile_names_the_compiled_programs_operations_and_changes_no_result(
     assert any(count == 20 for name, count in names.items() if "fusion" in name), names
     untraced = json.loads(finished_run[1].stdout.splitlines()[-1])
     assert json.loads(result.stdout.splitlines()[-1])["score_mean"] == untraced["score_mean"]
+
+
+def test_a_profile_is_taken_where_it_is_not_cut_short_or_cannot_be_helped():
+    """10 iterations of 8 environments are 80 frames."""
+    settings = {"env": "catch8", "num_envs": 8, "profile": 10, "total_env_frames": 1_000}
+
+    def takes(frames, updates=1, stop=500, *, next_eval=500, evaluated=-1):
+        progress = SimpleNamespace(next_eval=next_eval, evaluated_env_frames=evaluated)
+        run = SimpleNamespace(config=configuration.resolve(settings), progress=progress, _is_profiled=False)
+        return Run._is_time_to_profile(run, frames, updates, stop)
+
+    assert takes(420) and not takes(421) and not takes(420, updates=0)
+    assert takes(500, stop=550, next_eval=550, evaluated=500)  # evaluations lie too close
+    assert takes(950, stop=1_000, next_eval=1_000)  # none will come before the end
+    assert not takes(470, stop=500)
 
 
 def test_commands_refuse_what_is_no_run(tmp_path):

@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from tfdqn import config as configuration
 from tfdqn.envs import make
+from tfdqn.metrics import Metrics
 from tfdqn.monitor import Monitor, colour, report_values, strip_image
-from tfdqn.training import Metrics
 
 
 def test_reports_divide_the_sums_and_leave_out_means_of_nothing():

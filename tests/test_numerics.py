@@ -1,5 +1,6 @@
 """Numbers at their limits: one that is not finite ends a run by name, and counters are right at any age."""
 
+import json
 import re
 from fractions import Fraction
 
@@ -8,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from tests.faults import harness
-from tfdqn import checkpoints, monitor, training
+from tfdqn import checkpoints, metrics, monitor, training
 from tfdqn import config as configuration
 from tfdqn.errors import EXIT_NUMERIC, UserError
 from tfdqn.loop import Run
@@ -44,7 +45,7 @@ class Sample:
     def bring_back(self):
         for name, variable in self.run.trainer.variables.items():
             variable.assign(self._variables[name])
-        self.run.carry = self._carry._replace(metrics=training.Metrics.zeros())
+        self.run.carry = self._carry._replace(metrics=metrics.Metrics.zeros())
         self.run.saver.path = self._checkpoint
         self.run.monitor.close()
         self.run.monitor = monitor.Monitor(self.run.config, self.run.run_dir, self.run.trainer.env, is_resumed=True)
@@ -66,12 +67,16 @@ def test_one_poisoned_reward_ends_the_run_within_a_chunk_by_name(trained, value)
     reward = state["reward"].numpy()
     reward[slot, env] = value
     state["reward"].assign(reward)
-    before = run.updates
-    run.progress.next_log = run.progress.next_eval = 2**62  # reports cut chunks short
+    before, reported = run.updates, len(harness.reports(run.run_dir))
+    run.progress.next_log, run.progress.next_eval = run.env_frames + 1, 2**62  # an evaluation cuts chunks short
     with pytest.raises(UserError, match=r"training diverged at update [0-9]+: the TD target is not finite") as error:
         trained.train(100)
     assert error.value.exit_code == EXIT_NUMERIC
-    assert before < int(re.search("update ([0-9]+)", str(error.value))[1]) <= run.updates == before + 100
+    poisoned = int(re.search("update ([0-9]+)", str(error.value))[1])
+    assert before + 1 < poisoned <= run.updates == before + 100
+    # The reports before it are kept, the first due after one update; those it is part of are not written.
+    written = [line["updates"] for line in harness.reports(run.run_dir)[reported:]]
+    assert written[0] == before + 1 and written[-1] < poisoned
     # Nothing of it was saved, and what was saved is whole.
     checkpoint, problems = checkpoints.load_newest(run.run_dir)
     assert problems == [] and checkpoint.manifest["updates"] == before
@@ -86,6 +91,24 @@ def test_the_guard_is_silent_on_large_but_sound_numbers(trained):
     trained.train(10)
     assert trained.run.updates == before + 10
     assert int(trained.run.carry.metrics.non_finite_updates) == 0
+
+
+def test_the_reports_of_a_chunk_share_its_seconds_by_their_frames(trained):
+    trained.bring_back()
+    run, reported = trained.run, len((trained.run.run_dir / "metrics.jsonl").read_text().splitlines())
+    run.progress.next_log, run.progress.next_eval = run.env_frames + 1, 2**62
+    frames, before = run.env_frames, run.wall_seconds
+    trained.train(500)
+    after = run.wall_seconds
+    lines = [json.loads(line) for line in (run.run_dir / "metrics.jsonl").read_text().splitlines()[reported:]]
+    assert len(lines) >= 3
+    first, *_, last = lines
+    assert before - 0.001 < first["wall_seconds"] < last["wall_seconds"] < after + 0.001  # rounded
+    pace = (last["wall_seconds"] - first["wall_seconds"]) / (last["env_frames"] - first["env_frames"])
+    for line in lines:
+        assert abs(line["wall_seconds"] - before - pace * (line["env_frames"] - frames)) < 0.01 + 0.02 * (
+            after - before
+        )
 
 
 @pytest.mark.parametrize("age", AGES)

@@ -7,9 +7,11 @@ import pytest
 import tensorflow as tf
 
 from tfdqn import config as configuration
-from tfdqn import training
+from tfdqn import metrics, training
+from tfdqn.agent import CAUSES
 from tfdqn.envs import TimeStep, make
-from tfdqn.training import MAX_REPORTS, Metrics, Trainer
+from tfdqn.metrics import MAX_REPORTS, Metrics
+from tfdqn.training import Trainer
 
 SMALL = {
     "env": "catch8",
@@ -87,7 +89,8 @@ def test_reports_do_not_depend_on_the_chunks_length(mode):
             rounds = min(chunk, 60 - int(carry.iteration))
             carry, reports = trainer.run_reporting_chunk(carry, rounds, 2**62, next_report)
             rows += list(reports.rows())
-            next_report = (rows[-1][0] // 100 + 1) * 100 if rows else 100
+            next_report = int(reports.next_env_frames)
+            assert next_report == (rows[-1][0] // 100 + 1) * 100 if rows else 100
         found.append((rows, carry.metrics))
     (rows, rest), *others = found
     assert len(rows) >= 4 and all(0 <= frames % 100 < 8 for frames, _, _ in rows)
@@ -254,11 +257,11 @@ def test_metrics_start_from_nothing():
 def test_each_bit_of_what_is_not_finite_has_a_name_of_its_own():
     for members in (1, 12):
         trainer = make_trainer(replay_min_rows=8, network="mlp", members=members)
-        count = 3 + len(trainer.agent.online.trainable_variables)
+        count = len(CAUSES) + len(trainer.agent.online.trainable_variables)
         names = trainer.guarded
         assert len(set(names)) == len(names) == min(count, 62)
         one_hot = np.eye(count, dtype=bool)
-        found = [int(training.bits(tf.constant(flags))) for flags in one_hot]
+        found = [int(metrics.bits(tf.constant(flags))) for flags in one_hot]
         assert [names[number.bit_length() - 1] for number in found[:61]] == names[:61]
         assert {number.bit_length() for number in found[61:]} == ({62} if count > 62 else set())
     assert names[61] == f"one of {count - 61} more weights"
@@ -269,3 +272,13 @@ def test_diverging_updates_are_counted():
     trainer.agent.online.trainable_variables[0].assign(np.full([64, 64], np.nan, np.float32))
     carry = run(trainer, 12, 12)
     assert int(carry.metrics.non_finite_updates) > 0
+
+
+def test_a_gradient_that_overflows_is_named():
+    """The TD target comes from the other network, and a Huber loss grows no faster than its values."""
+    trainer = make_trainer(replay_min_rows=8)
+    kernel = trainer.agent.online.trainable_variables[-2]
+    kernel.assign(tf.fill(kernel.shape, 1e25))
+    carry = run(trainer, 4, 4)
+    found = int(carry.metrics.non_finite_tensors)
+    assert trainer.guarded[(found & -found).bit_length() - 1] == "the gradient"

@@ -145,7 +145,8 @@ class Config:
     log_every_frames: int = setting(20_000, "env frames between reports", "evaluation", low=1, high=2**62)
     profile: int = setting(
         0,
-        "iterations to trace for TensorBoard's profiler when learning has begun, at most to the next evaluation",
+        "iterations to trace for TensorBoard's profiler when learning has begun, at most to the next evaluation or the "
+        "64th report",
         "evaluation",
         low=0,
         high=1_000_000,

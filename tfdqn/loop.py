@@ -19,7 +19,7 @@ from tfdqn.signals import StopRequest
 if TYPE_CHECKING:
     import numpy as np
 
-    from tfdqn.training import Metrics
+    from tfdqn.metrics import Metrics
 
 CHUNK_SECONDS = 0.5  # how often Python gets its turn; no result depends on it
 GOAL_MARGIN = 1e-6  # scores are float32 means of whole numbers
@@ -163,16 +163,18 @@ class Run:
         seconds = time.monotonic() - start
         progress.train_seconds += seconds
         done = (int(self.carry.iteration) - round_before) // config.iterations_per_update
-        # Aim at CHUNK_SECONDS, changing slowly; a chunk cut short by a report tells the same speed.
+        # Aim at CHUNK_SECONDS, changing slowly; a chunk cut short by an evaluation tells the same speed.
         wanted = CHUNK_SECONDS / max(seconds, 1e-6) * max(done, 1)
         progress.rounds = int(min(max(wanted, progress.rounds / 4, 1), progress.rounds * 4))
         progress.frames_per_second = (frames - frames_before) / seconds
         progress.updates_per_second = (self.updates - updates_before) / seconds
-        self._guard()
         for reported, updates, metrics in reports.rows():
+            if metrics.non_finite_updates:
+                break
             share = (reported - frames_before) / (frames - frames_before)
             self._report(reported, updates, wall_before + share * seconds, metrics)
-            progress.next_log = (reported // config.log_every_frames + 1) * config.log_every_frames
+        progress.next_log = int(reports.next_env_frames)
+        self._guard()
         if frames >= progress.next_eval:
             progress.next_eval = (frames // config.eval_every_frames + 1) * config.eval_every_frames
             self._evaluate()
@@ -209,11 +211,13 @@ class Run:
 
     def _is_time_to_profile(self, frames: int, updates: int, stop: int) -> bool:
         """Once, after learning has begun, where all iterations fit in before the chunk must stop, or as many as can."""
-        config = self.config
+        config, progress = self.config, self.progress
         if not config.profile or self._is_profiled or not updates:
             return False
         most = config.profile * config.num_envs * config.action_repeat
-        return frames + most <= stop or frames == self.progress.evaluated_env_frames
+        # Right after an evaluation, or with none to come, there is no better place.
+        is_best = frames == progress.evaluated_env_frames or progress.next_eval >= config.total_env_frames
+        return frames + most <= stop or is_best
 
     def _evaluate(self) -> None:
         """Evaluate the greedy player and keep it if it is the best."""

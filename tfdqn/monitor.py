@@ -22,7 +22,7 @@ from tfdqn.config import Config
 from tfdqn.envs import Environment
 from tfdqn.errors import EXIT_REFUSED, UserError
 from tfdqn.evaluation import Scores
-from tfdqn.training import Metrics
+from tfdqn.metrics import Metrics
 
 METRICS_FILE, EVENT_FOLDERS = "metrics.jsonl", ("train", "eval")
 PROFILE_FOLDERS = ("plugins", "plugins/profile")  # the profiler's own names

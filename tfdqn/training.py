@@ -7,82 +7,19 @@ its optimizer and the replay. Shapes: N environments, H W rows and columns, B ba
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from tfdqn import compiled, networks, optimizers, seeds
-from tfdqn.agent import DQN
+from tfdqn.agent import CAUSES, DQN
 from tfdqn.config import Config
 from tfdqn.envs import Environment, TimeStep, make
+from tfdqn.metrics import MAX_REPORTS, SHARED_BIT, Metrics, Reports, note_non_finite
 from tfdqn.prioritized import PrioritizedReplay
 from tfdqn.replay import FrameReplay, Row
 from tfdqn.restarts import Memory, Nothing, Practice
-
-
-class Metrics(NamedTuple):
-    """Sums since the last report, all scalars; the host divides."""
-
-    episodes: tf.Tensor  # int64, episodes that ended
-    score: tf.Tensor  # float32, sum of their scores
-    episode_frames: tf.Tensor  # int64, sum of their lengths
-    updates: tf.Tensor  # int64
-    loss: tf.Tensor  # float32, sum over updates
-    td_error: tf.Tensor  # float32, sum over updates of the batch's mean absolute TD error
-    mean_q: tf.Tensor  # float32, sum over updates
-    max_q: tf.Tensor  # float32, largest so far
-    gradient_norm: tf.Tensor  # float32, sum over updates
-    non_finite_updates: tf.Tensor  # int64, updates that met a number that is not finite
-    first_non_finite_update: tf.Tensor  # int64, the first of them (the first is 1), 0 for none
-    non_finite_tensors: tf.Tensor  # int64, bit i: tensor i of `Trainer.guarded` was not finite in that update
-
-    @classmethod
-    def zeros(cls) -> Metrics:
-        integers = {"episodes", "episode_frames", "updates"}
-        integers |= {"non_finite_updates", "first_non_finite_update", "non_finite_tensors"}
-        zeros = {name: tf.zeros([], tf.int64 if name in integers else tf.float32) for name in cls._fields}
-        return cls(**{**zeros, "max_q": tf.constant(-math.inf)})
-
-    def restarted(self) -> Metrics:
-        """Sums that begin anew after a report; what the guard has found stays."""
-        return self.zeros()._replace(
-            non_finite_updates=self.non_finite_updates,
-            first_non_finite_update=self.first_non_finite_update,
-            non_finite_tensors=self.non_finite_tensors,
-        )
-
-
-MAX_REPORTS = 64  # of one chunk; it ends when it has as many
-
-
-class Reports(NamedTuple):
-    """The reports that fell due within a chunk: the first `count` of R = MAX_REPORTS rows of each other field."""
-
-    count: tf.Tensor  # [] int32
-    env_frames: tf.Tensor  # [R] int64, of the run
-    updates: tf.Tensor  # [R] int64, of the run
-    metrics: Metrics  # of [R] each, since the report before
-
-    @classmethod
-    def none(cls) -> Reports:
-        zeros = tf.zeros([MAX_REPORTS], tf.int64)
-        metrics = tf.nest.map_structure(lambda value: tf.tile(value[tf.newaxis], [MAX_REPORTS]), Metrics.zeros())
-        return cls(tf.zeros([], tf.int32), zeros, zeros, metrics)
-
-    def add_if(self, is_due: tf.Tensor, env_frames: tf.Tensor, updates: tf.Tensor, metrics: Metrics) -> Reports:
-        """With one more if `is_due`, [] bool."""
-        place = (tf.range(MAX_REPORTS) == self.count) & is_due
-        rows = self._replace(count=(), env_frames=env_frames, updates=updates, metrics=metrics)
-        rows = tf.nest.map_structure(lambda row, held: tf.where(place, row, held), rows, self._replace(count=()))
-        return rows._replace(count=self.count + tf.cast(is_due, tf.int32))
-
-    def rows(self) -> Iterator[tuple[int, int, Metrics]]:
-        """Env frames, updates and the sums (NumPy scalars) of each, on the host."""
-        held = tf.nest.map_structure(lambda value: value.numpy(), self)
-        for i in range(int(held.count)):
-            yield int(held.env_frames[i]), int(held.updates[i]), Metrics(*(value[i] for value in held.metrics))
 
 
 class Carry(NamedTuple):
@@ -175,24 +112,6 @@ def score_of(env: Environment, episode_return: tf.Tensor, episode_frames: tf.Ten
 
 
 NEVER = 2**62  # env frames that no run reaches
-SHARED_BIT = 61  # of an int64, without its sign
-
-
-def bits(flags: tf.Tensor) -> tf.Tensor:
-    """Flags [K] bool as one integer, [] int64; all from the 62nd on share a bit."""
-    places = tf.constant([2 ** min(i, SHARED_BIT) for i in range(flags.shape[0])], tf.int64)
-    return tf.reduce_sum(tf.where(flags, places, tf.zeros_like(places)))
-
-
-def note_non_finite(metrics: Metrics, flags: tf.Tensor, update: tf.Tensor, count: int) -> Metrics:
-    """Count an update if any of the flags [K] bool is set, and keep the first one's number and flags."""
-    found = bits(flags)
-    is_first = (found != 0) & (metrics.non_finite_tensors == 0)
-    return metrics._replace(
-        non_finite_updates=metrics.non_finite_updates + tf.where(found != 0, tf.constant(count, tf.int64), 0),
-        first_non_finite_update=tf.where(is_first, update, metrics.first_non_finite_update),
-        non_finite_tensors=tf.where(is_first, found, metrics.non_finite_tensors),
-    )
 
 
 def named_tensors(structure: Any, prefix: str) -> dict[str, tf.Tensor]:
@@ -304,7 +223,7 @@ class Trainer:
     def guarded(self) -> list[str]:
         """What the bits of `Metrics.non_finite_tensors` stand for, causes before their effects."""
         weights = [f"the weights {v.name.removesuffix(':0')}" for v in self.agent.online.trainable_variables]
-        names = ["the TD target", "the loss", "the gradient", *weights]
+        names = [*CAUSES, *weights]
         shared = names[SHARED_BIT:]
         return names if len(shared) < 2 else [*names[:SHARED_BIT], f"one of {len(shared)} more weights"]
 
@@ -322,32 +241,29 @@ class Trainer:
             carry = repeat_body(config.iterations_per_update, self._interact, carry)
             return rounds + 1, carry._replace(metrics=self._learn_if_ready(carry.metrics))
 
-        def until_report(rounds, carry, next_report, reports):
-            stop = tf.minimum(stop_env_frames, next_report)
+        def until_report(rounds, carry, reports):
+            stop = tf.minimum(stop_env_frames, reports.next_env_frames)
             rounds, carry = tf.while_loop(
                 lambda rounds, carry: (rounds < max_rounds) & (carry.env_frames < stop), one_round, (rounds, carry)
             )
-            frames, metrics = carry.env_frames, carry.metrics
-            is_due = frames >= next_report
-            reports = reports.add_if(is_due, frames, self.agent.optimizer.iterations, metrics)
-            after = (frames // config.log_every_frames + 1) * config.log_every_frames
-            metrics = tf.nest.map_structure(lambda a, b: tf.where(is_due, a, b), metrics.restarted(), metrics)
-            carry = carry._replace(metrics=metrics)
-            return rounds, carry, tf.where(is_due, after, next_report), reports
+            reports, metrics = reports.close_if_due(
+                carry.env_frames, self.agent.optimizer.iterations, carry.metrics, config.log_every_frames
+            )
+            return rounds, carry._replace(metrics=metrics), reports
 
-        def goes_on(rounds, carry, next_report, reports):
+        def goes_on(rounds, carry, reports):
             return (rounds < max_rounds) & (carry.env_frames < stop_env_frames) & (reports.count < MAX_REPORTS)
 
-        start = (tf.zeros([], tf.int64), carry, next_report, Reports.none())
-        _, carry, _, reports = tf.while_loop(goes_on, until_report, start)
+        start = (tf.zeros([], tf.int64), carry, Reports.none(next_report))
+        _, carry, reports = tf.while_loop(goes_on, until_report, start)
         return carry._replace(metrics=self._guard_weights(carry.metrics)), reports
 
     def _guard_weights(self, metrics: Metrics) -> Metrics:
         """Once a chunk: an update with finite gradients can still overflow."""
         weights = self.agent.online.trainable_variables
         flags = tf.stack([~tf.reduce_all(tf.math.is_finite(variable)) for variable in weights])
-        # Their bits come after those that `DQN.learn` reports.
-        flags = tf.concat([tf.zeros([3], tf.bool), flags], axis=0)
+        # Their bits come after those of the causes, which `DQN.learn` reports.
+        flags = tf.concat([tf.zeros([len(CAUSES)], tf.bool), flags], axis=0)
         return note_non_finite(metrics, flags, self.agent.optimizer.iterations, 0)
 
     def _interact(self, carry: Carry) -> Carry:

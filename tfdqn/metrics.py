@@ -1,0 +1,109 @@
+"""What a run's program counts: sums for the log, the reports they are closed into, and numbers that are not finite."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import tensorflow as tf
+
+MAX_REPORTS = 64  # of one chunk; it ends when it has as many
+SHARED_BIT = 61  # of an int64, without its sign
+
+
+class Metrics(NamedTuple):
+    """Sums since the last report, and what the guard found since the run began; the host divides.
+
+    All are scalars in the carry, [R] in `Reports`.
+    """
+
+    episodes: tf.Tensor  # int64, episodes that ended
+    score: tf.Tensor  # float32, sum of their scores
+    episode_frames: tf.Tensor  # int64, sum of their lengths
+    updates: tf.Tensor  # int64
+    loss: tf.Tensor  # float32, sum over updates
+    td_error: tf.Tensor  # float32, sum over updates of the batch's mean absolute TD error
+    mean_q: tf.Tensor  # float32, sum over updates
+    max_q: tf.Tensor  # float32, largest so far
+    gradient_norm: tf.Tensor  # float32, sum over updates
+    # Of the whole run:
+    non_finite_updates: tf.Tensor  # int64, updates that met a number that is not finite
+    first_non_finite_update: tf.Tensor  # int64, the first of them (the first is 1), 0 for none
+    non_finite_tensors: tf.Tensor  # int64, bit i: tensor i of `Trainer.guarded` was not finite in that update
+
+    @classmethod
+    def zeros(cls) -> Metrics:
+        integers = {"episodes", "episode_frames", "updates"}
+        integers |= {"non_finite_updates", "first_non_finite_update", "non_finite_tensors"}
+        zeros = {name: tf.zeros([], tf.int64 if name in integers else tf.float32) for name in cls._fields}
+        return cls(**{**zeros, "max_q": tf.constant(-math.inf)})
+
+    def restarted(self) -> Metrics:
+        """Sums that begin anew after a report; what the guard has found stays."""
+        return self.zeros()._replace(
+            non_finite_updates=self.non_finite_updates,
+            first_non_finite_update=self.first_non_finite_update,
+            non_finite_tensors=self.non_finite_tensors,
+        )
+
+
+class Reports(NamedTuple):
+    """The reports that fell due within a chunk: the first `count` of R = MAX_REPORTS rows of each [R] field."""
+
+    next_env_frames: tf.Tensor  # [] int64, of the run, from which the next one is due
+    count: tf.Tensor  # [] int32
+    env_frames: tf.Tensor  # [R] int64, of the run
+    updates: tf.Tensor  # [R] int64, of the run
+    metrics: Metrics  # of [R] each
+
+    @classmethod
+    def none(cls, next_env_frames: tf.Tensor) -> Reports:
+        """Before the first one."""
+        zeros = tf.zeros([MAX_REPORTS], tf.int64)
+        metrics = tf.nest.map_structure(lambda value: tf.tile(value[tf.newaxis], [MAX_REPORTS]), Metrics.zeros())
+        return cls(next_env_frames, tf.zeros([], tf.int32), zeros, zeros, metrics)
+
+    def close_if_due(
+        self, env_frames: tf.Tensor, updates: tf.Tensor, metrics: Metrics, period: int
+    ) -> tuple[Reports, Metrics]:
+        """Once the next report is due, add it and begin the sums anew; the one after is due at a multiple of `period`.
+
+        Args:
+          env_frames, updates: [] int64, of the run so far.
+          metrics: sums since the last report.
+          period: env frames.
+        """
+        is_due = env_frames >= self.next_env_frames
+        is_place = (tf.range(MAX_REPORTS) == self.count) & is_due
+        held = (self.env_frames, self.updates, self.metrics)
+        rows = tf.nest.map_structure(
+            lambda value, row: tf.where(is_place, value, row), (env_frames, updates, metrics), held
+        )
+        after = (env_frames // period + 1) * period
+        reports = Reports(tf.where(is_due, after, self.next_env_frames), self.count + tf.cast(is_due, tf.int32), *rows)
+        sums = tf.nest.map_structure(lambda new, old: tf.where(is_due, new, old), metrics.restarted(), metrics)
+        return reports, sums
+
+    def rows(self) -> Iterator[tuple[int, int, Metrics]]:
+        """Env frames, updates and the sums (NumPy scalars) of each, on the host."""
+        held = tf.nest.map_structure(lambda value: value.numpy(), self)
+        for i in range(int(held.count)):
+            yield int(held.env_frames[i]), int(held.updates[i]), Metrics(*(value[i] for value in held.metrics))
+
+
+def note_non_finite(metrics: Metrics, flags: tf.Tensor, update: tf.Tensor, count: int) -> Metrics:
+    """Count an update if any of the flags [K] bool is set, and keep the first one's number and flags."""
+    found = bits(flags)
+    is_first = (found != 0) & (metrics.non_finite_tensors == 0)
+    return metrics._replace(
+        non_finite_updates=metrics.non_finite_updates + tf.where(found != 0, tf.constant(count, tf.int64), 0),
+        first_non_finite_update=tf.where(is_first, update, metrics.first_non_finite_update),
+        non_finite_tensors=tf.where(is_first, found, metrics.non_finite_tensors),
+    )
+
+
+def bits(flags: tf.Tensor) -> tf.Tensor:
+    """Flags [K] bool as one integer, [] int64; all from the 62nd on share a bit."""
+    places = tf.constant([2 ** min(i, SHARED_BIT) for i in range(flags.shape[0])], tf.int64)
+    return tf.reduce_sum(tf.where(flags, places, tf.zeros_like(places)))
