@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tfdqn import losses, networks, optimizers, seeds
+from tfdqn import heads, losses, networks, optimizers, seeds
 from tfdqn.config import TARGETS
 from tfdqn.replay import Transition
 
@@ -39,7 +39,7 @@ class DQN(tf.keras.Model):
       observation_shape: (H, W, stack).
       num_actions: A.
       network: name of a network in `tfdqn.networks`.
-      members: networks side by side whose values are averaged (see `tfdqn.networks.Ensemble`).
+      members: networks side by side whose values are averaged (see `tfdqn.heads.Ensemble`).
       loss: "huber" or "mse".
       target: "hard" copies the online weights every `target_update_period_updates` updates; "soft" moves the target
         by `target_tau` at each update; "none" bootstraps from the online network.
@@ -110,14 +110,14 @@ class DQN(tf.keras.Model):
         self._advantage_alpha = advantage_alpha
         self._max_gradient_norm = max_gradient_norm
         if head == "categorical":
-            one = networks.CategoricalHead(num_actions, dueling, atoms, value_min, value_max, target_epsilon)
+            one = heads.CategoricalHead(num_actions, dueling, atoms, value_min, value_max, target_epsilon)
         else:
-            one = networks.ScalarHead(num_actions, dueling, target_epsilon, LOSSES[loss])
+            one = heads.ScalarHead(num_actions, dueling, target_epsilon, LOSSES[loss])
         self.online, self.target = (
             networks.build(network, tuple(observation_shape), one, seed, label, members)
             for label in ("online", "target")
         )
-        self.head = networks.Ensemble(one, members) if members > 1 else one
+        self.head = heads.Ensemble(one, members) if members > 1 else one
         self.target.trainable = False
         self.copy_to_target()
         self.build((None, *observation_shape))

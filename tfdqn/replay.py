@@ -122,7 +122,7 @@ class FrameReplay(tf_uniform_replay_buffer.TFUniformReplayBuffer):
       discount: of one decision, gamma.
       device: where the tables live; None leaves the choice to TensorFlow.
       column_major: keep each frame column by column. What goes in and comes out is the same; a network that reads whole
-        columns (`tfdqn.networks.ColumnDense`) then takes them without moving a byte.
+        columns (`tfdqn.layers.ColumnDense`) then takes them without moving a byte.
 
     Raises:
       ValueError: where the capacity does not hold one window for every environment, or a number is out of range.

@@ -1,0 +1,171 @@
+"""Heads of Q-networks: what their last layers' output means, and what it learns from.
+
+Shapes: B batch, A actions, K numbers that stand for one action, U units of the output.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from tfdqn import losses
+
+
+class Head(abc.ABC):
+    """The last layers of a Q-network, what their output means, and what they learn from.
+
+    The output is [B, U]. In each head `K` numbers stand for one action.
+
+    Args:
+      num_actions: A.
+      dueling: the state's value and each action's advantage come from hidden layers of their own and are joined as in
+        Wang et al. 2016, eq. 9; the output then holds K numbers for V(s), then A * K for A(s, a).
+      target_epsilon: share of random actions of the player whose returns are learnt; the others are greedy.
+    """
+
+    numbers = 1  # K
+
+    def __init__(self, num_actions: int, dueling: bool = False, target_epsilon: float = 0.0):
+        self.num_actions, self.dueling, self._target_epsilon = num_actions, dueling, target_epsilon
+
+    def connect(self, features: Any, hidden: Callable, dense: Callable) -> Any:
+        """The output, a Keras tensor, from the body's features.
+
+        Args:
+          features: Keras tensor.
+          hidden: makes the body's last hidden layer, given a number that tells apart several of them.
+          dense: makes a linear layer, given its units and such a number.
+        """
+        units = self.num_actions * self.numbers
+        if not self.dueling:
+            return dense(units, 0)(hidden(0)(features))
+        value = dense(self.numbers, 0)(hidden(0)(features))
+        advantage = dense(units, 1)(hidden(1)(features))
+        return tf.keras.layers.Concatenate()([value, advantage])
+
+    def _per_action(self, output: tf.Tensor) -> tf.Tensor:
+        """The output as [B, A, K]."""
+        if not self.dueling:
+            return tf.reshape(output, [-1, self.num_actions, self.numbers])
+        value, advantage = output[:, tf.newaxis, : self.numbers], output[:, self.numbers :]
+        return losses.dueling_value(value, tf.reshape(advantage, [-1, self.num_actions, self.numbers]))
+
+    @abc.abstractmethod
+    def values(self, output: tf.Tensor) -> tf.Tensor:
+        """Action values [B, A]."""
+
+    @abc.abstractmethod
+    def target(self, reward: tf.Tensor, discount: tf.Tensor, next_output: tf.Tensor, choosing_q: tf.Tensor) -> Any:
+        """What to learn, from the next observation's output and the action values [B, A] that choose there."""
+
+    @abc.abstractmethod
+    def loss(self, output: tf.Tensor, action: tf.Tensor, target: Any) -> tuple[tf.Tensor, tf.Tensor]:
+        """The loss and the TD error (Q(s, a) minus the target's mean) of each transition, both [B]."""
+
+
+class ScalarHead(Head):
+    """One number an action: its expected return.
+
+    Args:
+      loss: of the TD error, [B] to [B].
+    """
+
+    def __init__(
+        self, num_actions: int, dueling: bool = False, target_epsilon: float = 0.0, loss: Callable = losses.huber
+    ):
+        super().__init__(num_actions, dueling, target_epsilon)
+        self._loss = loss
+
+    def values(self, output):
+        return self._per_action(output)[:, :, 0]
+
+    def target(self, reward, discount, next_output, choosing_q):
+        next_q = self.values(next_output)
+        greedy = losses.double_value(choosing_q, next_q)
+        return losses.td_target(reward, discount, losses.expected_over_actions(greedy, next_q, self._target_epsilon))
+
+    def loss(self, output, action, target):
+        td_error = losses.masked_value(self.values(output), action) - target
+        return self._loss(td_error), td_error
+
+
+class CategoricalHead(Head):
+    """Probabilities of evenly spaced returns (C51, Bellemare et al. 2017), learnt by cross-entropy.
+
+    Where most returns are near one end and the rare others decide, as in a game that is about not dying, this tells one
+    death in a thousand from one in a hundred: a squared error does not, both are small to it. With two atoms it is a
+    logistic regression of the return between `value_min` and `value_max`.
+
+    Args:
+      atoms: K, at least 2.
+      value_min, value_max: returns of the first and the last atom; what lies outside is clipped.
+    """
+
+    def __init__(
+        self,
+        num_actions: int,
+        dueling: bool,
+        atoms: int,
+        value_min: float,
+        value_max: float,
+        target_epsilon: float = 0.0,
+    ):
+        super().__init__(num_actions, dueling, target_epsilon)
+        if atoms < 2 or not value_min < value_max:
+            raise ValueError(f"categorical head: {atoms} atoms from {value_min} to {value_max} are no distribution")
+        self.numbers, self._low, self._high = atoms, value_min, value_max
+        step = (value_max - value_min) / (atoms - 1)
+        self._returns = tf.constant([value_min + i * step for i in range(atoms)], tf.float32)  # [K]
+
+    def values(self, output):
+        return tf.reduce_sum(tf.nn.softmax(self._per_action(output)) * self._returns, axis=-1)
+
+    def target(self, reward, discount, next_output, choosing_q):
+        each = tf.nn.softmax(self._per_action(next_output))
+        greedy = losses.taken(each, losses.greedy_action(choosing_q))
+        expected = losses.expected_over_actions(greedy, each, self._target_epsilon)
+        return losses.categorical_target(reward, discount, expected, self._returns)
+
+    def loss(self, output, action, target):
+        logits = losses.taken(self._per_action(output), action)
+        mean = tf.reduce_sum(tf.nn.softmax(logits) * self._returns, axis=-1)
+        td_error = mean - tf.reduce_sum(target * self._returns, axis=-1)
+        return tf.nn.softmax_cross_entropy_with_logits(target, logits), td_error
+
+
+class Ensemble:
+    """Several networks side by side: each learns by itself, from a target in which the values of all are averaged.
+
+    Their errors differ, so that the mean of K values errs less than one of them, in play and in the target
+    (Averaged-DQN, Anschel et al. 2017, with networks begun apart, as Osband et al. 2016 do, in place of earlier ones).
+    The output is [B, K * U]: one member's after the other's.
+
+    Args:
+      head: what each member's output [B, U] means.
+      members: K.
+    """
+
+    def __init__(self, head: Head, members: int):
+        self._head, self._members = head, members
+
+    def _each(self, output: tf.Tensor) -> list[tf.Tensor]:
+        return tf.split(output, self._members, axis=-1)
+
+    def _mean(self, parts: list[Any]) -> Any:
+        return tf.add_n(parts) / float(self._members)
+
+    def values(self, output: tf.Tensor) -> tf.Tensor:
+        """Action values [B, A]: the mean over the members."""
+        return self._mean([self._head.values(part) for part in self._each(output)])
+
+    def target(self, reward: tf.Tensor, discount: tf.Tensor, next_output: tf.Tensor, choosing_q: tf.Tensor) -> Any:
+        """The mean of the members' targets, all at the action that `choosing_q` [B, A] takes."""
+        return self._mean([self._head.target(reward, discount, part, choosing_q) for part in self._each(next_output)])
+
+    def loss(self, output: tf.Tensor, action: tf.Tensor, target: Any) -> tuple[tf.Tensor, tf.Tensor]:
+        """The sum of the members' losses, so that each learns as fast as alone, and the mean TD error, both [B]."""
+        losses_, td_errors = zip(*(self._head.loss(part, action, target) for part in self._each(output)), strict=True)
+        return tf.add_n(losses_), self._mean(list(td_errors))

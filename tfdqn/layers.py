@@ -1,0 +1,188 @@
+"""Layers that read screens.
+
+Every weight-bearing operation is a matmul. XLA's convolutions on a CPU are 10 to 30 times slower than the same
+arithmetic as patches times a matrix, and a matmul's gradient is again a matmul.
+Shapes: B batch, H W rows and columns, C channels.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+Layer = tf.keras.layers.Layer
+
+
+@tf.keras.saving.register_keras_serializable(package="tfdqn")
+class PatchConv2D(Layer):
+    """A 2-D convolution computed as patches times a matrix: equal to `tf.nn.conv2d`, and quick under XLA on a CPU.
+
+    Args:
+      filters: output channels.
+      kernel_size: side of the square kernel, in pixels.
+      stride: step between outputs, in pixels.
+      padding: "same" or "valid", as in TensorFlow.
+      activation: name of a Keras activation, or None.
+      seed: seed of the kernel's initializer (Glorot uniform, as in Keras).
+
+    Call with [B, H, W, C] of any real dtype, computed in float32; returns [B, H', W', filters] float32.
+    """
+
+    def __init__(self, filters, kernel_size, stride=1, padding="same", activation=None, seed=None, **kwargs):
+        super().__init__(**kwargs)
+        if padding not in ("same", "valid"):
+            raise ValueError(f"padding {padding!r}: must be 'same' or 'valid'")
+        self.filters, self.kernel_size, self.stride, self.padding = filters, kernel_size, stride, padding
+        self.activation = tf.keras.activations.get(activation)
+        self.seed = seed
+
+    def build(self, input_shape):
+        shape = (self.kernel_size, self.kernel_size, int(input_shape[-1]), self.filters)
+        initializer = tf.keras.initializers.GlorotUniform(self.seed)
+        self.kernel = self.add_weight("kernel", shape, initializer=initializer)
+        self.bias = self.add_weight("bias", (self.filters,), initializer="zeros")
+        self._height, self._width = (self._padding(pixels) for pixels in input_shape[1:3])  # (before, after, outputs)
+        super().build(input_shape)
+
+    def call(self, inputs):
+        blocks, kernel = self._blocks(inputs)
+        outputs = self._expand_outputs(blocks, kernel) if self._is_wide(blocks) else self._expand_inputs(blocks, kernel)
+        return self.activation(outputs + self.bias)
+
+    def _blocks(self, inputs):
+        """The padded input with each s x s block of pixels as one, and the kernel in the same order.
+
+        A k x k kernel with stride s, k divisible by s, is a (k/s) x (k/s) kernel with stride 1 over blocks of s x s
+        pixels. Returns [B, rows, columns, depth] float32 and [taps, taps, depth, filters].
+        """
+        size, stride = self.kernel_size, self.stride
+        block = stride if size % stride == 0 else 1
+        (top, bottom, _), (left, right, _) = self._height, self._width
+        # Whole blocks only: what is added at the far edge meets no kernel.
+        bottom += -(inputs.shape[1] + top + bottom) % block
+        right += -(inputs.shape[2] + left + right) % block
+        if top or bottom or left or right:
+            inputs = tf.pad(inputs, [[0, 0], [top, bottom], [left, right], [0, 0]])
+        rows, columns, channels = inputs.shape[1] // block, inputs.shape[2] // block, inputs.shape[3]
+        split = tf.reshape(self.kernel, [size // block, block, size // block, block, channels, self.filters])
+        if inputs.dtype == tf.uint8:
+            # Frames arrive one after another in memory, seen as channels: keep each frame's runs of pixels together.
+            # (This transposition undoes the one that made the channels; the compiler drops both.)
+            inputs = tf.reshape(tf.transpose(inputs, [0, 3, 1, 2]), [-1, channels, rows, block, columns, block])
+            inputs = tf.transpose(inputs, [0, 2, 4, 1, 3, 5])
+            kernel = tf.transpose(split, [0, 2, 4, 1, 3, 5])
+            scale = 1.0 / 255.0
+        else:
+            inputs = tf.nn.space_to_depth(inputs, block) if block > 1 else inputs
+            kernel = tf.transpose(split, [0, 2, 1, 3, 4, 5])
+            scale = 1.0
+        depth = block * block * channels
+        blocks = tf.reshape(tf.cast(inputs, tf.float32) * scale, [-1, rows, columns, depth])
+        return blocks, tf.reshape(kernel, [size // block, size // block, depth, self.filters])
+
+    def _is_wide(self, blocks):
+        """Whether a block holds at least as many numbers as an output: then it is cheaper to copy outputs."""
+        return blocks.shape[-1] >= self.filters
+
+    def _expand_outputs(self, blocks, kernel):
+        """Every block times every tap of the kernel in one product, then the shifted sum of the taps."""
+        rows, columns, depth = blocks.shape[1:]
+        taps = kernel.shape[0]
+        flat = tf.reshape(tf.transpose(kernel, [2, 0, 1, 3]), [depth, taps * taps * self.filters])
+        products = tf.reshape(tf.matmul(tf.reshape(blocks, [-1, depth]), flat), [-1, rows, columns, flat.shape[1]])
+        parts = tf.split(products, taps * taps, axis=-1)
+        return tf.add_n([self._shifted(part, t // taps, t % taps) for t, part in enumerate(parts)])
+
+    def _expand_inputs(self, blocks, kernel):
+        """Every output's receptive field as one row of a matrix, times the kernel."""
+        taps = kernel.shape[0]
+        slices = [self._shifted(blocks, t // taps, t % taps) for t in range(taps * taps)]
+        patches = tf.concat(slices, axis=-1)
+        _, height, width, fields = patches.shape
+        products = tf.matmul(tf.reshape(patches, [-1, fields]), tf.reshape(kernel, [fields, self.filters]))
+        return tf.reshape(products, [-1, height, width, self.filters])
+
+    def _shifted(self, blocks, row, column):
+        """What the tap (row, column) meets for each output."""
+        step = 1 if self.kernel_size % self.stride == 0 else self.stride
+        last_row, last_column = row + step * (self._height[2] - 1), column + step * (self._width[2] - 1)
+        return blocks[:, row : last_row + 1 : step, column : last_column + 1 : step, :]
+
+    def _padding(self, pixels):
+        """Pixels (before, after, then outputs) along one side, by TensorFlow's rule: the odd pixel goes after."""
+        if self.padding == "valid":
+            return 0, 0, (pixels - self.kernel_size) // self.stride + 1
+        outputs = -(-pixels // self.stride)
+        total = max((outputs - 1) * self.stride + self.kernel_size - pixels, 0)
+        return total // 2, total - total // 2, outputs
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+            "stride": self.stride,
+            "padding": self.padding,
+            "activation": tf.keras.activations.serialize(self.activation),
+            "seed": self.seed,
+        }
+
+
+@tf.keras.saving.register_keras_serializable(package="tfdqn")
+class ColumnDense(Layer):
+    """A dense layer over whole columns of the screen, the same for each group of neighbouring columns.
+
+    Equal to a convolution whose kernel is as high as the screen and as wide as its stride. It suits a game in which a
+    height on the screen has a fixed meaning, while what matters arrives column by column, as in the cave, whose camera
+    follows the player. It costs a tenth of a convolution that looks everywhere for the same small thing.
+
+    Args:
+      filters: outputs for each group.
+      width: columns in a group; must divide the screen's.
+      activation: name of a Keras activation, or None.
+      seed: seed of the kernel's initializer (Glorot uniform, as in Keras).
+
+    Call with [B, H, W, C] uint8, read as levels over 255; returns [B, W / width, filters] float32.
+    """
+
+    def __init__(self, filters, width, activation=None, seed=None, **kwargs):
+        super().__init__(**kwargs)
+        self.filters, self.width, self.seed = filters, width, seed
+        self.activation = tf.keras.activations.get(activation)
+
+    def build(self, input_shape):
+        rows, columns, channels = (int(size) for size in input_shape[1:])
+        if columns % self.width:
+            raise ValueError(f"ColumnDense: {columns} columns are no multiple of the width {self.width}")
+        initializer = tf.keras.initializers.GlorotUniform(self.seed)
+        self.kernel = self.add_weight("kernel", (channels * self.width * rows, self.filters), initializer=initializer)
+        self.bias = self.add_weight("bias", (self.filters,), initializer="zeros")
+        super().build(input_shape)
+
+    def call(self, inputs):
+        _, rows, columns, channels = inputs.shape
+        # Frame by frame, each column by column: the order in which a replay with `column_major` holds them, so that
+        # the compiler drops this transposition together with the replay's, and every frame is one matrix product.
+        frames = tf.transpose(inputs, [3, 0, 2, 1])
+        fields = self.width * rows
+        kernels = tf.split(self.kernel, channels) if channels > 1 else [self.kernel]
+        groups = [tf.reshape(tf.cast(frames[c], tf.float32) * (1.0 / 255.0), [-1, fields]) for c in range(channels)]
+        products = [tf.matmul(group, kernel) for group, kernel in zip(groups, kernels, strict=True)]
+        outputs = tf.add_n(products) + self.bias
+        return self.activation(tf.reshape(outputs, [-1, columns // self.width, self.filters]))
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "width": self.width,
+            "activation": tf.keras.activations.serialize(self.activation),
+            "seed": self.seed,
+        }
+
+
+@tf.keras.saving.register_keras_serializable(package="tfdqn")
+class Greyscale(Layer):
+    """Frames as floats in [0, 1]: uint8 levels over 255."""
+
+    def call(self, inputs):
+        return tf.cast(inputs, tf.float32) * (1.0 / 255.0)
