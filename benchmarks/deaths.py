@@ -84,7 +84,8 @@ def play(folder: Path, model: str, config: Any, episodes: int, seed: int) -> lis
 
     from tfdqn import compiled, seeds
     from tfdqn.envs import make
-    from tfdqn.training import build_agent, push_frame, stack_frames
+    from tfdqn.rollout import push_frame, stack_frames
+    from tfdqn.training import build_agent
 
     env = make("cave")
     agent = build_agent(config, env)

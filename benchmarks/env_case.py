@@ -10,7 +10,7 @@ import tensorflow as tf
 from benchmarks.timing import Bench, WrongResult
 from tfdqn import compiled
 from tfdqn.envs import Environment, make
-from tfdqn.training import select
+from tfdqn.rollout import select
 
 SEED = 20_260_801
 CHECKED_STEPS = 4

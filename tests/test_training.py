@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from tfdqn import config as configuration
-from tfdqn import metrics, training
+from tfdqn import metrics, rollout, training
 from tfdqn.agent import CAUSES
 from tfdqn.envs import TimeStep, make
 from tfdqn.metrics import MAX_REPORTS, Metrics
@@ -188,10 +188,10 @@ def test_epsilon_is_linear_clipped_and_exact_at_any_age(jit):
 
 def test_history_repeats_the_first_frame_of_an_episode():
     history = tf.constant(np.arange(3)[:, None, None, None] * np.ones([3, 2, 1, 1]), tf.uint8)
-    pushed = training.push_frame(history, tf.fill([2, 1, 1], tf.constant(9, tf.uint8)), tf.constant([False, True]))
+    pushed = rollout.push_frame(history, tf.fill([2, 1, 1], tf.constant(9, tf.uint8)), tf.constant([False, True]))
     np.testing.assert_array_equal(pushed[:, 0, 0, 0], [1, 2, 9])
     np.testing.assert_array_equal(pushed[:, 1, 0, 0], [9, 9, 9])
-    np.testing.assert_array_equal(training.stack_frames(pushed, 2)[:, 0, 0, :], [[1, 9], [9, 9]])
+    np.testing.assert_array_equal(rollout.stack_frames(pushed, 2)[:, 0, 0, :], [[1, 9], [9, 9]])
 
 
 class _CountdownState(NamedTuple):
@@ -217,7 +217,7 @@ class _Countdown:
 def test_a_held_action_stops_with_the_episode():
     state = _CountdownState(tf.constant([1, 2, 3, 9]))
     action = tf.constant([0, 1, 0, 0])
-    state, timestep, frames, _ = training.play(_Countdown(), state, action, 7, 0, 3)
+    state, timestep, frames, _ = rollout.play(_Countdown(), state, action, 7, 0, 3)
     np.testing.assert_array_equal(frames, [1, 2, 3, 3])
     np.testing.assert_array_equal(state.left, [0, 0, 0, 6])
     np.testing.assert_array_equal(timestep.reward, [1, 1 + 2, 1 + 2 + 3, 6])
@@ -228,8 +228,8 @@ def test_a_held_action_stops_with_the_episode():
 
 def test_cave_scores_are_frames_capped_at_the_limit_and_catch_scores_are_rewards():
     returns, frames = tf.constant([5.0, -1.0]), tf.constant([10_001, 7])
-    np.testing.assert_array_equal(training.score_of(make("cave"), returns, frames), [10_000, 7])
-    np.testing.assert_array_equal(training.score_of(make("catch8"), returns, frames), [5, -1])
+    np.testing.assert_array_equal(rollout.score_of(make("cave"), returns, frames), [10_000, 7])
+    np.testing.assert_array_equal(rollout.score_of(make("catch8"), returns, frames), [5, -1])
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "rmsprop", "rmsprop_graves"])

@@ -14,7 +14,7 @@ from tfdqn import compiled, seeds
 from tfdqn.agent import DQN
 from tfdqn.config import Config
 from tfdqn.envs import Environment
-from tfdqn.training import play, push_frame, score_of, select, stack_frames
+from tfdqn.rollout import play, push_frame, score_of, select, stack_frames
 
 FILM_DECISIONS = 600  # of the first episode that an evaluation keeps, from its start, a frame each
 STRIP_FRAMES = 12  # of these, evenly spaced, shown in TensorBoard

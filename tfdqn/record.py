@@ -67,7 +67,7 @@ def film(config: Config, env: Environment, agent: DQN, seed: int, max_frames: in
     import tensorflow as tf
 
     from tfdqn import compiled, seeds
-    from tfdqn.training import push_frame, stack_frames
+    from tfdqn.rollout import push_frame, stack_frames
 
     act = compiled.xla(lambda history: agent.act(stack_frames(history, config.frame_stride), (), 0.0, [0, 0])[0])
     stream = seeds.stream(seed, "record")

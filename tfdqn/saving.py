@@ -12,6 +12,8 @@ from tfdqn.checkpoints import Checkpoint
 from tfdqn.errors import EXIT_IO, EXIT_REFUSED, UserError
 
 if TYPE_CHECKING:
+    import tensorflow as tf
+
     from tfdqn.loop import Run
 
 LONGEST_LOSS_SECONDS = 60.0  # between checkpoints that nobody asked for,
@@ -60,6 +62,25 @@ def read_facts(checkpoint: Checkpoint) -> Facts:
         return Facts(dict(manifest["config"]), str(manifest["device"]), progress, reports, dict(manifest["versions"]))
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{checkpoint.path}: not a run's checkpoint ({error})", EXIT_REFUSED) from None
+
+
+def named_tensors(structure: Any, prefix: str) -> dict[str, tf.Tensor]:
+    """The tensors of nested NamedTuples by their path, such as `carry/env_state/column`."""
+    if not hasattr(structure, "_fields"):
+        return {prefix: structure}
+    parts = (named_tensors(value, f"{prefix}/{name}") for name, value in structure._asdict().items())
+    return {name: tensor for part in parts for name, tensor in part.items()}
+
+
+def from_arrays(like: Any, prefix: str, arrays: dict[str, Any], device: str) -> Any:
+    """The inverse of `named_tensors`, on arrays; `like` gives the structure."""
+    import tensorflow as tf
+
+    if hasattr(like, "_fields"):
+        parts = {name: from_arrays(value, f"{prefix}/{name}", arrays, device) for name, value in like._asdict().items()}
+        return type(like)(**parts)
+    with tf.device(device):
+        return tf.constant(arrays[prefix], like.dtype)
 
 
 class Saver:
@@ -111,7 +132,7 @@ class Saver:
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Bring the run to where the checkpoint was made, its reports included."""
-        from tfdqn import monitor, training
+        from tfdqn import monitor
 
         run, facts = self.run, read_facts(checkpoint)
         variables = run.trainer.variables
@@ -123,14 +144,14 @@ class Saver:
             variables = {name: v for name, v in variables.items() if not name.startswith("replay/")}
             cli.say("this checkpoint holds no replay: a new one is filled before learning goes on")
         growing = {name for name in variables if name.startswith("replay/") and variables[name].shape.rank}
-        carry = checkpoint.read(training.named_tensors(run.carry, "carry"))
+        carry = checkpoint.read(named_tensors(run.carry, "carry"))
         best = {}
         if facts.progress.best_score is not None:
             best = checkpoint.read({f"best/{i}": v for i, v in enumerate(run.trainer.agent.online.get_weights())})
         checkpoint.restore(variables, growing)
         if not has_replay:
             run.trainer.replay.continue_from(run.updates)
-        run.carry = training.from_arrays(run.carry, "carry", carry, run.device)
+        run.carry = from_arrays(run.carry, "carry", carry, run.device)
         run.best_weights = list(best.values()) or None
         run.progress = facts.progress
         for line in monitor.rewind(run.run_dir, facts.reports):
@@ -139,8 +160,6 @@ class Saver:
         cli.say(f"going on from {checkpoint.path}: {run.env_frames:,} frames, {run.updates:,} updates")
 
     def _tensors(self) -> dict[str, Any]:
-        from tfdqn import training
-
         run = self.run
         tensors = {
             name: variable
@@ -148,7 +167,7 @@ class Saver:
             if run.config.checkpoint_replay or not name.startswith("replay/")
         }
         tensors |= {f"best/{i}": weight for i, weight in enumerate(run.best_weights or [])}
-        return tensors | training.named_tensors(run.carry, "carry")
+        return tensors | named_tensors(run.carry, "carry")
 
     def _save(self) -> None:
         run, start = self.run, time.monotonic()

@@ -1,0 +1,80 @@
+"""Playing vectorised games: actions held for some frames, frames stacked, scores.
+
+Shapes: N environments, H W rows and columns.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from tfdqn import seeds
+from tfdqn.envs import Environment, TimeStep
+
+
+def select(condition: tf.Tensor, if_true: Any, if_false: Any) -> Any:
+    """Choose per environment between two structures of tensors [N, ...]; `condition` is [N] bool."""
+
+    def choose(a, b):
+        return tf.where(tf.reshape(condition, [-1] + [1] * (a.shape.rank - 1)), a, b)
+
+    return tf.nest.map_structure(choose, if_true, if_false)
+
+
+def play(
+    env: Environment, state: Any, action: tf.Tensor, stream: int | tf.Tensor, decision: tf.Tensor, repeat: int
+) -> tuple[Any, TimeStep, tf.Tensor, Any]:
+    """Hold an action for `repeat` frames, or until the episode ends.
+
+    Args:
+      state: the game's state, [N, ...].
+      action: [N] int32.
+      stream: names the game's draws (see `tfdqn.seeds`).
+      decision: [] int64, its number t; frame j draws at counter t * repeat + j.
+      repeat: frames a decision.
+
+    Returns:
+      The state, the time step (rewards summed, the last frame's ends), frames played [N] int32, and the noise of the
+      first frame, from which an episode that is due may be reset (a transition and a reset never both count).
+    """
+    num_envs = action.shape[0]
+    reward = tf.zeros([num_envs])
+    is_over = truncation = tf.zeros([num_envs], tf.bool)
+    frames = tf.zeros([num_envs], tf.int32)
+    observation, first_noise = None, None
+    for frame in range(repeat):
+        noise = env.sample_noise(seeds.at(stream, decision * repeat + frame), num_envs)
+        first_noise = noise if first_noise is None else first_noise
+        stepped, timestep = env.step(state, action, noise)
+        if frame == 0:
+            state, observation, reward, frames = stepped, timestep.observation, timestep.reward, frames + 1
+            truncation, is_over = timestep.truncation, timestep.truncation | timestep.termination
+            continue
+        state, observation = select(is_over, (state, observation), (stepped, timestep.observation))
+        reward += tf.where(is_over, 0.0, timestep.reward)
+        frames += tf.cast(~is_over, tf.int32)
+        truncation |= ~is_over & timestep.truncation
+        is_over |= timestep.truncation | timestep.termination
+    return state, TimeStep(observation, reward, is_over & ~truncation, truncation), frames, first_noise
+
+
+def stack_frames(history: tf.Tensor, stride: int) -> tf.Tensor:
+    """An observation [N, H, W, stack] uint8, the newest frame last, from a history [K, N, H, W]."""
+    # One transposition, as the replay does it, so that the network's own (see PatchConv2D) can undo it.
+    return tf.transpose(history[::stride], [1, 2, 3, 0])
+
+
+def push_frame(history: tf.Tensor, frame: tf.Tensor, is_first: tf.Tensor) -> tf.Tensor:
+    """Append a frame [N, H, W]; where it begins an episode, it stands for all that came before."""
+    if history.shape[0] == 1:
+        return frame[tf.newaxis]
+    older = tf.where(is_first[tf.newaxis, :, tf.newaxis, tf.newaxis], frame[tf.newaxis], history[1:])
+    return tf.concat([older, frame[tf.newaxis]], axis=0)
+
+
+def score_of(env: Environment, episode_return: tf.Tensor, episode_frames: tf.Tensor) -> tf.Tensor:
+    """The score of episodes, [N] float32: frames survived, capped at the limit, or the sum of rewards."""
+    if env.score_is_frames:
+        return tf.cast(tf.minimum(episode_frames, env.time_limit), tf.float32)
+    return episode_return
