@@ -64,7 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = runs.PRETRAINED / config.env
     folder.mkdir(parents=True, exist_ok=True)
     runs.write_config(dataclasses.replace(config, init_from=""), folder)
-    agent.copy_to_target()  # only the online network plays; who trains it on begins with a fresh copy
+    # Only the online network plays, and who trains it on begins with a fresh copy: zeros take no room.
+    agent.target.set_weights([np.zeros_like(weights) for weights in agent.target.get_weights()])
     runs.save_agent(agent, folder / runs.BEST_MODEL)
     repack(folder / runs.BEST_MODEL)
     first, *others = [{**last, "before": before} for *before, last in told]
@@ -147,7 +148,7 @@ def members(network: Any) -> list[Any]:
 
 
 def repack(model: Path) -> None:
-    """Compress a Keras file, which holds its parts as they are; the target network's equal half then takes no room."""
+    """Compress a Keras file, which holds its parts as they are."""
 
     def write(temporary: Path) -> None:
         with zipfile.ZipFile(model) as old, zipfile.ZipFile(temporary, "w", zipfile.ZIP_LZMA) as new:
