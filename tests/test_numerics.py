@@ -105,10 +105,8 @@ def test_the_reports_of_a_chunk_share_its_seconds_by_their_frames(trained):
     first, *_, last = lines
     assert before - 0.001 < first["wall_seconds"] < last["wall_seconds"] < after + 0.001  # rounded
     pace = (last["wall_seconds"] - first["wall_seconds"]) / (last["env_frames"] - first["env_frames"])
-    for line in lines:
-        assert abs(line["wall_seconds"] - before - pace * (line["env_frames"] - frames)) < 0.01 + 0.02 * (
-            after - before
-        )
+    allowed = 0.01 + 0.02 * (after - before)
+    assert all(abs(line["wall_seconds"] - before - pace * (line["env_frames"] - frames)) < allowed for line in lines)
 
 
 @pytest.mark.parametrize("age", AGES)

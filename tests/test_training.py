@@ -90,7 +90,7 @@ def test_reports_do_not_depend_on_the_chunks_length(mode):
             carry, reports = trainer.run_reporting_chunk(carry, rounds, 2**62, next_report)
             rows += list(reports.rows())
             next_report = int(reports.next_env_frames)
-            assert next_report == (rows[-1][0] // 100 + 1) * 100 if rows else 100
+            assert next_report == ((rows[-1][0] // 100 + 1) * 100 if rows else 100)
         found.append((rows, carry.metrics))
     (rows, rest), *others = found
     assert len(rows) >= 4 and all(0 <= frames % 100 < 8 for frames, _, _ in rows)
