@@ -50,7 +50,6 @@ BAD_INPUT = [
     (["--action-repeat", "0"], "use 1"),
     (["--downsample", "2"], "only the cave"),
     (["--env", "cave", "--downsample", "3"], "choose one of 1, 2"),
-    (["--env", "cave", "--goal-score", "5000", "--eval-max-frames", "3000"], "use at most that"),
     (["--start-curriculum", "0.5"], "equally difficult from start to end; use 0"),
     (["--env", "cave", "--start-curriculum", "1.5"], "use 1"),
     (["--restart-share", "0.5"], "catch8 has no crashes to practise; use 0"),

@@ -19,6 +19,7 @@ from tfdqn.signals import StopRequest
 if TYPE_CHECKING:
     import numpy as np
 
+    from tfdqn.evaluation import Scores
     from tfdqn.metrics import Metrics
 
 CHUNK_SECONDS = 0.5  # how often Python gets its turn; no result depends on it
@@ -53,7 +54,7 @@ class Run:
             ) from None
         self.evaluator = Evaluator(config, self.trainer.env, self.trainer.agent, device)
         self.carry = self.trainer.initial_carry()
-        self.progress = Progress(config.log_every_frames, config.eval_every_frames)
+        self.progress = Progress(config.log_every_frames, config.eval_every_frames, config.eval_max_frames)
         self.best_weights: list[np.ndarray] | None = None
         self._is_profiled = False
         self.saver = Saver(self, checkpoint)
@@ -104,9 +105,25 @@ class Run:
 
     def train(self) -> dict[str, Any]:
         """Train until the frames, the minutes or the goal are reached, or a signal comes; then evaluate the best."""
+        import tensorflow as tf
+
+        try:
+            return self._train()
+        except tf.errors.ResourceExhaustedError:
+            config = self.config
+            raise UserError(
+                f"the memory of {self.device.strip('/')} is full: try half of --num-envs {config.num_envs}, "
+                f"--batch-size {config.batch_size} or --replay-capacity {config.replay_capacity} in a new run "
+                f"({self.saver.describe()})"
+            ) from None
+
+    def _train(self) -> dict[str, Any]:
         config = self.config
         if self.is_finished:
-            cli.say(f"nothing more to train: {self.env_frames:,} frames, {self.updates:,} updates; evaluating again")
+            cli.say(
+                f"nothing more to train: {self.env_frames:,} frames, {self.updates:,} updates, {self._reached()}; "
+                "evaluating again"
+            )
         else:
             self.compile()
             self.saver.start_clock()
@@ -126,9 +143,19 @@ class Run:
             runs.save_agent(self.trainer.agent, self.run_dir / runs.FINAL_MODEL)
         if self.progress.evaluated_env_frames < frames:
             self._evaluate()
+            self.saver.save_best()
         result = self._result()
         self.monitor.close()
         return result
+
+    def _reached(self) -> str:
+        """Which of its ends a finished run has come to, and how to put it off."""
+        config = self.config
+        if self.env_frames >= config.total_env_frames:
+            return "all that --total-env-frames asks for"
+        if config.stop_at_goal and self.is_goal_reached:
+            return f"--goal-score {config.goal_score:g} is reached (to train on, add --no-stop-at-goal)"
+        return f"--minutes {config.minutes:g} are over"
 
     def _stopped(self) -> dict[str, Any]:
         with self._player():
@@ -230,11 +257,12 @@ class Run:
 
     def _evaluate_player(self) -> None:
         start = time.monotonic()
-        config, progress, frames = self.config, self.progress, self.env_frames
-        # The same draws each time, so that evaluations differ by the agent alone.
-        scores = self.evaluator.evaluate(
-            config.eval_episodes, config.seed, stream="evaluation", max_frames=config.eval_max_frames
-        )
+        progress, frames = self.progress, self.env_frames
+        scores = self._scores()
+        # The first agent to outgrow a limit lives longer under it than any before: no better one has been missed.
+        while progress.eval_max_frames <= self.trainer.env.time_limit and self._is_outgrown_by(scores):
+            progress.eval_max_frames *= 2
+            scores = self._scores()
         mean = scores.summary()["score_mean"]
         values = {f"eval/{name}": value for name, value in scores.summary().items() if name != "episodes"}
         values["eval/episode_frames"] = float(scores.frames.mean())
@@ -246,6 +274,15 @@ class Run:
             self.best_weights = self.trainer.agent.online.get_weights()
             runs.save_agent(self.trainer.agent, self.run_dir / runs.BEST_MODEL)
         progress.eval_seconds += time.monotonic() - start
+
+    def _scores(self) -> Scores:
+        # The same draws each time, so that evaluations differ by the agent alone.
+        config, limit = self.config, self.progress.eval_max_frames
+        return self.evaluator.evaluate(config.eval_episodes, config.seed, stream="evaluation", max_frames=limit)
+
+    def _is_outgrown_by(self, scores: Scores) -> bool:
+        """Whether evaluations must play longer: a limit of three means lowers a mean by no more than a few percent."""
+        return 3 * scores.frames.mean() > self.progress.eval_max_frames
 
     def _totals(self) -> dict[str, Any]:
         config, progress, frames = self.config, self.progress, self.env_frames

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -27,6 +28,7 @@ class Progress:
 
     next_log: int  # env frames
     next_eval: int  # env frames
+    eval_max_frames: int  # after which evaluations cut episodes now: it grows with the agent
     reported_env_frames: int = 0  # at the last report
     evaluated_env_frames: int = -1  # at the last evaluation
     rounds: int = 64  # of the next chunk
@@ -54,7 +56,7 @@ def read_facts(checkpoint: Checkpoint) -> Facts:
     """A checkpoint's facts; a manifest can be whole and still not be one of ours."""
     manifest = checkpoint.manifest
     try:
-        progress = Progress(**manifest["progress"])
+        progress = Progress(**{"eval_max_frames": manifest["config"]["eval_max_frames"], **manifest["progress"]})
         numbers = [value for value in dataclasses.asdict(progress).values() if value is not None]
         reports = dict(manifest["reports"])
         if not all(isinstance(number, (int, float)) for number in (*numbers, *reports.values())):
@@ -94,6 +96,7 @@ class Saver:
     def __init__(self, run: Run, checkpoint: Checkpoint | None):
         self.run = run
         self.path = checkpoint.path if checkpoint else None
+        self._facts: dict[str, Any] = {}  # of the newest checkpoint
         self._saved_iteration = -1
         self._last_end = time.monotonic()
         # A guess until the first has been timed.
@@ -124,8 +127,26 @@ class Saver:
         """Save the end of training, unless that is what the newest checkpoint holds."""
         if self._saved_iteration == int(self.run.carry.iteration):
             return
-        try:
+        with self._failing_in_one_line():
             self._save()
+
+    def save_best(self) -> None:
+        """Save the best agent, if the evaluation at the end of training has found it.
+
+        But for that agent it is the newest checkpoint again, from before that evaluation. A run that goes on from it
+        has no evaluation there, as a run that was to be longer from the start, and can only find a better agent.
+        """
+        run, held = self.run, self._facts.get("progress", {})
+        best = {name: getattr(run.progress, name) for name in ("best_score", "best_env_frames", "eval_max_frames")}
+        if not held or all(held.get(name) == value for name, value in best.items()):
+            return  # nothing was trained and so saved, or it holds that agent already
+        with self._failing_in_one_line():
+            self._write({**self._facts, "progress": {**held, **best}})
+
+    @contextlib.contextmanager
+    def _failing_in_one_line(self):
+        try:
+            yield
         except OSError as error:
             reason = f"{self.run.run_dir}: no checkpoint made: {error.strerror or error}; {self.describe()}"
             raise UserError(reason, EXIT_IO) from None
@@ -157,6 +178,7 @@ class Saver:
         for line in monitor.rewind(run.run_dir, facts.reports):
             cli.say(f"tfdqn: warning: {line}")
         self._saved_iteration = int(run.carry.iteration)
+        self._facts = {**checkpoint.manifest, "format": checkpoints.FORMAT}
         cli.say(f"going on from {checkpoint.path}: {run.env_frames:,} frames, {run.updates:,} updates")
 
     def _tensors(self) -> dict[str, Any]:
@@ -173,10 +195,6 @@ class Saver:
         run, start = self.run, time.monotonic()
         if not run.run_dir.is_dir():  # no use in trying again: nothing that this run writes can ever be found
             raise UserError(f"{run.run_dir}: the run's folder was removed while it trained; start a new run", EXIT_IO)
-        tensors = self._tensors()
-        replay = run.trainer.replay
-        steps = int(replay.num_rows) // run.config.num_envs
-        filled = {name: steps for name, v in tensors.items() if name.startswith("replay/") and v.shape.rank}
         facts = {
             "updates": run.updates,
             "env_frames": run.env_frames,
@@ -185,8 +203,14 @@ class Saver:
             "progress": dataclasses.asdict(dataclasses.replace(run.progress, wall_seconds=run.wall_seconds)),
             "reports": run.monitor.flush(),
         }
-        self.path = checkpoints.save(run.run_dir, tensors, facts, filled)
+        self._write(facts)
         run.stop.hint = f"to go on, {runs.resume_command(run.run_dir)}"
         self._saved_iteration = int(run.carry.iteration)
         self._last_end = time.monotonic()
         self._seconds = self._last_end - start
+
+    def _write(self, facts: dict[str, Any]) -> None:
+        run, tensors = self.run, self._tensors()
+        steps = int(run.trainer.replay.num_rows) // run.config.num_envs
+        filled = {name: steps for name, v in tensors.items() if name.startswith("replay/") and v.shape.rank}
+        self.path, self._facts = checkpoints.save(run.run_dir, tensors, facts, filled), facts

@@ -1,0 +1,119 @@
+"""A run as a whole: how long its evaluations play, and what is kept of a finished one that goes on."""
+
+import errno
+import os
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.test_checkpoints import SETTINGS, make_run, resume
+from tfdqn import monitor, runs, train
+from tfdqn.errors import EXIT_IO, UserError
+from tfdqn.evaluation import Scores
+
+CAVE = {"env": "cave", "network": "columns", "total_env_frames": 1000, "eval_max_frames": 100, "goal_score": np.inf}
+
+
+def play_like(run, lives):
+    """Let the evaluations of a run be those of agents that live for so many frames, each agent for one evaluation."""
+    agents, played = iter(lives), []
+
+    def evaluate(episodes, seed=0, *, stream="final_evaluation", max_frames=None, epsilon=0.0):
+        if not played or played[-1][0] != run.env_frames:
+            played.append((run.env_frames, next(agents), []))
+        played[-1][2].append(max_frames)
+        frames = np.minimum(np.full(episodes, played[-1][1]), max_frames or 10_000).astype(np.int32)
+        return Scores(frames.astype(np.float32), frames, np.zeros([12, 48, 48], np.uint8), np.zeros([5, 2], np.float32))
+
+    run.evaluator.evaluate = evaluate
+    return played
+
+
+def test_evaluations_play_longer_for_an_agent_that_outgrows_them_and_its_score_is_the_longer_ones(tmp_path):
+    run = make_run(tmp_path / "run", **CAVE)
+    played = play_like(run, [30, 60, 50, 20_000])
+    reported = []
+    run.monitor.report = lambda frames, updates, seconds, values: reported.append(values["eval/score_mean"])
+    for number in range(4):
+        run.carry = run.carry._replace(env_frames=tf.constant(number, tf.int64))
+        run._evaluate()
+    assert [limits for _, _, limits in played] == [[100], [100, 200], [200], [200, 400, 800, 1600, 3200, 6400, 12_800]]
+    assert reported == [30, 60, 50, 12_800]
+    assert run.progress.best_env_frames == 3 and run.progress.eval_max_frames == 12_800
+    run.monitor.close()
+
+
+def test_a_longer_run_keeps_the_best_agent_of_a_finished_one(tmp_path):
+    """Found by the evaluation at its end, which a run that was to be longer has not."""
+    run_dir = tmp_path / "run"
+    short = {**CAVE, "eval_every_frames": 600, "total_env_frames": 1000}
+    run = make_run(run_dir, **short)
+    play_like(run, [20, 900])
+    run.train()
+    best = [weights.copy() for weights in run.best_weights]
+    assert run.progress.best_env_frames == run.env_frames >= 1000
+    run._lock.close()
+
+    run = resume(run_dir, total_env_frames=1700)
+    assert (run.progress.best_score, run.progress.eval_max_frames) == (900.0, 3200)
+    assert "eval/score_mean" not in (run_dir / "metrics.jsonl").read_text().splitlines()[-1]
+    play_like(run, [300, 200])
+    result = run.train()
+    assert 1000 <= result["best_env_frames"] < 1100
+    agent = run.trainer.agent
+    runs.load_weights(agent, run_dir / runs.BEST_MODEL)
+    for ours, kept in zip(agent.online.get_weights(), best, strict=True):
+        np.testing.assert_array_equal(ours, kept)
+    lines = (run_dir / "metrics.jsonl").read_text().splitlines()
+    assert sum("eval/score_mean" in line for line in lines) == 3  # at 600, 1,200 and the end
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"total_env_frames": 1000}, "all that --total-env-frames asks for"),
+        (
+            {"total_env_frames": 4000, "goal_score": -1.0, "eval_every_frames": 500},
+            "--goal-score -1 is reached (to train on, add --no-stop-at-goal)",
+        ),
+        ({"total_env_frames": 10**9, "minutes": 1e-6}, "--minutes 1e-06 are over"),
+    ],
+)
+def test_a_finished_run_says_what_would_let_it_go_on(tmp_path, capfd, settings, reason):
+    run = make_run(tmp_path / "run", **settings)
+    if "minutes" not in settings:  # of which nothing is left from the start here
+        run.train()
+        run._lock.close()
+        assert "nothing more to train" not in capfd.readouterr().err
+        run = resume(tmp_path / "run")
+    run.train()
+    assert f"updates, {reason}; evaluating again" in capfd.readouterr().err
+
+
+def test_a_device_that_is_full_is_one_line(tmp_path, monkeypatch):
+    run = make_run(tmp_path / "run")
+
+    def fail(*_):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+    monkeypatch.setattr(run.trainer, "run_chunk", fail)
+    with pytest.raises(UserError, match="memory of CPU:0 is full: try half of --num-envs 8") as error:
+        run.train()
+    assert "\n" not in str(error.value)
+
+
+def flags(**given):
+    return [part for name, value in given.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+
+
+@pytest.mark.parametrize("where", ["write_config", "Monitor"])
+def test_a_full_disk_at_the_start_is_one_line(tmp_path, monkeypatch, where):
+    def fail(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(*{"write_config": (runs, "write_config"), "Monitor": (monitor, "Monitor")}[where], fail)
+    with pytest.raises(UserError, match="No space left") as error:
+        train.main([*flags(**SETTINGS, logdir=tmp_path), "--run-name", "run"])
+    assert error.value.exit_code == EXIT_IO and "\n" not in str(error.value)
+    assert where == "Monitor" or not (tmp_path / "run").exists()
