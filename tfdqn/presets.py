@@ -12,6 +12,7 @@ _ARTICLE = {
     "replay_capacity": 5_000,
     "replay_min_rows": 5_000,
     "discount": 0.9,
+    "value_max": 2.5,  # of --head categorical: a ball every 5 frames, discounted, is worth 2.44 just before a catch
     "learning_rate": 2.5e-4,
     "target_update_period_updates": 167,  # the article copies every 500 frames, with an update every 3
     "epsilon_end": 0.1,
@@ -32,7 +33,7 @@ _CATCH8 = {**_CATCH, "log_every_frames": 100_000}  # a twentieth of a second
 _CATCH16 = {
     **_CATCH,
     "goal_score": 98.0,
-    "value_max": 2.5,  # of --head categorical: a ball in 15 frames, discounted
+    "value_max": 4.5,  # of --head categorical: a ball every 5 frames, discounted, is worth 4.42 just before a catch
     "network": "columns",  # a ball keeps to its column; learns in a tenth of the time that "conv" takes
     "n_step": 4,  # a ball falls for 15 frames: its reward travels back in steps of four
     "discount": 0.95,
@@ -47,7 +48,6 @@ _CATCH16 = {
     "target_update_period_updates": 200,
     "eval_every_frames": 50_000,
 }
-# Adam, not RMSPropGraves: see the README's "What it reaches" for both, measured.
 _CAVE = {
     "network": "columns_deep",  # it plans 33 columns ahead; "columns" dies 1.5 times as often
     "frame_stack": 2,
