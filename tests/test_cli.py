@@ -10,8 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from tfdqn import cli, presets, train
 from tfdqn import config as configuration
-from tfdqn import presets, train
 from tfdqn.errors import UserError
 from tfdqn.loop import Run
 
@@ -241,6 +241,15 @@ def test_a_profile_is_taken_where_it_is_not_cut_short_or_cannot_be_helped():
     assert takes(500, stop=550, next_eval=550, evaluated=500)  # evaluations lie too close
     assert takes(950, stop=1_000, next_eval=1_000)  # none will come before the end
     assert not takes(470, stop=500)
+
+
+def test_ctrl_c_ends_a_command_in_one_line(capfd):
+    def interrupted(argv):
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as ended:
+        cli.run(interrupted, [])
+    assert (ended.value.code, capfd.readouterr().err) == (130, "stopped by SIGINT\n")
 
 
 def test_commands_refuse_what_is_no_run(tmp_path):

@@ -72,6 +72,8 @@ def test_the_command_plays_it_from_the_start_and_refuses_what_makes_no_sense(mon
     monkeypatch.setattr(planner, "play", lambda episodes, seed, progress: np.full(episodes, 7, np.int32))
     assert evaluate.main(["--player", "planner", "--env", "cave", "--episodes", "3"]) == 0
     assert "cave: mean score 7.00 over 3 episodes" in capfd.readouterr().err
+    assert evaluate.main(["--player", "planner", "--env", "cave"]) == 0
+    assert "over 8 episodes" in capfd.readouterr().err  # 256 would take a day
     for arguments, message in [
         (["--player", "planner"], "plays the cave only, not None; use --env cave"),
         (["--player", "planner", "--env", "catch8"], "use --env cave"),

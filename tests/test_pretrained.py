@@ -35,6 +35,31 @@ def test_all_of_them_are_small():
     assert sum(path.stat().st_size for path in runs.PRETRAINED.rglob("*")) < 5e6
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA])
+def test_one_that_is_damaged_is_refused_in_one_line(tmp_path, method):
+    """A compressed file breaks in ways of its own, before anything compares a checksum."""
+    source = runs.PRETRAINED / "catch8_single"
+    config = runs.read_config(source)
+    agent = build_agent(config, envs.make(config.env))
+    path = tmp_path / runs.BEST_MODEL
+    with zipfile.ZipFile(source / runs.BEST_MODEL) as old, zipfile.ZipFile(path, "w", method) as new:
+        for part in old.infolist():
+            new.writestr(part.filename, old.read(part), method)
+    runs.load_weights(agent, path)
+    whole, dice = path.read_bytes(), np.random.default_rng(0)
+    with zipfile.ZipFile(path) as archive:
+        begin = archive.getinfo("model.weights.h5").header_offset + 60
+    refused = 0
+    for position in dice.integers(begin, begin + 4000, 40):
+        damaged = bytearray(whole)
+        damaged[position] ^= 1 << dice.integers(8)
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match="does not hold this agent's weights") as error:
+            runs.load_weights(agent, path)
+        refused += "\n" not in str(error.value)
+    assert refused == 40
+
+
 def test_it_can_be_filmed(tmp_path):
     out = tmp_path / "catch8.gif"
     assert record.main(["--pretrained", "catch8", "--frames", "20", "--out", str(out)]) == 0

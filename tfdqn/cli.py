@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -82,6 +83,9 @@ def run(command: Callable[[Sequence[str] | None], int], argv: Sequence[str] | No
     except UserError as error:
         say("tfdqn: error: " + " ".join(str(error).splitlines()))  # one line, whatever it quotes
         code = error.exit_code
+    except KeyboardInterrupt:
+        say("stopped by SIGINT")
+        code = 128 + signal.SIGINT
     except BrokenPipeError:  # the reader of our output went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = EXIT_BAD_INPUT

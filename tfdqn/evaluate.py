@@ -12,6 +12,8 @@ import tfdqn
 from tfdqn import cli, runs
 from tfdqn.errors import UserError
 
+EPISODES, PLANNER_EPISODES = 256, 8
+
 
 def parser() -> cli.Parser:
     parser = cli.Parser(prog="python -m tfdqn.evaluate", description="Play whole episodes with a trained agent.")
@@ -20,7 +22,12 @@ def parser() -> cli.Parser:
         "--player", choices=["agent", "planner"], default="agent", help="planner: the cave's scripted look-ahead player"
     )
     parser.add_argument("--env", default=None, help="the planner's game: cave")
-    parser.add_argument("--episodes", type=cli.converter("--episodes", int), default=256, help="episodes to play")
+    parser.add_argument(
+        "--episodes",
+        type=cli.converter("--episodes", int),
+        default=None,
+        help=f"episodes to play; None: {EPISODES}, or {PLANNER_EPISODES} of the planner, which is slow",
+    )
     parser.add_argument("--seed", type=cli.converter("--seed", int), default=0, help="seed of the games' draws")
     parser.add_argument("--epsilon", type=cli.converter("--epsilon", float), default=0.0, help="random actions")
     parser.add_argument("--device", choices=["auto", "cpu", "gpu"], default="auto", help="where to play")
@@ -30,8 +37,10 @@ def parser() -> cli.Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse(argv)
+    if arguments.episodes is None:
+        arguments.episodes = PLANNER_EPISODES if arguments.player == "planner" else EPISODES
     if not 1 <= arguments.episodes <= 1_000_000:
-        raise UserError(f"--episodes {arguments.episodes}: must be between 1 and 1000000; the default is 256")
+        raise UserError(f"--episodes {arguments.episodes}: must be between 1 and 1000000; the default is {EPISODES}")
     if not 0 <= arguments.epsilon <= 1:
         raise UserError(f"--epsilon {arguments.epsilon}: must be between 0 and 1; the default is 0")
     if not 0 <= arguments.seed < 2**31:

@@ -15,12 +15,15 @@ from __future__ import annotations
 import argparse
 import fcntl
 import io
+import lzma
 import math
 import os
 import shlex
+import shutil
 import tempfile
 import time
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
 BEST_MODEL, FINAL_MODEL, CONFIG_FILE, LOCK_FILE = "model.keras", "final.keras", "config.toml", "lock"
 MODELS = {"best": BEST_MODEL, "final": FINAL_MODEL}
 PRETRAINED = Path(__file__).parent / "pretrained"  # a folder a game: config.toml, model.keras, and how it was trained
+BROKEN_ARCHIVE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 KERAS_MEMBERS = {"metadata.json", "config.json", "model.weights.h5"}  # of a `.keras` file as we write it
 
 
@@ -84,8 +88,12 @@ def create(config: Config, path: Path) -> IO[str]:
         path.mkdir()
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}; name another --logdir or --run-name") from None
-    held = lock(path)
-    write_config(config, path)
+    try:
+        held = lock(path)
+        write_config(config, path)
+    except BaseException:
+        shutil.rmtree(path, ignore_errors=True)  # it holds nothing yet that anyone could use
+        raise
     return held
 
 
@@ -234,7 +242,7 @@ def load_weights(agent: DQN, path: Path) -> None:
     try:
         _check_weights_file(path, 4 * sum(math.prod(variable.shape) for variable in agent.variables))
         agent.load_weights(path)
-    except (ValueError, KeyError, OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, OSError, EOFError, RuntimeError, NotImplementedError, *BROKEN_ARCHIVE) as error:
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise UserError(f"{path}: does not hold this agent's weights: {reason}") from None
 

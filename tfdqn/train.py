@@ -34,19 +34,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse(argv)
     given = (configuration.read_toml(arguments.config) if arguments.config else {}) | cli.given_fields(arguments)
     with StopRequest() as stop:
-        make = start if arguments.resume is None else resume
-        run = make(arguments, given, stop)
-        if run is None:
-            return 0
+        make, run_dir = start if arguments.resume is None else resume, arguments.resume
         try:
+            run = make(arguments, given, stop)
+            if run is None:
+                return 0
+            run_dir = run.run_dir
             result = run.train()
         except BrokenPipeError:  # nobody reads what we print: no fault of the run's folder
             raise
         except OSError as error:
-            where = error.filename or run.run_dir
-            raise UserError(
-                f"{where}: {error.strerror or error}; to go on, {runs.resume_command(run.run_dir)}", EXIT_IO
-            ) from None
+            where, hint = error.filename or run_dir or arguments.logdir, ""
+            if run_dir is not None:
+                hint = f"; to go on, {runs.resume_command(Path(run_dir))}"
+            raise UserError(f"{where}: {error.strerror or error}{hint}", EXIT_IO) from None
     exit_code = result.pop("exit_code", 0)
     if arguments.json:
         print(json.dumps(result), flush=True)
