@@ -137,7 +137,7 @@ def folder_of(given: str | None) -> Path:
 
 def run_name(experiment: Experiment, seed: int, more: Sequence[str] = ()) -> str:
     """The name of a run's folder, and of the file with its result."""
-    return f"{experiment.name}-s{seed}" + ("-" + "".join(more).strip("-") if more else "")
+    return f"{experiment.name}-s{seed}" + ("-" + "".join(more).strip("-").replace("/", "_") if more else "")
 
 
 def run(experiment: Experiment, seed: int, folder: Path, more: Sequence[str] = ()) -> dict[str, Any]:
@@ -147,9 +147,10 @@ def run(experiment: Experiment, seed: int, folder: Path, more: Sequence[str] = (
     run_dir, kept = folder / name, folder / f"{name}.json"
     if kept.is_file():
         result = json.loads(kept.read_text())
-        if result["flags"] == " ".join(flags):
+        if result["flags"] != " ".join(flags):
+            raise UserError(f"{kept}: was made with other flags; name another --folder")
+        if (run_dir / "metrics.jsonl").is_file():  # which the article's figure reads
             return result
-        raise UserError(f"{kept}: was made with other flags; name another --folder")
     started = folder / f"{name}.flags"
     checkpoints = list((run_dir / "checkpoints").glob("[0-9]*"))
     if checkpoints and started.is_file() and started.read_text() == " ".join(flags):

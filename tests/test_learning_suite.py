@@ -34,6 +34,7 @@ def test_a_run_is_made_once_and_keeps_its_curve(tmp_path, monkeypatch):
     assert [point["env_frames"] >= 1500 for point in result["curve"]] == [True, True]
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("ran again"))
     assert learning.run(experiment, 3, tmp_path) == result
+    assert learning.run_name(experiment, 3, ["--init-from", "runs/x"]) == "tiny-s3-init-fromruns_x"
     with pytest.raises(UserError, match="was made with other flags"):
         learning.run(learning.Experiment("tiny", TINY + " --no-double", 1), 3, tmp_path)
 
