@@ -8,10 +8,11 @@ from benchmarks.timing import Bench
 
 
 def build(spec: Spec, device: str) -> Bench:
-    """Make a specification's bench (not for `compile` and `memory`, which are processes).
+    """Make a specification's bench.
 
     Raises:
       UserError: it does not fit into this machine.
+      ValueError: a case that is none of this process's, such as `PROCESS_CASES`.
     """
     settings = dict(spec.settings)
     if spec.case == "env":
@@ -24,4 +25,6 @@ def build(spec: Spec, device: str) -> Bench:
         return network_cases.ActBench(spec.env, spec.num_envs, settings, device)
     if spec.case == "learner":
         return network_cases.LearnBench(spec.env, spec.batch, settings, device)
-    return loop_case.make(spec.variant, settings, device)
+    if spec.case == "loop":
+        return loop_case.make(spec.variant, settings, device)
+    raise ValueError(f"{spec.name}: there is no bench for the case {spec.case}")

@@ -50,34 +50,49 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"--pairs {arguments.pairs}: must be at least {decision.MIN_PAIRS}; use {decision.MIN_PAIRS}")
     if arguments.device not in ("auto", "cpu", "gpu"):
         raise UserError(f"--device {arguments.device}: choose one of auto, cpu, gpu")
-    names = [spec.name for spec in specs.select(arguments.case, gate=True) if spec.case not in ("compile", "memory")]
-    if not names:
-        raise UserError(f"--case {' '.join(arguments.case)}: nothing in it is compared; name a row of `run --list`")
+    on_gpu = arguments.device == "gpu"
+    names = _compared(arguments.case, on_gpu)
     planted = _planted(arguments.plant, names)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: sys.exit(128 + number))  # unwinds: the checkout is removed
     with checkout(arguments.base or "HEAD") as base:
         device = "/CPU:0" if arguments.device == "cpu" else _device(arguments.device)
+        if "GPU" in device and not on_gpu:
+            names = _compared(arguments.case, on_gpu=True)  # presets have other sizes there, and so other names
+            planted = _planted(arguments.plant, names)
         comparison = Comparison(base, device, arguments.pairs, arguments.quick, planted)
         verdicts = comparison.compare(names)
-    failed = [name for name, verdict in verdicts.items() if verdict.is_regression]
-    if arguments.json:
+    return _report(arguments.base or "HEAD", verdicts, comparison.broken, arguments.json)
+
+
+def _report(base: str, verdicts: dict[str, decision.Verdict], broken: dict[str, str], as_json: bool) -> int:
+    """Say which cases fail: those that are slower, and those that this tree cannot do any more."""
+    slower = [name for name, verdict in verdicts.items() if verdict.is_regression]
+    failed = [*slower, *(name for name in broken if name not in slower)]
+    if as_json:
         rows = {name: {**vars(verdict), "is_regression": verdict.is_regression} for name, verdict in verdicts.items()}
-        print(json.dumps({"base": arguments.base or "HEAD", "cases": rows, "failed": failed}))
-    if not verdicts:
-        raise UserError(f"nothing could be compared with {arguments.base or 'HEAD'}")
-    cli.say(f"{len(verdicts)} compared, {len(failed)} slower" + "".join(f"\n  {name}" for name in failed))
+        print(json.dumps({"base": base, "cases": rows, "failed": failed, "broken": broken}))
+    if not verdicts and not broken:
+        raise UserError(f"nothing could be compared with {base}")
+    cli.say(f"{len(verdicts)} compared, {len(slower)} slower, {len(broken)} broken")
+    for name in failed:
+        cli.say(f"  {name}" + (f": {broken[name]}" if name in broken else ""))
     return EXIT_REGRESSION if failed else 0
 
 
 class Comparison:
-    """Two trees, timed in pairs."""
+    """Two trees, timed in pairs.
+
+    Attributes:
+      broken: what the new tree could not do where the base could, and its words.
+    """
 
     def __init__(self, base: Path, device: str, pairs: int, quick: bool, planted: dict[str, float]):
         self._base, self._device, self._pairs, self._quick, self._planted = base, device, pairs, quick, planted
+        self.broken: dict[str, str] = {}
 
     def compare(self, names: Sequence[str]) -> dict[str, decision.Verdict]:
-        """A verdict for each case that both trees can do; the others are named and left out."""
+        """A verdict for each case that both trees can do; what the base cannot do is named and left out."""
         ratios = self._measure(names)
         suspects = [name for name, found in ratios.items() if decision.decide(found).is_regression]
         if suspects:
@@ -91,19 +106,32 @@ class Comparison:
         return verdicts
 
     def _measure(self, names: Sequence[str]) -> dict[str, list[float]]:
-        found = {}
-        with Worker(self._base, self._device) as base, Worker(ROOT, self._device) as new:
-            for name in names:
-                try:
-                    for worker in (base, new):  # one after the other: no compilation while the other is timed
-                        worker.ask(do="build", name=name, quick=self._quick)
-                    count = min(worker.ask(do="count") for worker in (base, new))
-                    found[name] = [self._pair(base, new, name, count, i) for i in range(self._pairs)]
-                except WorkerFailed as error:
-                    cli.say(f"  not compared: {name}: {error}")
-                else:
-                    cli.say(f"  {name}: {decision.decide(found[name])}")
+        """Ratios of each case that both trees can do."""
+        found, waiting = {}, list(names)
+        while waiting:  # new workers after one that is gone: what broke in one case says nothing of the others
+            with Worker(self._base, self._device) as base, Worker(ROOT, self._device) as new:
+                is_gone = False
+                while waiting and not is_gone:
+                    name = waiting.pop(0)
+                    try:
+                        found[name] = self._ratios(base, new, name)
+                    except WorkerFailed as error:
+                        is_gone = error.is_gone
+                        self._note(name, error, error.worker is new)
+                    else:
+                        cli.say(f"  {name}: {decision.decide(found[name])}")
         return found
+
+    def _note(self, name: str, error: WorkerFailed, is_new: bool) -> None:
+        if is_new:
+            self.broken[name] = str(error)
+        cli.say(f"  {'BROKEN' if is_new else 'not compared'}: {name}: {error}")
+
+    def _ratios(self, base: Worker, new: Worker, name: str) -> list[float]:
+        for worker in (base, new):  # one after the other: no compilation while the other is timed
+            worker.ask(do="build", name=name, quick=self._quick)
+        count = min(worker.ask(do="count") for worker in (base, new))
+        return [self._pair(base, new, name, count, i) for i in range(self._pairs)]
 
     def _pair(self, base: Worker, new: Worker, name: str, count: int, number: int) -> float:
         """New time over base time: one tree, the other twice, the first again, so that a drift hits both alike."""
@@ -152,6 +180,22 @@ def _device(wanted: str) -> str:
     if result.returncode:
         raise UserError(f"--device {wanted}: TensorFlow sees no such device on this machine")
     return result.stdout.split()[-1]
+
+
+def _compared(patterns: Sequence[str], on_gpu: bool) -> list[str]:
+    """The names of what patterns choose, or of the gate's cases.
+
+    Raises:
+      UserError: a pattern that names nothing, or something that is not compared.
+    """
+    compared = [case for case in specs.CASES if case not in specs.PROCESS_CASES]
+    for pattern in patterns:
+        if pattern.split("/")[0] in specs.PROCESS_CASES:
+            raise UserError(f"--case {pattern}: nothing in it is compared; compared are {', '.join(compared)}")
+    names = [spec.name for spec in specs.select(patterns, gate=True, on_gpu=on_gpu)]
+    if not names:
+        raise UserError(f"--case {' '.join(patterns)}: nothing in it is compared; name a row of `run --list`")
+    return names
 
 
 def _planted(text: str | None, names: Sequence[str]) -> dict[str, float]:

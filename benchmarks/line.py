@@ -13,7 +13,16 @@ from typing import Any
 
 
 class WorkerFailed(Exception):
-    """A worker could not do what it was asked; the message is its own."""
+    """A worker could not do what it was asked; the message is its own.
+
+    Attributes:
+      worker: which one.
+      is_gone: its process has ended, and it can be asked nothing more.
+    """
+
+    def __init__(self, worker: Any, message: str, *, is_gone: bool = False):
+        super().__init__(message)
+        self.worker, self.is_gone = worker, is_gone
 
 
 class Process:
@@ -46,10 +55,10 @@ class Process:
         except BrokenPipeError:
             line = ""
         if not line:
-            raise WorkerFailed(f"the process ended with code {self._process.wait()}")
+            raise WorkerFailed(self, f"the process ended with code {self._process.wait()}", is_gone=True)
         answer = json.loads(line)
         if "error" in answer:
-            raise WorkerFailed(answer["error"])
+            raise WorkerFailed(self, answer["error"])
         return answer["value"]
 
     def __enter__(self) -> Process:

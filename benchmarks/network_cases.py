@@ -10,7 +10,7 @@ import tensorflow as tf
 from benchmarks import operations
 from benchmarks.specs import PINNED
 from benchmarks.timing import Bench, WrongResult
-from tfdqn import compiled, training
+from tfdqn import compiled, networks, training
 from tfdqn import config as configuration
 from tfdqn.agent import DQN
 from tfdqn.envs import make
@@ -20,10 +20,14 @@ SEED = 20_260_803
 SLOTS = {"adam": 2, "rmsprop": 2, "rmsprop_graves": 3}  # variables an optimizer keeps for each weight
 
 
+def agent_config(env: str, settings: dict, optimizer: str) -> configuration.Config:
+    """What the agent is made from: nothing of it comes from the game's preset."""
+    return configuration.resolve({**PINNED, **settings, "env": env, "optimizer": optimizer, "double": True})
+
+
 def make_agent(env: str, settings: dict, optimizer: str) -> tuple[DQN, configuration.Config]:
     """The agent that the training loop would make."""
-    given = {**PINNED, **settings, "env": env, "optimizer": optimizer, "double": True}
-    config = configuration.resolve(given)
+    config = agent_config(env, settings, optimizer)
     agent = training.build_agent(config, make(env))
     if agent.optimizer is None:  # `build_agent` of older revisions compiled it
         agent.compile(training.build_optimizer(config))
@@ -37,10 +41,10 @@ def random_frames(count: int, config: configuration.Config, seed: int) -> tf.Ten
     return tf.constant(np.random.default_rng(seed).integers(0, 256, shape, np.uint8))
 
 
-def as_observation(frames: tf.Tensor, flip: tf.Tensor) -> tf.Tensor:
-    """[B, H, W, stack]. `flip` is [] uint8 and differs between iterations: what a network makes of frames that never
-    change could be computed once, before the loop."""
-    return tf.transpose(tf.bitwise.bitwise_xor(frames, flip), [0, 2, 3, 1])
+def as_observation(frames: tf.Tensor, flip: tf.Tensor, *, column_major: bool = False) -> tf.Tensor:
+    """[B, H, W, stack], of frames that lie row by row or column by column. `flip` is [] uint8 and differs between
+    iterations: what a network makes of frames that never change could be computed once, before the loop."""
+    return tf.transpose(tf.bitwise.bitwise_xor(frames, flip), [0, 3, 2, 1] if column_major else [0, 2, 3, 1])
 
 
 class ActBench(Bench):
@@ -97,6 +101,8 @@ class LearnBench(Bench):
                 tf.constant(draw.integers(0, self._agent.num_actions, batch), tf.int32),
                 tf.constant(draw.integers(-1, 2, batch), tf.float32),
             )
+        # As the replay holds frames for the network; revisions that lack the function have no such network.
+        self._column_major = getattr(networks, "reads_columns", lambda _: False)(config.network)
         online = self._agent.online
         self.operations = float(operations.learn_operations(online, batch, double=config.double, target=config.target))
         self.bytes = float(operations.learn_bytes(online, SLOTS[optimizer]))
@@ -108,11 +114,11 @@ class LearnBench(Bench):
         def body(i, _):
             flip = tf.cast(i & 1, tf.uint8)
             transitions = Transition(
-                observation=as_observation(frames, flip),
+                observation=as_observation(frames, flip, column_major=self._column_major),
                 action=action,
                 reward=reward,
                 discount=tf.fill([self._batch], 0.99),
-                next_observation=as_observation(next_frames, flip),
+                next_observation=as_observation(next_frames, flip, column_major=self._column_major),
             )
             return i + 1, self._agent.learn(transitions, tf.ones([self._batch])).loss
 

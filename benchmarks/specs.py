@@ -20,13 +20,24 @@ CASES = {
     "memory": "peak bytes of a training process",
     "reports": "what a preset's reports cost a run, in a process of its own",
 }
+PROCESS_CASES = ("compile", "memory", "reports")  # a process for each number: nothing that two trees can do in turn
 
 # Network, the game whose screen it sees, and the frames in its observation.
-NETWORKS = (("mlp", "catch8", 1), ("conv", "catch16", 1), ("conv", "cave", 4), ("conv_stride4", "cave", 4))
+NETWORKS = (
+    ("mlp", "catch8", 1),
+    ("conv", "catch16", 1),
+    ("columns", "catch16", 1),
+    ("conv", "cave", 4),
+    ("conv_stride4", "cave", 4),
+    ("columns_deep", "cave", 2),
+    ("columns_wide", "cave", 2),
+)
+_QUICK_NETWORKS = ("mlp", "conv_stride4")
+_GATE_NETWORKS = (("mlp", "catch8"), ("conv", "cave"), ("columns_deep", "cave"))
 
-# Everything that decides the speed of a pinned loop, so that no change of a preset changes what is compared. Adam and
-# no Double: what every peer can do, too.
-PINNED = {
+# Where the pinned loops and networks differ from the configuration's defaults. Adam and no Double: what every peer can
+# do, too.
+PLAIN = {
     "preset": "default",
     "frame_stack": 1,
     "frame_stride": 1,
@@ -44,6 +55,14 @@ PINNED = {
     "target": "hard",
     "target_update_period_updates": 500,
 }
+# Everything that decides speed or what is computed, so that no change of a preset changes what is compared. From the
+# fields of the tree that is measured: an older one may lack some.
+PINNED = {
+    name: field.default
+    for name, field in configuration.FIELDS.items()
+    if field.metadata["group"] in ("game", "sizes", "learner", "exploration", "machine")
+    and name not in ("env", "seed", "device")
+} | PLAIN
 _CATCH = {"env": "catch8", "network": "mlp"}
 _CAVE = {"env": "cave", "network": "conv", "frame_stack": 4, "num_envs": 64, "batch_size": 32}
 _STRIDE4 = {**_CAVE, "network": "conv_stride4", "batch_size": 256, "n_step": 3}
@@ -81,9 +100,9 @@ class Spec:
         return "/".join([self.case, self.env, self.variant, *sizes])
 
 
-def all_specs() -> list[Spec]:
-    """Every specification, in the order of `CASES`."""
-    return [*_env_specs(), *_replay_specs(), *_network_specs(), *_loop_specs(), *_process_specs()]
+def all_specs(*, on_gpu: bool = False) -> list[Spec]:
+    """Every specification, in the order of `CASES`; presets have the sizes that they have on the device."""
+    return [*_env_specs(), *_replay_specs(), *_network_specs(), *_loop_specs(on_gpu), *_process_specs(on_gpu)]
 
 
 def _env_specs():
@@ -109,16 +128,17 @@ def _network_specs():
     for network, env, stack in NETWORKS:
         settings = {"network": network, "frame_stack": stack}
         for size in (1, 64, 1024):
-            yield Spec("act", env, network, size, settings=settings, quick=size == 64 and network != "conv")
+            quick = size == 64 and network in _QUICK_NETWORKS
+            yield Spec("act", env, network, size, settings=settings, quick=quick)
     for network, env, stack in NETWORKS:
         settings = {"network": network, "frame_stack": stack}
         for batch in (32, 256, 2048):
-            gate = batch == 256 and env != "catch16"
-            quick = batch == 32 and network != "conv"
+            gate = batch == 256 and (network, env) in _GATE_NETWORKS
+            quick = batch == 32 and network in _QUICK_NETWORKS
             yield Spec("learner", env, network, None, batch, settings=settings, quick=quick, gate=gate)
 
 
-def _loop_specs():
+def _loop_specs(on_gpu: bool):
     for variant, chosen in LOOPS.items():
         settings = {**PINNED, **chosen}
         gated = variant in ("update-every-3", "update-every-step", "batch-512", "article-conv")
@@ -127,37 +147,43 @@ def _loop_specs():
             "loop", chosen["env"], variant, chosen["num_envs"], chosen["batch_size"], settings, quick=quick, gate=gated
         )
     for env, preset in presets.PRESETS:
-        config = configuration.resolve({"env": env, "preset": preset})
         settings = {"env": env, "preset": preset}
+        config = configuration.resolve(settings, on_gpu=on_gpu)
         yield Spec("loop", env, f"preset-{preset}", config.num_envs, config.batch_size, settings)
 
 
-def _process_specs():
+def _process_specs(on_gpu: bool):
     for case in ("compile", "memory"):
         for env, preset in presets.PRESETS:
             settings = {"env": env, "preset": preset}
-            config = configuration.resolve(settings)
+            config = configuration.resolve(settings, on_gpu=on_gpu)
             quick = (env, preset) == ("catch8", "default")
             yield Spec(case, env, preset, config.num_envs, config.batch_size, settings, quick=quick)
     for env in configuration.GAMES:
         settings = {"env": env}
-        config = configuration.resolve(settings)
+        config = configuration.resolve(settings, on_gpu=on_gpu)
         yield Spec("reports", env, "default", config.num_envs, config.batch_size, settings, quick=env == "catch8")
 
 
-def select(patterns: Sequence[str], *, quick: bool = False, gate: bool = False) -> list[Spec]:
+def select(patterns: Sequence[str], *, quick: bool = False, gate: bool = False, on_gpu: bool = False) -> list[Spec]:
     """The specifications that patterns name: a case, or as many leading parts of a name as wanted.
 
-    `quick` and `gate` narrow whole cases to their members; a pattern of more than one part is taken at its word.
+    `quick` and `gate` narrow whole cases to their members; a pattern of more than one part is taken at its word. A
+    preset may be named by its sizes on either device: which one it will be shows only once TensorFlow has started.
 
     Raises:
       UserError: a pattern that names nothing.
     """
-    specs = all_specs()
+    specs = all_specs(on_gpu=on_gpu)
+    names = [{spec.name, twin.name} for spec, twin in zip(specs, all_specs(on_gpu=not on_gpu), strict=True)]
     chosen: dict[str, Spec] = {}
     for pattern in patterns or CASES:
         parts = pattern.split("/")
-        named = [spec for spec in specs if spec.name.split("/")[: len(parts)] == parts]
+        named = [
+            spec
+            for spec, either in zip(specs, names, strict=True)
+            if any(name.split("/")[: len(parts)] == parts for name in either)
+        ]
         if not named:
             known = list(CASES) + [spec.name for spec in specs]
             hint = nearest(pattern, known)

@@ -23,7 +23,14 @@ class Worker(line.Process):
         # Isolated from the folder it is started in; the benchmarks of this tree, then whatever is installed.
         path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         command = [sys.executable, "-P", "-m", "benchmarks.worker", str(tree), device]
-        super().__init__(command, {"PYTHONPATH": path})
+        super().__init__(command, {"PYTHONPATH": path, "XLA_FLAGS": _users_xla_flags()})
+
+
+def _users_xla_flags() -> str:
+    """XLA_FLAGS without what this tree's tfdqn has added: each side has its own say on that."""
+    import tfdqn  # not above: in the worker's own process it must be that of another tree
+
+    return " ".join(flag for flag in os.environ.get("XLA_FLAGS", "").split() if flag != tfdqn.ONE_KERNEL_OPTION)
 
 
 class Side:
@@ -69,7 +76,10 @@ def _build(tree: Path, device: str, name: str, quick: bool):
     from benchmarks import specs, timing
     from benchmarks.build import build
 
-    spec = next(spec for spec in specs.all_specs() if spec.name == name)
+    known = {spec.name: spec for spec in specs.all_specs(on_gpu="GPU" in device)}
+    if name not in known:
+        raise LookupError(f"{name} is no row here: its preset has other sizes, or is missing")
+    spec = known[name]
     bench = build(spec, device)
     bench.check()
     return bench, timing.QUICK if quick else timing.FULL

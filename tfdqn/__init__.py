@@ -38,14 +38,14 @@ def _choose_keras_2() -> None:
 # limit is 1,024). Otherwise each of its operations is started by itself: for one environment, 126 of them in 3 frames.
 # Larger loops hold products that XLA hands to a library, but not from inside a kernel.
 ONE_KERNEL_BYTES = 60_000
+ONE_KERNEL_OPTION = f"--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold={ONE_KERNEL_BYTES}"
 
 
 def _make_small_loops_one_kernel() -> None:
     """Ask XLA for it, unless XLA_FLAGS has such options already or names a file. It is read when XLA starts."""
     flags = os.environ.get("XLA_FLAGS", "").strip()
     if "--xla_backend_extra_options" not in flags and (not flags or flags.startswith("-")):
-        option = f"--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold={ONE_KERNEL_BYTES}"
-        os.environ["XLA_FLAGS"] = f"{flags} {option}".strip()
+        os.environ["XLA_FLAGS"] = f"{flags} {ONE_KERNEL_OPTION}".strip()
 
 
 _choose_keras_2()
