@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -10,7 +11,6 @@ from typing import Any
 
 from benchmarks import line, specs
 from benchmarks.peers import environments
-from tfdqn import config as configuration
 from tfdqn.errors import UserError, nearest
 
 OURS = "tfdqn"
@@ -24,7 +24,7 @@ class Peer:
     module: str
     environment: str | None
     rows: tuple[str, ...]
-    one_thread: tuple[str, ...] = ()  # rows on which XLA gets a single thread; elsewhere all of them
+    one_thread: tuple[str, ...] = ()  # rows on which it gets a single thread; elsewhere all of them
 
 
 # Rows are the variants of `specs.LOOPS` that peers are compared on, all with its PINNED settings.
@@ -34,7 +34,7 @@ PEERS = {
     "jax": Peer("fused JAX loop", "jax_worker", "jax", ROWS, ROWS[:3]),
     "one-thread": Peer("tfdqn on one thread", "tfdqn_worker", None, ROWS, ROWS),
     "tf-agents": Peer("TF-Agents", "tf_agents_worker", "tensorflow", ROWS[:2]),
-    "sb3": Peer("Stable-Baselines3", "sb3_worker", "sb3", ROWS[:2]),
+    "sb3": Peer("Stable-Baselines3", "sb3_worker", "sb3", ROWS[:2], ROWS[:2]),
     "keras": Peer("a predict per sample", "keras_worker", "tensorflow", ROWS[:1]),
 }
 # How many times faster tfdqn is to be, on a CPU: (peer, row): (bar, aim).
@@ -62,11 +62,13 @@ def settings(row: str, name: str = OURS) -> dict[str, Any]:
 
     `one_thread` is no setting of tfdqn's: it says what a contender is to do before it starts its device.
     """
-    given = {**spec(row).settings, "device": "cpu"}
-    config = configuration.resolve(given)
-    needed = ("frame_stack", "discount", "epsilon_start", "epsilon_end", "epsilon_decay_env_frames")
-    values = {field: getattr(config, field) for field in (*needed, "optimizer_epsilon")}
-    return {**given, **values, "one_thread": name != OURS and row in PEERS[name].one_thread}
+    given = {**spec(row).settings, "device": "cpu", "one_thread": has_one_thread(row, name)}
+    return {field: value for field, value in given.items() if not isinstance(value, float) or math.isfinite(value)}
+
+
+def has_one_thread(row: str, name: str) -> bool:
+    """Whether a contender gets a single thread on a row."""
+    return name != OURS and row in PEERS[name].one_thread
 
 
 def start(name: str) -> line.Process:

@@ -62,16 +62,33 @@ def learning_rows(row: str, name: str, result: Mapping[str, Any], max_seconds: f
     return [line | {"limit": max_seconds} | {key: result[key] for key in ("env_frames", "updates", "best")}]
 
 
+def judge(rows: Sequence[dict[str, Any]]) -> None:
+    """Say in the JAX loop's rows whether it counts as a peer; `counts` is None if it is quick and was not trained."""
+    learnt = {row["variant"]: row for row in rows if (row["contender"], row["metric"]) == ("jax", "perfect catch8")}
+    for row in rows:
+        if (row["contender"], row["metric"]) == ("jax", "env_frames") and row["variant"] in WORTHY:
+            learning = learnt.get(row["variant"])
+            row["counts"] = None if learning is None else learning["median"] is not None
+            if row["median"] < _frames_needed(row):
+                row["counts"] = False
+
+
+def _frames_needed(row: Mapping[str, Any]) -> float:
+    """Env frames a second at which the JAX loop is quick, by the machine's matmul rate."""
+    return WORTHY[row["variant"]] * row["matmul_operations_per_second"] / WORTHY_OPERATIONS
+
+
 def _empty(row: str, name: str, metric: str, unit: str) -> dict[str, Any]:
     spec = contenders.spec(row)
     line = results.empty_row(spec, metric, unit)
     for key in ("floor", "reference"):
         del line[key]
-    return line | {"case": "peers", "contender": name, "ratio_spread": None, "bar": None, "aim": None}
+    line |= {"case": "peers", "contender": name, "ratio_spread": None, "bar": None, "aim": None}
+    return line | ({"threads": 1} if contenders.has_one_thread(row, name) else {})
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """For people: a line a contender and row, as Markdown."""
+    """For people: a line a contender and row, as Markdown; what the JAX loop is worth, where `judge` has said so."""
     head = ["row", "contender", "env frames/s", "updates/s", "tfdqn's times as many", "bar", "perfect catch8"]
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     by = {(row["variant"], row["contender"], row["metric"]): row for row in rows}
@@ -86,8 +103,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         cells.append("" if bar is None else f"{results.number(bar)}: {'met' if ratio >= bar else 'not met'}")
         cells.append(_learning(by.get((variant, name, "perfect catch8"))))
         lines.append(f"| {' | '.join(cells)} |")
-    notes = [_worth(row) for row in rows if row["contender"] == "jax" and row["metric"] == "env_frames"]
-    return "\n".join([*lines, *filter(None, notes)])
+    return "\n".join([*lines, *(_worth(row) for row in rows if "counts" in row)])
 
 
 def _learning(row: Mapping[str, Any] | None) -> str:
@@ -99,13 +115,9 @@ def _learning(row: Mapping[str, Any] | None) -> str:
 
 
 def _worth(row: Mapping[str, Any]) -> str:
-    """Is the JAX loop quick enough to count as a peer, by the machine's matmul rate?"""
-    if row["variant"] not in WORTHY:
-        return ""
-    rate = row["matmul_operations_per_second"]
-    needed = WORTHY[row["variant"]] * rate / WORTHY_OPERATIONS
-    verdict = "counts" if row["median"] >= needed else "DOES NOT COUNT"
+    unknown = "is quick enough; not known to learn: add --learn"
+    verdict = {True: "counts", False: "DOES NOT COUNT", None: unknown}[row["counts"]]
     return (
-        f"{row['variant']}: the JAX loop {verdict}: {results.number(row['median'])} env frames/s, needed "
-        f"{results.number(needed)} at {rate / 1e9:.0f} GFLOP/s"
+        f"{row['variant']}: the JAX loop {verdict} ({results.number(row['median'])} env frames/s, needed "
+        f"{results.number(_frames_needed(row))} at {row['matmul_operations_per_second'] / 1e9:.0f} GFLOP/s)"
     )

@@ -39,7 +39,8 @@ class Sb3(contender.Contender):
 
     def __init__(self, settings: Mapping[str, Any]):
         self._settings, self._num_envs = settings, settings["num_envs"]
-        torch.set_num_threads(1)  # quicker than two for layers this small
+        if settings["one_thread"]:
+            torch.set_num_threads(1)  # quicker than two for layers this small
         # In this process: the game takes some microseconds, less than a message to another process.
         envs = DummyVecEnv([lambda i=i: Catch8Env(i) for i in range(self._num_envs)])
         self._model = DQN(

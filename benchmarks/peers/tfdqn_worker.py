@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from benchmarks.loop_case import LoopBench
 from benchmarks.peers import contender
+from benchmarks.specs import PINNED
 from tfdqn.evaluation import Evaluator
 
 DEVICE = "/CPU:0"
@@ -19,7 +20,8 @@ class Tfdqn(contender.Contender):
     """The loop that `benchmarks.run --case loop` times; to learn, it plays its own first rows."""
 
     def __init__(self, settings: Mapping[str, Any], *, made_up_rows: bool = True):
-        chosen = {**settings, "eval_episodes": contender.EVAL_EPISODES}
+        # The infinities among the pinned settings do not come over the line.
+        chosen = {**PINNED, **settings, "eval_episodes": contender.EVAL_EPISODES}
         if chosen.pop("one_thread"):
             tf.config.threading.set_intra_op_parallelism_threads(1)
         self._loop = LoopBench("peers", chosen, DEVICE, made_up_rows=made_up_rows)
