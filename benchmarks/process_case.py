@@ -13,19 +13,27 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tfdqn.errors import UserError
+
+if TYPE_CHECKING:
+    from tfdqn.config import Config
 
 ROOT = Path(__file__).resolve().parent.parent
 ROUNDS = 50  # played and learnt before the peak is read
 
 
+class ProcessFailed(Exception):
+    """A process ended without a result; the message is the last line it wrote."""
+
+
 def measure(case: str, settings: dict[str, Any], device: str, quick: bool = False) -> dict[str, Any]:
-    """Run one process and return what it found: seconds, bytes, or ratios of times.
+    """Run one process and return what it found: seconds, bytes, or ratios of times; and its threads.
 
     Raises:
-      UserError: the process failed; the last line it wrote says why.
+      UserError: it does not fit into this machine.
+      ProcessFailed: it went wrong.
     """
     request = {"case": case, "settings": settings, "device": device, "quick": quick}
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -37,28 +45,59 @@ def measure(case: str, settings: dict[str, Any], device: str, quick: bool = Fals
     )
     if result.returncode:
         lines = result.stderr.strip().splitlines() or [f"exit code {result.returncode}"]
-        raise UserError(lines[-1])
-    return json.loads(result.stdout.splitlines()[-1])
+        raise ProcessFailed(lines[-1])
+    found = json.loads(result.stdout.splitlines()[-1])
+    if "does_not_fit" in found:
+        raise UserError(found["does_not_fit"])
+    return found
 
 
 def _probe(request: dict[str, Any]) -> dict[str, Any]:
-    return _reports(request) if request["case"] == "reports" else _needs(request)
+    """What a process answers. That a preset does not fit is an answer, too, and no fault of what is measured."""
+    import tensorflow as tf
+
+    from benchmarks import results
+
+    try:
+        config, device = _start(request)
+    except UserError as error:
+        return {"does_not_fit": str(error)}
+    probe = _reports if request["case"] == "reports" else _needs
+    try:
+        return probe(request, config, device) | {"threads": results.threads()}
+    except tf.errors.ResourceExhaustedError:
+        return {"does_not_fit": "does not fit into the device's memory"}
 
 
-def _needs(request: dict[str, Any]) -> dict[str, float]:
+def _start(request: dict[str, Any]) -> tuple[Config, str]:
+    """The preset as it is on the device, with its own number of threads, whatever the one that started this has.
+
+    Raises:
+      UserError: its replay does not fit into memory.
+    """
+    from tfdqn import cli
+    from tfdqn import config as configuration
+
+    on_gpu = "GPU" in request["device"]
+    config = configuration.resolve(request["settings"], on_gpu=on_gpu)
+    if config.threads:
+        os.environ.pop("TF_NUM_INTRAOP_THREADS", None)
+    device = cli.choose_device("gpu" if on_gpu else "cpu", False, config.threads)
+    if not on_gpu:
+        configuration.check_memory(config, configuration.available_memory_bytes())
+    return config, device
+
+
+def _needs(request: dict[str, Any], config: Config, device: str) -> dict[str, float]:
     """Seconds to the first chunk, and peak bytes."""
     import tensorflow as tf
 
     from benchmarks import operations
     from benchmarks.network_cases import SLOTS
     from benchmarks.replay_case import fill
-    from tfdqn import cli
-    from tfdqn import config as configuration
     from tfdqn.training import Trainer
 
-    device = cli.choose_device("gpu" if "GPU" in request["device"] else "cpu")
     tf.zeros([]).numpy()  # starts the device
-    config = configuration.resolve(request["settings"])
     before_bytes = _peak_host_bytes()
     start = time.perf_counter()
     trainer = Trainer(config, device)
@@ -78,15 +117,11 @@ def _needs(request: dict[str, Any]) -> dict[str, float]:
     return found
 
 
-def _reports(request: dict[str, Any]) -> dict[str, list[float]]:
+def _reports(request: dict[str, Any], config: Config, device: str) -> dict[str, list[float]]:
     """Times of a run that reports as its preset says over those of one that does not, in turn; see `RunBench`."""
     from benchmarks import timing
     from benchmarks.loop_case import RunBench
-    from tfdqn import cli
-    from tfdqn import config as configuration
 
-    config = configuration.resolve(request["settings"])
-    device = cli.choose_device("gpu" if "GPU" in request["device"] else "cpu", False, config.threads)
     with tempfile.TemporaryDirectory() as folder:
         benches = {name: RunBench(config, name == "with", Path(folder) / name, device) for name in ("with", "without")}
         for bench in benches.values():

@@ -31,7 +31,7 @@ def machine(device: str) -> dict[str, Any]:
     return {
         "device": described,
         "cpu": cpu_name(),
-        "threads": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": threads(),
         "load_before": round(os.getloadavg()[0], 2),  # processes that wanted to run in the last minute
         "versions": {
             "tfdqn": tfdqn.__version__,
@@ -42,6 +42,18 @@ def machine(device: str) -> dict[str, Any]:
         "commit": commit(),
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
+
+
+def threads() -> int:
+    """CPU threads that share one operation in this process: as `cli.choose_device` or the user chose, or all cores."""
+    chosen = os.environ.get("TF_NUM_INTRAOP_THREADS", "")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return (int(chosen) if chosen.isdigit() else 0) or cores
+
+
+def placed(row: dict[str, Any], where: dict[str, Any]) -> dict[str, Any]:
+    """A row and where it comes from; what it says of itself counts, such as the threads of its own process."""
+    return row | where | row
 
 
 def cpu_name() -> str:
@@ -61,7 +73,7 @@ def commit() -> str:
         return ""
 
 
-def empty_row(spec: Spec, metric: str, unit: str) -> dict[str, Any]:
+def empty_row(spec: Spec, metric: str | None, unit: str | None) -> dict[str, Any]:
     from tfdqn.envs import make
 
     return {
@@ -125,6 +137,11 @@ def cost_row(
     return row
 
 
+def skipped_row(spec: Spec, reason: str, *, failed: bool = False) -> dict[str, Any]:
+    """In the place of numbers: `skipped` says why there are none, `failed` that they were to be expected."""
+    return empty_row(spec, None, None) | {"skipped": reason, "failed": failed}
+
+
 def derived_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """What two rows of one run say together: the replay's share of an iteration, and its growth with the replay."""
     rate = {(row["name"], row["metric"]): row["median"] for row in rows}
@@ -157,8 +174,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         spread = f"{row['spread']:.1%}" if row["spread"] is not None else ""
         ratio = f"{row['ratio']:.3%}" if row["ratio"] is not None else ""
         lines.append(
-            f"{row['name']:<44} {row['metric']:<14} {number(row['median']):>12} {spread:>7} {number(row['floor']):>12} "
-            f"{ratio:>7}  {row['reference'] or ''}"
+            f"{row['name']:<44} {row['metric'] or 'skipped':<14} {number(row['median']):>12} {spread:>7} "
+            f"{number(row['floor']):>12} {ratio:>7}  {row['reference'] or row.get('skipped') or ''}"
         )
     return "\n".join(line.rstrip() for line in lines)
 

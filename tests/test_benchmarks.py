@@ -1,19 +1,39 @@
 """The benchmarks' own arithmetic and checks. Nothing here asserts a time."""
 
+import contextlib
+import dataclasses
 import json
 import os
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from benchmarks import compare, decision, env_case, loop_case, operations, results, run, specs, timing
+import tfdqn
+from benchmarks import (
+    build,
+    compare,
+    decision,
+    env_case,
+    floor,
+    line,
+    loop_case,
+    network_cases,
+    operations,
+    process_case,
+    results,
+    run,
+    specs,
+    timing,
+    worker,
+)
+from tfdqn import cli, heads, networks
 from tfdqn import config as configuration
-from tfdqn import heads, networks
 from tfdqn.envs.catch import Catch
 from tfdqn.errors import UserError
 
@@ -151,6 +171,36 @@ def test_a_run_under_the_clock_reports_as_its_settings_say(tmp_path):
         assert abs(lines() - before - due) <= 1 if reports else lines() == 0  # rounds do not end on a frame
 
 
+def test_a_replay_that_is_one_percent_full_stays_so():
+    settings = {**specs.PINNED, **specs.LOOPS["large-1-percent-catch8"]}
+    bench = loop_case.LoopBench("large-1-percent-catch8", settings, "/CPU:0")
+    trainer, chunks = bench.trainer, []
+    run_chunk = trainer.run_chunk
+    trainer.run_chunk = lambda carry, rounds, stop: chunks.append(rounds) or run_chunk(carry, rounds, stop)
+    work = bench.run(1_000)
+    assert work["updates"] == sum(chunks) == 1_000 and work["env_frames"] > 50_000  # five percent of the capacity
+    assert 0.01 <= int(trainer.replay.num_rows) / trainer.replay.capacity < 0.02
+    # What it is held against starts as many chunks, and a loop that is held against nothing does not stop.
+    settings = {**specs.PINNED, **specs.LOOPS["small-full-catch8"]}
+    assert loop_case.LoopBench("small-full-catch8", settings, "/CPU:0")._chunk_rounds == max(chunks) == 78
+    assert loop_case.LoopBench("update-every-step", settings, "/CPU:0")._chunk_rounds == timing.MAX_COUNT
+
+
+def test_the_copys_words_are_of_a_type_that_a_gpu_keeps():
+    copy = floor.Copy("/CPU:0", 8)
+    assert copy._source.dtype == copy._to.dtype == tf.int64
+    assert copy.run(3) == {"bytes": 3 * 2 * 8 * 8.0}
+    assert floor.COPY_WORDS * tf.int64.size == 128 * 2**20
+
+
+def test_a_network_that_reads_columns_learns_from_frames_that_lie_so():
+    """The observations are the same; only how they lie differs."""
+    frames = tf.constant(np.random.default_rng(0).integers(0, 256, (3, 2, 5, 5), np.uint8))
+    flip = tf.constant(0, tf.uint8)
+    turned = network_cases.as_observation(tf.linalg.matrix_transpose(frames), flip, column_major=True)
+    assert np.array_equal(network_cases.as_observation(frames, flip), turned)
+
+
 # The decision rule, on made-up noise.
 
 
@@ -247,6 +297,313 @@ def test_names_are_unique_and_patterns_choose_whole_parts():
     assert {spec.case for spec in specs.select([], gate=True)} == {"env", "replay", "learner", "loop"}
 
 
+def fields_that_decide(config):
+    """What of a configuration decides how quick it is, or what it computes."""
+    others = [
+        n for n, f in configuration.FIELDS.items() if f.metadata["group"] in ("length", "evaluation", "checkpoints")
+    ]
+    return {name: value for name, value in dataclasses.asdict(config).items() if name not in others}
+
+
+@pytest.mark.parametrize("variant", specs.LOOPS)
+def test_pinned_loops_take_nothing_from_a_preset(variant):
+    (spec,) = [spec for spec in specs.all_specs() if (spec.case, spec.variant) == ("loop", variant)]
+    wanted = configuration.Config(**{**specs.PLAIN, **specs.LOOPS[variant]})
+    assert fields_that_decide(configuration.resolve(spec.settings)) == fields_that_decide(wanted)
+    # Nor the sizes for a GPU.
+    assert fields_that_decide(configuration.resolve(spec.settings, on_gpu=True)) == fields_that_decide(wanted)
+
+
+@pytest.mark.parametrize(("network_name", "env", "stack"), specs.NETWORKS)
+def test_networks_take_nothing_from_a_preset(network_name, env, stack):
+    settings = {"network": network_name, "frame_stack": stack}
+    config = network_cases.agent_config(env, settings, "rmsprop_graves")
+    chosen = {**specs.PLAIN, **settings, "env": env, "optimizer": "rmsprop_graves", "double": True}
+    assert fields_that_decide(config) == fields_that_decide(configuration.Config(**chosen))
+
+
+def test_the_caves_pinned_loop_is_plain_dqn():
+    config = configuration.resolve(specs.select(["loop/cave/article-conv"])[0].settings)
+    assert (config.head, config.dueling, config.prioritized, config.double) == ("scalar", False, False, False)
+    assert (config.restart_share, config.start_curriculum, config.learning_rate_decay_updates) == (0, 0, 0)
+    assert (config.epsilon_end, config.discount, config.optimizer) == (0.05, 0.99, "adam")
+
+
+def test_every_presets_network_is_measured():
+    presets = {(configuration.resolve({"env": env}).network, env) for env in ("catch8", "catch16", "cave")}
+    assert presets <= {(name, env) for name, env, _ in specs.NETWORKS}
+    gate = [spec.name for spec in specs.select(["learner"], gate=True)]
+    assert gate == ["learner/catch8/mlp/b256", "learner/cave/conv/b256", "learner/cave/columns_deep/b256"]
+    quick = {spec.variant for case in ("act", "learner") for spec in specs.select([case], quick=True)}
+    assert quick == {"mlp", "conv_stride4"}
+
+
+def test_presets_have_a_gpus_sizes_on_a_gpu():
+    for case in ("loop/catch8/preset-default", "compile/catch8/default", "reports/catch8"):
+        (small,), (large,) = specs.select([case]), specs.select([case], on_gpu=True)
+        assert (small.num_envs, small.batch, large.num_envs, large.batch) == (64, 32, 2048, 512)
+        # Either name will do on either device: which one it will be is not known when arguments are read.
+        assert specs.select([small.name], on_gpu=True) == [large] and specs.select([large.name]) == [small]
+    assert specs.select(["loop/catch8/update-every-3"]) == specs.select(["loop/catch8/update-every-3"], on_gpu=True)
+
+
+def test_a_presets_loop_and_process_are_built_with_a_gpus_sizes_there(monkeypatch):
+    class Built(Exception):
+        pass
+
+    def trainer(config, device):
+        raise Built(config.num_envs, device)
+
+    settings = {"env": "catch8", "preset": "default"}
+    monkeypatch.setattr(loop_case, "Trainer", trainer)
+    for device, num_envs in (("/CPU:0", 64), ("/GPU:0", 2048)):
+        monkeypatch.setattr(cli, "choose_device", lambda *_, device=device: device)
+        with pytest.raises(Built) as raised:
+            loop_case.LoopBench("preset-default", settings, device)
+        assert raised.value.args == (num_envs, device)
+        config, found = process_case._start({"settings": settings, "device": device})
+        assert (config.num_envs, found) == (num_envs, device)
+
+
+def test_build_refuses_a_case_that_it_does_not_know():
+    with pytest.raises(ValueError, match="no bench for the case reports"):
+        build.build(specs.select(["reports/catch8"])[0], "/CPU:0")
+
+
+# Threads and processes.
+
+
+def test_threads_are_those_that_were_chosen_or_all_cores(monkeypatch):
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "3")
+    assert results.threads() == 3
+    for value in ("0", "many", ""):
+        monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", value)
+        assert results.threads() == len(os.sched_getaffinity(0))
+    row = results.placed({"name": "x", "threads": 1}, {"threads": 2, "cpu": "y"})
+    assert row == {"name": "x", "threads": 1, "cpu": "y"}
+
+
+@pytest.mark.parametrize(("env", "threads"), [("catch8", 1), ("cave", 5)])
+def test_a_process_has_its_presets_threads_or_those_of_the_run(monkeypatch, env, threads):
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "5")
+    process_case._start({"settings": {"env": env}, "device": "/CPU:0"})
+    assert os.environ["TF_NUM_INTRAOP_THREADS"] == str(threads) and results.threads() == threads
+
+
+def test_a_process_says_that_it_does_not_fit_and_which_threads_it_had(monkeypatch):
+    monkeypatch.setattr(process_case, "_needs", lambda request, config, device: {"seconds": 1.0})
+    request = {"case": "compile", "settings": {"env": "catch8"}, "device": "/CPU:0"}
+    assert process_case._probe(request) == {"seconds": 1.0, "threads": 1}
+
+    def wrong(request, config, device):
+        raise UserError("the loss is not finite", 4)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(process_case, "_needs", wrong)
+        with pytest.raises(UserError, match="not finite"):  # which ends the process with a code
+            process_case._probe(request)
+    monkeypatch.setattr(configuration, "available_memory_bytes", lambda: 0)
+    assert "GB are free" in process_case._probe(request)["does_not_fit"]
+
+
+@pytest.mark.parametrize(
+    ("code", "stdout", "stderr", "error"),
+    [
+        (0, '{"does_not_fit": "too large"}', "", UserError("too large")),
+        (1, "", "Traceback\nRuntimeError: boom", process_case.ProcessFailed("RuntimeError: boom")),
+        (-9, "", "", process_case.ProcessFailed("exit code -9")),
+    ],
+)
+def test_a_process_that_does_not_fit_is_not_one_that_failed(monkeypatch, code, stdout, stderr, error):
+    done = subprocess.CompletedProcess([], code, stdout, stderr)
+    monkeypatch.setattr(process_case.subprocess, "run", lambda *_, **__: done)
+    with pytest.raises(type(error), match=str(error)):
+        process_case.measure("memory", {"env": "catch8"}, "/CPU:0")
+
+
+def test_processes_share_a_gpu_unless_the_user_has_said_otherwise():
+    code = "import sys, os, benchmarks; print('tensorflow' in sys.modules, os.environ['TF_FORCE_GPU_ALLOW_GROWTH'])"
+    variables = {name: value for name, value in os.environ.items() if name != "TF_FORCE_GPU_ALLOW_GROWTH"}
+    for given, wanted in (({}, "False true"), ({"TF_FORCE_GPU_ALLOW_GROWTH": "false"}, "False false")):
+        command = [sys.executable, "-c", code]
+        result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=variables | given)
+        assert result.stdout.strip() == wanted
+
+
+@pytest.fixture
+def processes(monkeypatch):
+    """Answers or errors of processes by their case, in the place of processes."""
+    found = {"compile": {"seconds": 2.0, "threads": 1}, "reports": {"ratios": [1.5] * 3, "threads": 1}}
+
+    def measure(case, settings, device, quick):
+        if isinstance(found[case], Exception):
+            raise found[case]
+        return found[case]
+
+    monkeypatch.setattr(process_case, "measure", measure)
+    return found
+
+
+def test_a_process_that_fails_is_named_and_ends_the_run_with_a_code(tmp_path, processes, capsys):
+    file = tmp_path / "rows.json"
+    processes["compile"] = process_case.ProcessFailed("RuntimeError: boom")
+    processes["memory"] = UserError("does not fit")
+    cases = ["--case", "compile/catch8/default", "--case", "memory/catch8/default", "--case", "reports/catch8"]
+    rest = ["--device", "cpu", "--threads", "3", "--json", str(file)]
+    assert run.main([*cases, *rest]) == run.EXIT_WRONG
+    failed, skipped, reports = json.loads(file.read_text())
+    keys = ("case", "median", "skipped", "failed")
+    assert [failed[key] for key in keys] == ["compile", None, "RuntimeError: boom", True]
+    assert [skipped[key] for key in keys] == ["memory", None, "does not fit", False]
+    assert (reports["case"], reports["median"]) == ("reports", 1.5)  # what comes after is measured all the same
+    # Its own preset's threads; a row that has no process has those of the run.
+    assert (reports["threads"], failed["threads"]) == (1, 3)
+    printed = capsys.readouterr()
+    assert "FAILED compile/catch8/default/n64/b32: RuntimeError: boom" in printed.err
+    assert "RuntimeError: boom" in printed.out and "skipped" in printed.out
+    assert run.main([*cases[2:], *rest]) == 0  # what does not fit is no fault
+
+
+def test_what_does_not_fit_is_a_row_without_numbers(tmp_path, monkeypatch):
+    def too_large(spec, device):
+        raise UserError("a replay of 9 GB does not fit")
+
+    monkeypatch.setattr(build, "build", too_large)
+    file = tmp_path / "rows.json"
+    case = ["--quick", "--case", "replay/cave/sample/n64/b256", "--device", "cpu", "--json", str(file)]
+    assert run.main(case) == 0
+    (row,) = json.loads(file.read_text())
+    assert (row["name"], row["median"]) == ("replay/cave/sample/n64/b256", None)
+    assert row["skipped"] == "a replay of 9 GB does not fit"
+
+
+def test_a_run_measures_presets_in_the_sizes_of_the_device_that_it_found(tmp_path, monkeypatch, processes):
+    monkeypatch.setattr(cli, "choose_device", lambda *_, **__: "/GPU:0")
+    monkeypatch.setattr(results, "machine", lambda _: {"load_before": 0.0, "threads": 2})
+    file = tmp_path / "rows.json"
+    assert run.main(["--case", "compile/catch8/default/n64/b32", "--json", str(file)]) == 0
+    (row,) = json.loads(file.read_text())
+    assert (row["name"], row["num_envs"], row["batch"]) == ("compile/catch8/default/n2048/b512", 2048, 512)
+
+
+# A comparison.
+
+FIRST, SECOND = "env/catch8/frames/n1024", "env/cave/frames/n1024"
+
+
+@pytest.fixture
+def sides(monkeypatch):
+    """Workers that answer at once. `faults`: what (side, case, request) goes wrong with; "dies" ends the process."""
+
+    sides = types.SimpleNamespace(faults={}, started=[])
+
+    class Side:
+        def __init__(self, tree, device):
+            self.name = "new" if tree == compare.ROOT else "base"
+            self.is_gone = False
+            sides.started.append(self.name)
+
+        def ask(self, do, name=None, **_):
+            self.case = name or self.case
+            fault = sides.faults.get((self.name, self.case, do))
+            self.is_gone |= fault == "dies"
+            if self.is_gone:
+                raise line.WorkerFailed(self, "the process ended with code -11", is_gone=True)
+            if fault:
+                raise line.WorkerFailed(self, fault)
+            return {"build": None, "count": 10, "time": 1.0}[do]
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+    monkeypatch.setattr(compare, "Worker", Side)
+    monkeypatch.setattr(compare, "checkout", lambda revision: contextlib.nullcontext(Path("base")))
+    monkeypatch.setattr(compare.signal, "signal", lambda *_: None)
+    return sides
+
+
+def compared(capsys, *names):
+    """Exit code, the JSON object, and what was said of comparing cases with a base."""
+    cases = [word for name in names for word in ("--case", name)]
+    code = compare.main(["--device", "cpu", "--json", *cases])
+    printed = capsys.readouterr()
+    return code, json.loads(printed.out.splitlines()[-1]), printed.err
+
+
+@pytest.mark.parametrize("request_name", ["build", "count", "time"])
+def test_what_the_new_tree_cannot_do_fails(sides, capsys, request_name):
+    sides.faults["new", FIRST, request_name] = "WrongResult: env: tensor 0 differs"
+    code, found, said = compared(capsys, FIRST, SECOND)
+    assert (code, found["failed"], list(found["cases"])) == (1, [FIRST], [SECOND])
+    assert found["broken"] == {FIRST: "WrongResult: env: tensor 0 differs"}
+    assert f"{FIRST}: WrongResult: env: tensor 0 differs" in said.splitlines()[-1]
+    assert "1 compared, 0 slower, 1 broken" in said
+
+
+def test_what_the_base_cannot_do_is_not_compared(sides, capsys):
+    sides.faults["base", FIRST, "build"] = "AttributeError: no such thing"
+    code, found, said = compared(capsys, FIRST, SECOND)
+    assert (code, found["failed"], found["broken"], list(found["cases"])) == (0, [], {}, [SECOND])
+    assert f"not compared: {FIRST}: AttributeError" in said
+    with pytest.raises(UserError, match="nothing could be compared"):
+        compared(capsys, FIRST)
+
+
+@pytest.mark.parametrize(("side", "code"), [("new", 1), ("base", 0)])
+def test_a_process_that_dies_does_not_spoil_the_cases_after_it(sides, capsys, side, code):
+    sides.faults[side, FIRST, "build"] = "dies"
+    found_code, found, said = compared(capsys, FIRST, SECOND)
+    assert (found_code, list(found["cases"])) == (code, [SECOND])
+    assert "the process ended with code -11" in said
+    assert sides.started == ["base", "new"] * 2
+
+
+def test_a_new_tree_that_can_do_nothing_fails(sides, capsys):
+    sides.faults["new", FIRST, "build"] = "dies"
+    code, found, _ = compared(capsys, FIRST)
+    assert (code, found["failed"], found["cases"]) == (1, [FIRST], {})
+
+
+def test_a_comparison_on_a_gpu_is_of_the_sizes_there(sides, capsys, monkeypatch):
+    monkeypatch.setattr(compare, "_device", lambda wanted: "/GPU:0")
+    assert compare.main(["--json", "--case", "loop/catch8/preset-default/n64/b32"]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert list(found["cases"]) == ["loop/catch8/preset-default/n2048/b512"]
+
+
+def test_a_worker_on_a_gpu_finds_the_row_of_the_sizes_there(monkeypatch):
+    built = []
+    monkeypatch.setattr(build, "build", lambda spec, device: built.append(spec) or Fixed())
+    worker._build(ROOT, "/GPU:0", "loop/catch8/preset-default/n2048/b512", True)
+    assert (built[0].num_envs, built[0].batch) == (2048, 512)
+    with pytest.raises(LookupError, match="no row here"):
+        worker._build(ROOT, "/CPU:0", "loop/catch8/preset-default/n2048/b512", True)
+
+
+def test_workers_get_the_users_xla_flags_and_not_those_of_this_trees_tfdqn(monkeypatch):
+    """Else a base would run with the options of the tree that it is compared with."""
+    started = []
+    monkeypatch.setattr(line.Process, "__init__", lambda self, command, variables: started.append(variables))
+    ours = tfdqn.ONE_KERNEL_OPTION
+    cases = {
+        ours: "",
+        f"--xla_dump_to=x {ours}": "--xla_dump_to=x",
+        f"{ours} --xla_dump_to=x": "--xla_dump_to=x",
+        f"{ours},another=1": f"{ours},another=1",  # the user's own, to which tfdqn adds nothing
+        "--xla_dump_to=x": "--xla_dump_to=x",
+    }
+    for flags, wanted in cases.items():
+        monkeypatch.setenv("XLA_FLAGS", flags)
+        worker.Worker(ROOT, "/CPU:0")
+        assert started.pop()["XLA_FLAGS"] == wanted
+    monkeypatch.delenv("XLA_FLAGS")
+    worker.Worker(ROOT, "/CPU:0")
+    assert started.pop()["XLA_FLAGS"] == ""
+
+
 # The commands.
 
 BAD_RUN = [
@@ -255,6 +612,9 @@ BAD_RUN = [
     (["--kase", "env"], "did you mean '--case'"),
     (["--json", "/nowhere/at/all.json"], "cannot be written|can be written"),
     (["--device", "tpu"], "choose one of"),
+    (["--threads", "-1"], "use 0"),
+    (["--threads", "5000"], "use 4096"),
+    (["--threads", "two"], "whole number"),
 ]
 BAD_COMPARE = [
     (["--base", "no-such-revision"], "no such revision"),
@@ -264,6 +624,9 @@ BAD_COMPARE = [
     (["--plant", "env"], "factor from 1 to 100"),
     (["--plant", "env/none=1.3"], "is not compared"),
     (["--case", "compile"], "nothing in it is compared"),
+    (["--case", "memory/cave"], "nothing in it is compared"),
+    (["--case", "env", "--case", "reports/catch8"], "reports/catch8: nothing in it is compared"),
+    (["--case", "act"], "nothing in it is compared"),
 ]
 
 
