@@ -1,27 +1,20 @@
 """The benchmarks' own arithmetic and checks. Nothing here asserts a time."""
 
-import contextlib
-import dataclasses
 import json
 import os
 import shutil
 import subprocess
 import sys
-import types
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-import tfdqn
 from benchmarks import (
     build,
-    compare,
-    decision,
     env_case,
     floor,
-    line,
     loop_case,
     network_cases,
     operations,
@@ -30,7 +23,6 @@ from benchmarks import (
     run,
     specs,
     timing,
-    worker,
 )
 from tfdqn import cli, heads, networks
 from tfdqn import config as configuration
@@ -201,56 +193,6 @@ def test_a_network_that_reads_columns_learns_from_frames_that_lie_so():
     assert np.array_equal(network_cases.as_observation(frames, flip), turned)
 
 
-# The decision rule, on made-up noise.
-
-
-def pairs_of(rng, slowdown, count=9, noise=0.15):
-    """Ratios as a noisy machine gives them: each time off by some percent, one in eight hit by a neighbour."""
-
-    def times():
-        return np.exp(rng.normal(0, noise, count)) * np.where(rng.random(count) < 1 / 8, rng.uniform(1, 3, count), 1)
-
-    return list(slowdown * times() / times())
-
-
-def test_rule_passes_an_unchanged_tree_ten_times_of_ten():
-    """Ten whole comparisons of eight cases, each measured again where it looked slower, as `compare` does."""
-    rng = np.random.default_rng(1)
-    for _ in range(10 * 8):
-        ratios = pairs_of(rng, 1.0)
-        if decision.decide(ratios).is_regression:
-            ratios += pairs_of(rng, 1.0)
-        assert not decision.decide(ratios).is_regression
-
-
-def test_rule_catches_a_planted_slowdown():
-    """30% on a quiet machine nearly always; twice as slow on the noisy one likewise."""
-    rng = np.random.default_rng(2)
-    quiet = [decision.decide(list(1.3 * np.exp(rng.normal(0, 0.05, 9)))).is_regression for _ in range(200)]
-    assert np.mean(quiet) > 0.98
-    noisy = [decision.decide(pairs_of(rng, 2.0)).is_regression for _ in range(200)]
-    assert np.mean(noisy) > 0.9
-
-
-def test_rule_needs_both_the_median_and_the_interval():
-    assert decision.decide([1.21] * 7).is_regression
-    assert not decision.decide([1.19] * 7).is_regression  # sure, but too little
-    assert not decision.decide([0.9] + [1.5] * 6).is_regression  # much, but the interval of seven is their range
-    assert decision.decide([0.9] + [1.5] * 8).is_regression  # nine pairs can spare one
-    assert not decision.decide([0.5] * 9).is_regression
-
-
-def test_intervals_rank_is_the_sign_tests():
-    """Published: 7 and 8 values range from first to last, 9 to 11 from second to last but one, 12 from third."""
-    assert [decision.interval_rank(n) for n in (7, 8, 9, 11, 12, 20)] == [1, 1, 2, 2, 3, 6]
-
-
-@pytest.mark.parametrize("ratios", [[1.0] * 6, [1.0] * 7 + [float("nan")], [1.0] * 7 + [0.0]])
-def test_rule_refuses_what_is_no_measurement(ratios):
-    with pytest.raises(ValueError):
-        decision.decide(ratios)
-
-
 # Rows.
 
 
@@ -286,83 +228,6 @@ def test_burn_in_finds_a_count_that_takes_long_enough(monkeypatch):
     monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
     count = timing.burn_in(Slow(), timing.Effort(repeat_seconds=5.0, burn_in_seconds=1.0))
     assert 3_000 <= count <= 6_000
-
-
-def test_names_are_unique_and_patterns_choose_whole_parts():
-    names = [spec.name for spec in specs.all_specs()]
-    assert len(names) == len(set(names))
-    assert {spec.case for spec in specs.select([])} == set(specs.CASES)
-    assert all(spec.env == "catch8" for spec in specs.select(["env/catch8"]))  # and not catch8_single
-    assert 0 < len(specs.select([], quick=True)) < len(names)
-    assert {spec.case for spec in specs.select([], gate=True)} == {"env", "replay", "learner", "loop"}
-
-
-def fields_that_decide(config):
-    """What of a configuration decides how quick it is, or what it computes."""
-    others = [
-        n for n, f in configuration.FIELDS.items() if f.metadata["group"] in ("length", "evaluation", "checkpoints")
-    ]
-    return {name: value for name, value in dataclasses.asdict(config).items() if name not in others}
-
-
-@pytest.mark.parametrize("variant", specs.LOOPS)
-def test_pinned_loops_take_nothing_from_a_preset(variant):
-    (spec,) = [spec for spec in specs.all_specs() if (spec.case, spec.variant) == ("loop", variant)]
-    wanted = configuration.Config(**{**specs.PLAIN, **specs.LOOPS[variant]})
-    assert fields_that_decide(configuration.resolve(spec.settings)) == fields_that_decide(wanted)
-    # Nor the sizes for a GPU.
-    assert fields_that_decide(configuration.resolve(spec.settings, on_gpu=True)) == fields_that_decide(wanted)
-
-
-@pytest.mark.parametrize(("network_name", "env", "stack"), specs.NETWORKS)
-def test_networks_take_nothing_from_a_preset(network_name, env, stack):
-    settings = {"network": network_name, "frame_stack": stack}
-    config = network_cases.agent_config(env, settings, "rmsprop_graves")
-    chosen = {**specs.PLAIN, **settings, "env": env, "optimizer": "rmsprop_graves", "double": True}
-    assert fields_that_decide(config) == fields_that_decide(configuration.Config(**chosen))
-
-
-def test_the_caves_pinned_loop_is_plain_dqn():
-    config = configuration.resolve(specs.select(["loop/cave/article-conv"])[0].settings)
-    assert (config.head, config.dueling, config.prioritized, config.double) == ("scalar", False, False, False)
-    assert (config.restart_share, config.start_curriculum, config.learning_rate_decay_updates) == (0, 0, 0)
-    assert (config.epsilon_end, config.discount, config.optimizer) == (0.05, 0.99, "adam")
-
-
-def test_every_presets_network_is_measured():
-    presets = {(configuration.resolve({"env": env}).network, env) for env in ("catch8", "catch16", "cave")}
-    assert presets <= {(name, env) for name, env, _ in specs.NETWORKS}
-    gate = [spec.name for spec in specs.select(["learner"], gate=True)]
-    assert gate == ["learner/catch8/mlp/b256", "learner/cave/conv/b256", "learner/cave/columns_deep/b256"]
-    quick = {spec.variant for case in ("act", "learner") for spec in specs.select([case], quick=True)}
-    assert quick == {"mlp", "conv_stride4"}
-
-
-def test_presets_have_a_gpus_sizes_on_a_gpu():
-    for case in ("loop/catch8/preset-default", "compile/catch8/default", "reports/catch8"):
-        (small,), (large,) = specs.select([case]), specs.select([case], on_gpu=True)
-        assert (small.num_envs, small.batch, large.num_envs, large.batch) == (64, 32, 2048, 512)
-        # Either name will do on either device: which one it will be is not known when arguments are read.
-        assert specs.select([small.name], on_gpu=True) == [large] and specs.select([large.name]) == [small]
-    assert specs.select(["loop/catch8/update-every-3"]) == specs.select(["loop/catch8/update-every-3"], on_gpu=True)
-
-
-def test_a_presets_loop_and_process_are_built_with_a_gpus_sizes_there(monkeypatch):
-    class Built(Exception):
-        pass
-
-    def trainer(config, device):
-        raise Built(config.num_envs, device)
-
-    settings = {"env": "catch8", "preset": "default"}
-    monkeypatch.setattr(loop_case, "Trainer", trainer)
-    for device, num_envs in (("/CPU:0", 64), ("/GPU:0", 2048)):
-        monkeypatch.setattr(cli, "choose_device", lambda *_, device=device: device)
-        with pytest.raises(Built) as raised:
-            loop_case.LoopBench("preset-default", settings, device)
-        assert raised.value.args == (num_envs, device)
-        config, found = process_case._start({"settings": settings, "device": device})
-        assert (config.num_envs, found) == (num_envs, device)
 
 
 def test_build_refuses_a_case_that_it_does_not_know():
@@ -486,124 +351,6 @@ def test_a_run_measures_presets_in_the_sizes_of_the_device_that_it_found(tmp_pat
     assert (row["name"], row["num_envs"], row["batch"]) == ("compile/catch8/default/n2048/b512", 2048, 512)
 
 
-# A comparison.
-
-FIRST, SECOND = "env/catch8/frames/n1024", "env/cave/frames/n1024"
-
-
-@pytest.fixture
-def sides(monkeypatch):
-    """Workers that answer at once. `faults`: what (side, case, request) goes wrong with; "dies" ends the process."""
-
-    sides = types.SimpleNamespace(faults={}, started=[])
-
-    class Side:
-        def __init__(self, tree, device):
-            self.name = "new" if tree == compare.ROOT else "base"
-            self.is_gone = False
-            sides.started.append(self.name)
-
-        def ask(self, do, name=None, **_):
-            self.case = name or self.case
-            fault = sides.faults.get((self.name, self.case, do))
-            self.is_gone |= fault == "dies"
-            if self.is_gone:
-                raise line.WorkerFailed(self, "the process ended with code -11", is_gone=True)
-            if fault:
-                raise line.WorkerFailed(self, fault)
-            return {"build": None, "count": 10, "time": 1.0}[do]
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            pass
-
-    monkeypatch.setattr(compare, "Worker", Side)
-    monkeypatch.setattr(compare, "checkout", lambda revision: contextlib.nullcontext(Path("base")))
-    monkeypatch.setattr(compare.signal, "signal", lambda *_: None)
-    return sides
-
-
-def compared(capsys, *names):
-    """Exit code, the JSON object, and what was said of comparing cases with a base."""
-    cases = [word for name in names for word in ("--case", name)]
-    code = compare.main(["--device", "cpu", "--json", *cases])
-    printed = capsys.readouterr()
-    return code, json.loads(printed.out.splitlines()[-1]), printed.err
-
-
-@pytest.mark.parametrize("request_name", ["build", "count", "time"])
-def test_what_the_new_tree_cannot_do_fails(sides, capsys, request_name):
-    sides.faults["new", FIRST, request_name] = "WrongResult: env: tensor 0 differs"
-    code, found, said = compared(capsys, FIRST, SECOND)
-    assert (code, found["failed"], list(found["cases"])) == (1, [FIRST], [SECOND])
-    assert found["broken"] == {FIRST: "WrongResult: env: tensor 0 differs"}
-    assert f"{FIRST}: WrongResult: env: tensor 0 differs" in said.splitlines()[-1]
-    assert "1 compared, 0 slower, 1 broken" in said
-
-
-def test_what_the_base_cannot_do_is_not_compared(sides, capsys):
-    sides.faults["base", FIRST, "build"] = "AttributeError: no such thing"
-    code, found, said = compared(capsys, FIRST, SECOND)
-    assert (code, found["failed"], found["broken"], list(found["cases"])) == (0, [], {}, [SECOND])
-    assert f"not compared: {FIRST}: AttributeError" in said
-    with pytest.raises(UserError, match="nothing could be compared"):
-        compared(capsys, FIRST)
-
-
-@pytest.mark.parametrize(("side", "code"), [("new", 1), ("base", 0)])
-def test_a_process_that_dies_does_not_spoil_the_cases_after_it(sides, capsys, side, code):
-    sides.faults[side, FIRST, "build"] = "dies"
-    found_code, found, said = compared(capsys, FIRST, SECOND)
-    assert (found_code, list(found["cases"])) == (code, [SECOND])
-    assert "the process ended with code -11" in said
-    assert sides.started == ["base", "new"] * 2
-
-
-def test_a_new_tree_that_can_do_nothing_fails(sides, capsys):
-    sides.faults["new", FIRST, "build"] = "dies"
-    code, found, _ = compared(capsys, FIRST)
-    assert (code, found["failed"], found["cases"]) == (1, [FIRST], {})
-
-
-def test_a_comparison_on_a_gpu_is_of_the_sizes_there(sides, capsys, monkeypatch):
-    monkeypatch.setattr(compare, "_device", lambda wanted: "/GPU:0")
-    assert compare.main(["--json", "--case", "loop/catch8/preset-default/n64/b32"]) == 0
-    found = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert list(found["cases"]) == ["loop/catch8/preset-default/n2048/b512"]
-
-
-def test_a_worker_on_a_gpu_finds_the_row_of_the_sizes_there(monkeypatch):
-    built = []
-    monkeypatch.setattr(build, "build", lambda spec, device: built.append(spec) or Fixed())
-    worker._build(ROOT, "/GPU:0", "loop/catch8/preset-default/n2048/b512", True)
-    assert (built[0].num_envs, built[0].batch) == (2048, 512)
-    with pytest.raises(LookupError, match="no row here"):
-        worker._build(ROOT, "/CPU:0", "loop/catch8/preset-default/n2048/b512", True)
-
-
-def test_workers_get_the_users_xla_flags_and_not_those_of_this_trees_tfdqn(monkeypatch):
-    """Else a base would run with the options of the tree that it is compared with."""
-    started = []
-    monkeypatch.setattr(line.Process, "__init__", lambda self, command, variables: started.append(variables))
-    ours = tfdqn.ONE_KERNEL_OPTION
-    cases = {
-        ours: "",
-        f"--xla_dump_to=x {ours}": "--xla_dump_to=x",
-        f"{ours} --xla_dump_to=x": "--xla_dump_to=x",
-        f"{ours},another=1": f"{ours},another=1",  # the user's own, to which tfdqn adds nothing
-        "--xla_dump_to=x": "--xla_dump_to=x",
-    }
-    for flags, wanted in cases.items():
-        monkeypatch.setenv("XLA_FLAGS", flags)
-        worker.Worker(ROOT, "/CPU:0")
-        assert started.pop()["XLA_FLAGS"] == wanted
-    monkeypatch.delenv("XLA_FLAGS")
-    worker.Worker(ROOT, "/CPU:0")
-    assert started.pop()["XLA_FLAGS"] == ""
-
-
 # The commands.
 
 BAD_RUN = [
@@ -616,31 +363,12 @@ BAD_RUN = [
     (["--threads", "5000"], "use 4096"),
     (["--threads", "two"], "whole number"),
 ]
-BAD_COMPARE = [
-    (["--base", "no-such-revision"], "no such revision"),
-    (["--base", "--help"], "expected one argument"),
-    (["--pairs", "3"], "use 7"),
-    (["--pairs", "x"], "whole number"),
-    (["--plant", "env"], "factor from 1 to 100"),
-    (["--plant", "env/none=1.3"], "is not compared"),
-    (["--case", "compile"], "nothing in it is compared"),
-    (["--case", "memory/cave"], "nothing in it is compared"),
-    (["--case", "env", "--case", "reports/catch8"], "reports/catch8: nothing in it is compared"),
-    (["--case", "act"], "nothing in it is compared"),
-]
 
 
 @pytest.mark.parametrize(("arguments", "message"), BAD_RUN)
 def test_bad_arguments_of_run_are_one_line(arguments, message):
     with pytest.raises(UserError, match=message) as raised:
         run.main(arguments)
-    assert "\n" not in str(raised.value)
-
-
-@pytest.mark.parametrize(("arguments", "message"), BAD_COMPARE)
-def test_bad_arguments_of_compare_are_one_line(arguments, message):
-    with pytest.raises(UserError, match=message) as raised:
-        compare.main(arguments)
     assert "\n" not in str(raised.value)
 
 
@@ -677,16 +405,6 @@ def test_a_quick_case_end_to_end(tmp_path):
     assert row["floor"] > 0 and row["ratio"] > 0
     assert "env/catch8/frames/n1" in result.stdout
     assert list(tmp_path.iterdir()) == [file]  # no scratch file is left
-
-
-def test_a_revision_is_checked_out_and_taken_away_again():
-    if subprocess.run(["git", "-C", ROOT, "rev-parse", "HEAD"], capture_output=True).returncode:
-        pytest.skip("not a git repository")
-    with compare.checkout("HEAD") as tree:
-        assert (tree / "tfdqn" / "__init__.py").exists()
-    assert not tree.exists()
-    listed = subprocess.run(["git", "-C", ROOT, "worktree", "list"], capture_output=True, text=True).stdout
-    assert str(tree) not in listed
 
 
 @pytest.mark.parametrize(
