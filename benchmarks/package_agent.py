@@ -63,7 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     scores = Evaluator(config, env, agent, device).evaluate(arguments.episodes)
     folder = runs.PRETRAINED / config.env
     folder.mkdir(parents=True, exist_ok=True)
-    runs.write_config(dataclasses.replace(config, init_from=""), folder)
+    # Where it was trained and on how many threads is told in its papers; it plays as its game's preset does.
+    machine = {"device": "auto", "threads": configuration.resolve({"env": config.env, "preset": config.preset}).threads}
+    runs.write_config(dataclasses.replace(config, init_from="", **machine), folder)
     # Only the online network plays, and who trains it on begins with a fresh copy: zeros take no room.
     agent.target.set_weights([np.zeros_like(weights) for weights in agent.target.get_weights()])
     runs.save_agent(agent, folder / runs.BEST_MODEL)

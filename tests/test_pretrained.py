@@ -133,7 +133,7 @@ def test_the_runs_before_a_packaged_one_are_told_of(tmp_path):
 
 def made(folder, **settings):
     """A run of the cave that has a best agent, as it was drawn from its seed: config, agent and folder."""
-    config = configuration.resolve({"env": "cave", "network": "columns", **settings})
+    config = configuration.resolve({"env": "cave", "network": "columns", "device": "cpu", "threads": 1, **settings})
     agent = build_agent(config, envs.make("cave"))
     for variable in agent.online.variables:  # biases are drawn, too
         variable.assign(variable + tf.random.stateless_normal(variable.shape, (config.seed, 7), stddev=0.1))
@@ -154,6 +154,7 @@ def test_several_runs_become_the_members_of_one_agent(tmp_path, monkeypatch, due
     folder = tmp_path / "pretrained" / "cave"
     config = runs.read_config(folder)
     assert (config.members, config.atoms) == (4, 5)
+    assert (config.device, config.threads) == ("auto", 0)  # as the cave's preset plays, not as these were trained
     joined = build_agent(config, envs.make("cave"))
     runs.load_weights(joined, folder / runs.BEST_MODEL)
     frames = tf.constant(np.random.default_rng(0).integers(0, 256, (6, 48, 48, 2)), tf.uint8)
