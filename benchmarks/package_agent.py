@@ -177,7 +177,7 @@ def history(run_dir: Path) -> list[dict[str, Any]]:
     preset = configuration.resolve({"env": config.env, "preset": config.preset})
     named = presets.PRESETS[config.env, config.preset]
     fields = configuration.plain(config).items()
-    given = {name: value for name, value in fields if name in named or value != getattr(preset, name)}
+    given = {name: value for name, value in fields if name in named or value != getattr(preset, name) or name == "seed"}
     if before:
         given["init_from"] = f"RUN{len(before)}"  # where that run lay is nobody's business
     evaluations = curve(run_dir)
