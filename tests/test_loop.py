@@ -12,7 +12,7 @@ from tfdqn import monitor, runs, train
 from tfdqn.errors import EXIT_IO, UserError
 from tfdqn.evaluation import Scores
 
-CAVE = {"env": "cave", "network": "columns", "total_env_frames": 1000, "eval_max_frames": 100, "goal_score": np.inf}
+SHORT = {"total_env_frames": 1000, "eval_max_frames": 100, "goal_score": np.inf}
 
 
 def play_like(run, lives):
@@ -31,24 +31,23 @@ def play_like(run, lives):
 
 
 def test_evaluations_play_longer_for_an_agent_that_outgrows_them_and_its_score_is_the_longer_ones(tmp_path):
-    run = make_run(tmp_path / "run", **CAVE)
+    run = make_run(tmp_path / "run", **SHORT)
     played = play_like(run, [30, 60, 50, 20_000])
     reported = []
     run.monitor.report = lambda frames, updates, seconds, values: reported.append(values["eval/score_mean"])
     for number in range(4):
         run.carry = run.carry._replace(env_frames=tf.constant(number, tf.int64))
         run._evaluate()
-    assert [limits for _, _, limits in played] == [[100], [100, 200], [200], [200, 400, 800, 1600, 3200, 6400, 12_800]]
-    assert reported == [30, 60, 50, 12_800]
-    assert run.progress.best_env_frames == 3 and run.progress.eval_max_frames == 12_800
+    assert [limits for _, _, limits in played] == [[100], [100, 200], [200], [200, 400, 800]]  # a game lasts for 501
+    assert reported == [30, 60, 50, 800]
+    assert run.progress.best_env_frames == 3 and run.progress.eval_max_frames == 800
     run.monitor.close()
 
 
 def test_a_longer_run_keeps_the_best_agent_of_a_finished_one(tmp_path):
     """Found by the evaluation at its end, which a run that was to be longer has not."""
     run_dir = tmp_path / "run"
-    short = {**CAVE, "eval_every_frames": 600, "total_env_frames": 1000}
-    run = make_run(run_dir, **short)
+    run = make_run(run_dir, **SHORT, eval_every_frames=600)
     play_like(run, [20, 900])
     run.train()
     best = [weights.copy() for weights in run.best_weights]
@@ -56,7 +55,7 @@ def test_a_longer_run_keeps_the_best_agent_of_a_finished_one(tmp_path):
     run._lock.close()
 
     run = resume(run_dir, total_env_frames=1700)
-    assert (run.progress.best_score, run.progress.eval_max_frames) == (900.0, 3200)
+    assert (run.progress.best_score, run.progress.eval_max_frames) == (800.0, 800)
     assert "eval/score_mean" not in (run_dir / "metrics.jsonl").read_text().splitlines()[-1]
     play_like(run, [300, 200])
     result = run.train()
@@ -72,21 +71,16 @@ def test_a_longer_run_keeps_the_best_agent_of_a_finished_one(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        ({"total_env_frames": 1000}, "all that --total-env-frames asks for"),
-        (
-            {"total_env_frames": 4000, "goal_score": -1.0, "eval_every_frames": 500},
-            "--goal-score -1 is reached (to train on, add --no-stop-at-goal)",
-        ),
-        ({"total_env_frames": 10**9, "minutes": 1e-6}, "--minutes 1e-06 are over"),
+        ({"total_env_frames": 70}, "all that --total-env-frames asks for"),
+        ({"goal_score": 5.0}, "--goal-score 5 is reached (to train on, add --no-stop-at-goal)"),
+        ({"minutes": 1e-6}, "--minutes 1e-06 are over"),
     ],
 )
 def test_a_finished_run_says_what_would_let_it_go_on(tmp_path, capfd, settings, reason):
     run = make_run(tmp_path / "run", **settings)
-    if "minutes" not in settings:  # of which nothing is left from the start here
-        run.train()
-        run._lock.close()
-        assert "nothing more to train" not in capfd.readouterr().err
-        run = resume(tmp_path / "run")
+    run.carry = run.carry._replace(env_frames=tf.constant(70, tf.int64))
+    run.progress.best_score = 5.0 if "goal_score" in settings else None
+    play_like(run, [1])
     run.train()
     assert f"updates, {reason}; evaluating again" in capfd.readouterr().err
 
