@@ -80,6 +80,7 @@ def test_a_finished_run_says_what_would_let_it_go_on(tmp_path, capfd, settings, 
     run = make_run(tmp_path / "run", **settings)
     run.carry = run.carry._replace(env_frames=tf.constant(70, tf.int64))
     run.progress.best_score = 5.0 if "goal_score" in settings else None
+    run.best_weights = run.trainer.agent.online.get_weights()
     play_like(run, [1])
     run.train()
     assert f"updates, {reason}; evaluating again" in capfd.readouterr().err
