@@ -91,7 +91,7 @@ def create(config: Config, path: Path) -> IO[str]:
     try:
         held = lock(path)
         write_config(config, path)
-    except BaseException:
+    except OSError:
         shutil.rmtree(path, ignore_errors=True)  # it holds nothing yet that anyone could use
         raise
     return held
