@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.test_checkpoints import SETTINGS, make_run, resume
+from tests.whole_runs import SETTINGS, make_run, resume
 from tfdqn import monitor, runs, train
 from tfdqn.errors import EXIT_IO, UserError
 from tfdqn.evaluation import Scores
