@@ -1,11 +1,14 @@
 """Put a run's best agent into the package: `python -m benchmarks.package_agent RUN_DIR`.
 
 Writes `tfdqn/pretrained/<game>/`: `config.toml`, `model.keras` without the optimizer's state, and
-`training.json`, which tells how the agent came about and what it scores. Where a run began from another's agent
-(`--init-from`), the runs before it are told of, too, from the first on.
+`training.json`, which tells what the agent scores and how it came about: the steps that led to it, in order, each with
+its command. A step is a run, or this very command.
 
 Of several runs it makes one agent whose members (`--members`) are theirs: networks that learnt apart err apart, and the
-mean of their values errs less. Matrices of weights are rounded (see `rounded`) before the agent is scored.
+mean of their values errs less. Runs that began from one agent (`--init-from`) can be made into one network, whose
+weights are the mean of theirs (`--average`; Wortsman et al. 2022, "Model soups"): it errs as little as the mean of
+their values, and is as small and as quick as one of them. Matrices of weights are rounded (see `rounded`) before the
+agent is scored, unless it is not put into the package (`--out`) but is to be trained on.
 """
 
 from __future__ import annotations
@@ -28,12 +31,15 @@ from tfdqn.errors import UserError
 
 EPISODES = 1_000
 STEPS = 16  # of the grid that a matrix is rounded to, in its standard deviation: a weight takes 1 byte, not 3.7
+PAPERS = "training.json"
 NEVER = -30.0  # logit of an atom that a member does not have: e**-30 adds nothing to its probabilities
 
 
 def parser() -> cli.Parser:
     parser = cli.Parser(prog="python -m benchmarks.package_agent", description="Put a run's best agent into tfdqn.")
     parser.add_argument("run_dirs", nargs="+", metavar="run_dir", help="folder of a run; of several: the members")
+    parser.add_argument("--average", action="store_true", help="one network, the mean of the weights of all")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="to begin runs from, in place of the package's")
     parser.add_argument("--model", choices=list(runs.MODELS), default="best", help="which of the run's agents")
     parser.add_argument("--episodes", type=cli.converter("--episodes", int), default=EPISODES, help="to score it by")
     return parser
@@ -45,8 +51,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"--episodes {arguments.episodes}: must be between 1 and 1000000; the default is {EPISODES}")
     folders = [Path(run_dir) for run_dir in arguments.run_dirs]
     configs = [runs.read_config(folder) for folder in folders]
-    config = joined_config(configs)
-    told = [history(folder) for folder in folders]
+    config = averaged_config(configs) if arguments.average else joined_config(configs)
+    steps, names = merged([history(folder) for folder in folders])
+    if arguments.out and arguments.out.exists():
+        raise UserError(f"--out {arguments.out}: there is something there already; name a folder that is yet to be")
     device = cli.choose_device("cpu")
 
     from tfdqn.envs import make
@@ -58,10 +66,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     for each, folder in zip(agents, folders, strict=True):
         runs.load_weights(each, folder / runs.MODELS[arguments.model])
     agent = build_agent(config, env)
-    join(list(zip(configs, agents, strict=True)), config, agent)
-    agent.online.set_weights([rounded(weights) for weights in agent.online.get_weights()])
+    if arguments.average:
+        average([each.online for each in agents], agent.online)
+    else:
+        join(list(zip(configs, agents, strict=True)), config, agent)
+    if not arguments.out:
+        agent.online.set_weights([rounded(weights) for weights in agent.online.get_weights()])
     scores = Evaluator(config, env, agent, device).evaluate(arguments.episodes)
-    folder = runs.PRETRAINED / config.env
+    summary = {**scores.summary(), "reached_the_best": float((scores.scores >= env.best_score).mean())}
+    folder = arguments.out or runs.PRETRAINED / config.env
     folder.mkdir(parents=True, exist_ok=True)
     # Where it was trained and on how many threads is told in its papers; it plays as its game's preset does.
     machine = {"device": "auto", "threads": configuration.resolve({"env": config.env, "preset": config.preset}).threads}
@@ -70,19 +83,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     agent.target.set_weights([np.zeros_like(weights) for weights in agent.target.get_weights()])
     runs.save_agent(agent, folder / runs.BEST_MODEL)
     repack(folder / runs.BEST_MODEL)
-    first, *others = [{**last, "before": before} for *before, last in told]
+    if len(folders) > 1:
+        command = f"python -m benchmarks.package_agent {' '.join(names)}{' --average' * arguments.average}"
+        steps.append({"name": name_of(len(steps)), "command": command + " --out FOLDER" * bool(arguments.out)})
     facts = {
         "game": config.env,
         "game_version": env.version,
         **checkpoints.versions(),
         "date": time.strftime("%Y-%m-%d"),
-        "score": {**scores.summary(), "reached_the_best": float((scores.scores >= env.best_score).mean())},
-        **first,
-        # Of a packaged agent that is packaged again, its own others come first.
-        "beside": [*first.get("beside", []), *others],
+        "score": summary,
+        "steps": steps,
     }
     text = json.dumps(facts, indent=1) + "\n"
-    runs.write_atomically(folder / "training.json", lambda temporary: temporary.write_text(text))
+    runs.write_atomically(folder / PAPERS, lambda temporary: temporary.write_text(text))
     cli.say(f"{folder}: {facts['score']} (tfdqn {tfdqn.__version__})")
     return 0
 
@@ -94,21 +107,37 @@ def joined_config(configs: Sequence[configuration.Config]) -> configuration.Conf
       UserError: they are not of one kind.
     """
     first = configs[0]
-    for other in configs[1:]:
-        names = set(runs.differences(first, other)) - {"members", "atoms"}
-        # Nor is one screen or one action the other's:
-        names |= {name for name in ("frame_stride", "action_repeat") if getattr(first, name) != getattr(other, name)}
-        if names:
-            name = min(names)
-            raise UserError(
-                f"one agent's {name} is {getattr(first, name)}, another's {getattr(other, name)}: they cannot be one's "
-                "members"
-            )
+    check_alike(configs, {"members", "atoms"}, "they cannot be one's members")
     atoms = max(config.atoms for config in configs)
     for config in configs:
         if first.head == "categorical" and (atoms - 1) % (config.atoms - 1):
             raise UserError(f"one agent has {atoms} atoms, and the {config.atoms} of another are not among them")
     return dataclasses.replace(first, members=sum(config.members for config in configs), atoms=atoms)
+
+
+def averaged_config(configs: Sequence[configuration.Config]) -> configuration.Config:
+    """The configuration of the mean of several agents: the first's.
+
+    Raises:
+      UserError: they are not of one kind.
+    """
+    check_alike(configs, set(), "their weights have no mean")
+    return configs[0]
+
+
+def check_alike(configs: Sequence[configuration.Config], but_for: set[str], why: str) -> None:
+    """Raise UserError unless one agent's network, screen and actions are the others', but for some settings."""
+    first = configs[0]
+    for other in configs[1:]:
+        names = set(runs.differences(first, other)) - but_for
+        names |= {name for name in ("frame_stride", "action_repeat") if getattr(first, name) != getattr(other, name)}
+        for name in sorted(names):
+            raise UserError(f"one agent's {name} is {getattr(first, name)}, another's {getattr(other, name)}: {why}")
+
+
+def average(networks: Sequence[Any], result: Any) -> None:
+    """Give a network the mean of the weights of others that are built alike."""
+    result.set_weights([np.mean(weights, axis=0) for weights in zip(*(n.get_weights() for n in networks), strict=True)])
 
 
 def join(agents: Sequence[tuple[configuration.Config, Any]], config: configuration.Config, joined: Any) -> None:
@@ -161,16 +190,17 @@ def repack(model: Path) -> None:
 
 
 def history(run_dir: Path) -> list[dict[str, Any]]:
-    """How a run's agent was trained: command, last evaluation and curve of every run that led to it, the first first.
+    """How a run's agent came about: the steps that led to it, the first first, and its own the last.
+
+    Each has a name, `RUN1`, `RUN2`, ..., which later commands call it by, and a command; a run also has its last
+    evaluation and its curve.
 
     Raises:
       UserError: the folder of one of them is gone.
     """
-    papers = run_dir / "training.json"
-    if papers.is_file():  # an agent of the package
-        facts = json.loads(papers.read_text())
-        last = {key: facts[key] for key in ("command", "trained", "curve", "beside") if key in facts}
-        return [*facts.get("before", []), last]
+    papers = run_dir / PAPERS
+    if papers.is_file():  # an agent of this command's
+        return json.loads(papers.read_text())["steps"]
     config = runs.read_config(run_dir)
     before = history(Path(config.init_from)) if config.init_from else []
     # With all that the preset sets today: the command is to mean the same when the preset has changed.
@@ -179,10 +209,35 @@ def history(run_dir: Path) -> list[dict[str, Any]]:
     fields = configuration.plain(config).items()
     given = {name: value for name, value in fields if name in named or value != getattr(preset, name) or name == "seed"}
     if before:
-        given["init_from"] = f"RUN{len(before)}"  # where that run lay is nobody's business
+        given["init_from"] = before[-1]["name"]  # where that run lay is nobody's business
     evaluations = curve(run_dir)
     command = f"python -m tfdqn.train --env {config.env} --preset {config.preset}{flags_of(given)}"
-    return [*before, {"command": command, "trained": evaluations[-1] if evaluations else {}, "curve": evaluations}]
+    trained = evaluations[-1] if evaluations else {}
+    return [*before, {"name": name_of(len(before)), "command": command, "trained": trained, "curve": evaluations}]
+
+
+def name_of(index: int) -> str:
+    """What a step is called in the commands of later ones."""
+    return f"RUN{index + 1}"
+
+
+def merged(histories: Sequence[list[dict[str, Any]]]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Several agents' steps as one list, in which what they share stands once; and what the last of each is called."""
+    steps: list[dict[str, Any]] = []
+    last = []
+    for each in histories:
+        renamed: dict[str, str] = {}
+        for step in each:
+            words = [renamed.get(word, word) for word in step["command"].split(" ")]
+            step = {**step, "name": "", "command": " ".join(words)}
+            known = next((k for k in steps if {**k, "name": ""} == step), None)
+            if known is None:
+                known = {**step, "name": name_of(len(steps))}
+                steps.append(known)
+            # A step's own name: they are numbered in order.
+            renamed[name_of(len(renamed))] = known["name"]
+        last.append(known["name"])
+    return steps, last
 
 
 def flags_of(given: dict) -> str:

@@ -93,8 +93,10 @@ def test_a_runs_best_agent_is_put_in_with_its_papers(tmp_path, monkeypatch):
     assert package_agent.main([str(run), "--episodes", "30"]) == 0
     made = tmp_path / "pretrained" / "catch8_single"
     papers = json.loads((made / "training.json").read_text())
-    assert "--no-double --n-step 2" in papers["command"] or "--n-step 2 --no-double" in papers["command"]
-    assert [line["env_frames"] for line in papers["curve"]] == [9]
+    (step,) = papers["steps"]
+    assert step["name"] == "RUN1" and step["command"].startswith("python -m tfdqn.train --env catch8_single")
+    assert "--no-double" in step["command"] and "--n-step 2" in step["command"]
+    assert [line["env_frames"] for line in step["curve"]] == [9]
     assert papers["score"]["score_mean"] == 1.0 and papers["score"]["reached_the_best"] == 1.0
     ours, theirs = weights(made / runs.BEST_MODEL), weights(run / runs.BEST_MODEL)
     online = [name for name in theirs if "online" in name]
@@ -127,7 +129,7 @@ def test_the_runs_before_a_packaged_one_are_told_of(tmp_path):
         donor = folder
     told = package_agent.history(folders[-1])
     papers = json.loads((runs.PRETRAINED / "catch8" / "training.json").read_text())
-    assert told[0]["command"] == papers["command"]
+    assert told[:1] == papers["steps"]
     assert ["--init-from RUN1" in told[1]["command"], "--init-from RUN2" in told[2]["command"]] == [True, True]
     assert "--threads 1" in told[1]["command"]  # written out where it is the preset's, which may change
     assert str(tmp_path) not in json.dumps(told) and len(told) == 3 and told[2]["trained"]["env_frames"] == 9
@@ -166,16 +168,53 @@ def test_several_runs_become_the_members_of_one_agent(tmp_path, monkeypatch, due
     values = [agent(frames).numpy() for _, agent, _ in parts]
     np.testing.assert_allclose(joined(frames), (values[0] + values[1] + 2 * values[2]) / 4, rtol=1e-4)
     papers = json.loads((folder / "training.json").read_text())
-    assert "--seed 1" in papers["command"] and [("--seed 2" in b["command"]) for b in papers["beside"]] == [True, False]
-    told = package_agent.history(folder)
-    assert len(told) == 1 and told[0]["beside"] == papers["beside"]
+    *trained, joint = papers["steps"]
+    assert [step["command"].count(f"--seed {i}") for i, step in enumerate(trained, start=1)] == [1, 1, 1]
+    assert joint == {"name": "RUN4", "command": "python -m benchmarks.package_agent RUN1 RUN2 RUN3"}
+    assert package_agent.history(folder) == papers["steps"]
     # What is packaged again, with one more, keeps the papers of all.
     one_more = made(tmp_path / "more", atoms=2, seed=4, dueling=dueling)[-1]
     assert package_agent.main([str(folder), str(one_more), "--episodes", "2"]) == 0
     again = json.loads((folder / "training.json").read_text())
-    assert again["command"] == papers["command"] and again["beside"][:2] == papers["beside"]
-    assert len(again["beside"]) == 3 and "--seed 4" in again["beside"][2]["command"]
+    assert again["steps"][:4] == papers["steps"] and "--seed 4" in again["steps"][4]["command"]
+    assert again["steps"][5] == {"name": "RUN6", "command": "python -m benchmarks.package_agent RUN4 RUN5"}
     assert runs.read_config(folder).members == 5
+
+
+def test_the_mean_of_the_weights_of_several_runs_is_one_agent_to_begin_from(tmp_path, monkeypatch):
+    """Two runs from one agent, their mean, and a run from that: what they share is told once."""
+    monkeypatch.setattr(runs, "PRETRAINED", tmp_path / "pretrained")
+    root = made(tmp_path / "root", seed=1)[-1]
+    parts = [made(tmp_path / str(seed), seed=seed, init_from=str(root)) for seed in (2, 3)]
+    out = tmp_path / "mean"
+    command = [*(str(folder) for *_, folder in parts), "--average", "--episodes", "2"]
+    assert package_agent.main([*command, "--out", str(out)]) == 0
+    config = runs.read_config(out)
+    assert config.members == 1 and config.init_from == ""
+    mean = build_agent(config, envs.make("cave"))
+    runs.load_weights(mean, out / runs.BEST_MODEL)
+    one, other = (agent.online.get_weights() for _, agent, _ in parts)
+    for ours, first, second in zip(mean.online.get_weights(), one, other, strict=True):
+        np.testing.assert_allclose(ours, (first + second) / 2, rtol=1e-6, atol=1e-7)  # not rounded
+    names = [step["name"] for step in package_agent.history(out)]
+    commands = [step["command"] for step in package_agent.history(out)]
+    assert names == ["RUN1", "RUN2", "RUN3", "RUN4"]
+    assert ["--init-from RUN1" in line for line in commands] == [False, True, True, False]
+    assert commands[3] == "python -m benchmarks.package_agent RUN2 RUN3 --average --out FOLDER"
+    assert not runs.PRETRAINED.exists()
+    further = made(tmp_path / "further", seed=4, init_from=str(out))[-1]
+    assert "--init-from RUN4" in package_agent.history(further)[4]["command"]
+    # Into the package, with one of the runs that it comes from put first: every name is another's now.
+    assert package_agent.main([command[1], str(further), "--average", "--episodes", "2"]) == 0
+    steps = json.loads((runs.PRETRAINED / "cave" / "training.json").read_text())["steps"]
+    assert [line.split("--seed ")[1].split()[0] for line in (s["command"] for s in steps) if "--seed" in line] == list(
+        "1324"
+    )
+    assert steps[3]["command"] == "python -m benchmarks.package_agent RUN3 RUN2 --average --out FOLDER"
+    assert "--init-from RUN4" in steps[4]["command"]
+    assert steps[5] == {"name": "RUN6", "command": "python -m benchmarks.package_agent RUN2 RUN5 --average"}
+    with pytest.raises(UserError, match="there is something there already"):
+        package_agent.main([*command, "--out", str(out)])
 
 
 def test_runs_of_different_kinds_are_not_joined(tmp_path):
@@ -188,3 +227,7 @@ def test_runs_of_different_kinds_are_not_joined(tmp_path):
     ]:
         with pytest.raises(UserError, match=message):
             package_agent.main([str(first), str(made(tmp_path / name, **settings)[-1])])
+    # Nor has what can stand side by side always a mean.
+    more = str(made(tmp_path / "more", atoms=7)[-1])
+    with pytest.raises(UserError, match="one agent's atoms is 4, another's 7: their weights have no mean"):
+        package_agent.main([str(first), more, "--average"])
