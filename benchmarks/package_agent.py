@@ -52,7 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     folders = [Path(run_dir) for run_dir in arguments.run_dirs]
     configs = [runs.read_config(folder) for folder in folders]
     config = averaged_config(configs) if arguments.average else joined_config(configs)
-    steps, names = merged([history(folder) for folder in folders])
+    histories = [history(folder) for folder in folders]
+    if arguments.average:
+        check_kin(histories, folders)
+    steps, names = merged(histories)
     if arguments.out and arguments.out.exists():
         raise UserError(f"--out {arguments.out}: there is something there already; name a folder that is yet to be")
     device = cli.choose_device("cpu")
@@ -133,6 +136,16 @@ def check_alike(configs: Sequence[configuration.Config], but_for: set[str], why:
         names |= {name for name in ("frame_stride", "action_repeat") if getattr(first, name) != getattr(other, name)}
         for name in sorted(names):
             raise UserError(f"one agent's {name} is {getattr(first, name)}, another's {getattr(other, name)}: {why}")
+
+
+def check_kin(histories: Sequence[list[dict[str, Any]]], folders: Sequence[Path]) -> None:
+    """Raise UserError unless all runs go back to one: half way between strangers lies no agent."""
+    for other, folder in zip(histories, folders, strict=True):
+        if other[0] != histories[0][0]:
+            raise UserError(
+                f"{folders[0]} and {folder} did not begin from one agent (--init-from), so the mean of their weights "
+                "plays like neither; without --average they become members of one agent"
+            )
 
 
 def average(networks: Sequence[Any], result: Any) -> None:

@@ -213,6 +213,9 @@ def test_the_mean_of_the_weights_of_several_runs_is_one_agent_to_begin_from(tmp_
     assert steps[3]["command"] == "python -m benchmarks.package_agent RUN3 RUN2 --average --out FOLDER"
     assert "--init-from RUN4" in steps[4]["command"]
     assert steps[5] == {"name": "RUN6", "command": "python -m benchmarks.package_agent RUN2 RUN5 --average"}
+    stranger = str(made(tmp_path / "stranger", seed=2)[-1])
+    with pytest.raises(UserError, match="stranger did not begin from one agent"):
+        package_agent.main([command[0], stranger, "--average"])
     with pytest.raises(UserError, match="there is something there already"):
         package_agent.main([*command, "--out", str(out)])
 
