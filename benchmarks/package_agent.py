@@ -30,7 +30,7 @@ from tfdqn import config as configuration
 from tfdqn.errors import UserError
 
 EPISODES = 1_000
-STEPS = 16  # of the grid that a matrix is rounded to, in its standard deviation: a weight takes 1 byte, not 3.7
+STEPS = 64  # of the grid that a matrix is rounded to, in its standard deviation: a weight takes 1.2 bytes, not 3.7
 PAPERS = "training.json"
 NEVER = -30.0  # logit of an atom that a member does not have: e**-30 adds nothing to its probabilities
 

@@ -102,19 +102,19 @@ def test_a_runs_best_agent_is_put_in_with_its_papers(tmp_path, monkeypatch):
     online = [name for name in theirs if "online" in name]
     for name in online:
         assert not ours[name.replace("online", "target")].any()
-    # A matrix lies on a grid between a 16th and a 32nd of its standard deviation.
+    # A matrix lies on a grid between a 64th and a 128th of its standard deviation.
     for name in online:
         if theirs[name].ndim < 2:
             np.testing.assert_array_equal(ours[name], theirs[name])
             continue
-        step = 2.0 ** np.floor(np.log2(theirs[name].std() / 16))
+        step = 2.0 ** np.floor(np.log2(theirs[name].std() / 64))
         assert np.abs(ours[name] - theirs[name]).max() <= step / 2
         np.testing.assert_array_equal(ours[name] % step, 0)
         assert (ours[name] != theirs[name]).any()
     assert len(online) == 6
     with zipfile.ZipFile(made / runs.BEST_MODEL) as archive:
         part = archive.getinfo("model.weights.h5")
-    assert part.compress_size < 0.3 * part.file_size  # a byte a weight, and the target network none
+    assert part.compress_size < 0.3 * part.file_size  # little more than a byte a weight, and the target network none
 
 
 def test_the_runs_before_a_packaged_one_are_told_of(tmp_path):

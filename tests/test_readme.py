@@ -44,6 +44,7 @@ def test_every_flag_it_names_exists():
         "--pretrained",
         "--player",
         "--learning",
+        "--average",
     }
     for flag in set(re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", README)) - other:
         assert flag in known, flag
