@@ -80,7 +80,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = arguments.out or runs.PRETRAINED / config.env
     folder.mkdir(parents=True, exist_ok=True)
     # Where it was trained and on how many threads is told in its papers; it plays as its game's preset does.
-    machine = {"device": "auto", "threads": configuration.resolve({"env": config.env, "preset": config.preset}).threads}
+    machine = {
+        "device": "auto",
+        "convolution": "auto",
+        "threads": configuration.resolve({"env": config.env, "preset": config.preset}).threads,
+    }
     runs.write_config(dataclasses.replace(config, init_from="", **machine), folder)
     # Only the online network plays, and who trains it on begins with a fresh copy: zeros take no room.
     agent.target.set_weights([np.zeros_like(weights) for weights in agent.target.get_weights()])

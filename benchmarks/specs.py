@@ -136,6 +136,9 @@ def _network_specs():
             gate = batch == 256 and (network, env) in _GATE_NETWORKS
             quick = batch == 32 and network in _QUICK_NETWORKS
             yield Spec("learner", env, network, None, batch, settings=settings, quick=quick, gate=gate)
+    native = {"network": "conv", "frame_stack": 4, "convolution": "native"}
+    for batch in (32, 256):
+        yield Spec("learner", "cave", "conv_native", None, batch, settings=native)
 
 
 def _loop_specs(on_gpu: bool):

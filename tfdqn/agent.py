@@ -40,6 +40,7 @@ class DQN(tf.keras.Model):
       num_actions: A.
       network: name of a network in `tfdqn.networks`.
       members: networks side by side whose values are averaged (see `tfdqn.heads.Ensemble`).
+      convolution: "patches" or "native" (see `tfdqn.networks.build`).
       loss: "huber" or "mse".
       target: "hard" copies the online weights every `target_update_period_updates` updates; "soft" moves the target
         by `target_tau` at each update; "none" bootstraps from the online network.
@@ -62,6 +63,7 @@ class DQN(tf.keras.Model):
         num_actions: int,
         network: str = "mlp",
         members: int = 1,
+        convolution: str = "patches",
         loss: str = "huber",
         target: str = "hard",
         target_update_period_updates: int = 500,
@@ -84,6 +86,7 @@ class DQN(tf.keras.Model):
             "num_actions": num_actions,
             "network": network,
             "members": members,
+            "convolution": convolution,
             "loss": loss,
             "target": target,
             "target_update_period_updates": target_update_period_updates,
@@ -114,7 +117,7 @@ class DQN(tf.keras.Model):
         else:
             one = heads.ScalarHead(num_actions, dueling, target_epsilon, LOSSES[loss])
         self.online, self.target = (
-            networks.build(network, tuple(observation_shape), one, seed, label, members)
+            networks.build(network, tuple(observation_shape), one, seed, label, members, convolution)
             for label in ("online", "target")
         )
         self.head = heads.Ensemble(one, members) if members > 1 else one

@@ -21,6 +21,7 @@ SCREEN_SIZE = {"catch8": 8, "catch8_single": 8, "catch16": 16, "cave": 48}  # pi
 NETWORKS = ("mlp", "conv", "conv_stride4", "columns", "columns_deep", "columns_wide")
 HEADS = ("scalar", "categorical")
 TARGETS = ("hard", "soft", "none")
+CONVOLUTIONS = ("patches", "native")
 
 
 def setting(default: Any, help: str, group: str, *, choices=None, low=None, high=None, above=None) -> Any:
@@ -172,6 +173,13 @@ class Config:
     device: str = setting("auto", "where everything lives", "machine", choices=("auto", "cpu", "gpu"))
     jit: bool = setting(True, "compile with XLA; --no-jit runs the same code as a plain graph", "machine")
     eager: bool = setting(False, "run op by op, for debugging", "machine")
+    convolution: str = setting(
+        "auto",
+        "convolutions as patches times a matrix, or TensorFlow's native ones; auto: patches on a CPU, on a GPU what is "
+        "quicker when measured at the start",
+        "machine",
+        choices=("auto", *CONVOLUTIONS),
+    )
     threads: int = setting(0, "CPU threads that share one operation; 0 takes all cores", "machine", low=0, high=4096)
     deterministic: bool = setting(
         False, "only kernels that give the same bits in every run; slower on a GPU, no change on a CPU", "machine"

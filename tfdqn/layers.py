@@ -1,7 +1,7 @@
 """Layers that read screens.
 
-Every weight-bearing operation is a matmul. XLA's convolutions on a CPU are 10 to 30 times slower than the same
-arithmetic as patches times a matrix, and a matmul's gradient is again a matmul.
+Every weight-bearing operation is a matmul, unless a convolution is asked to be native. XLA's convolutions on a CPU are
+10 to 30 times slower than the same arithmetic as patches times a matrix, and a matmul's gradient is again a matmul.
 Shapes: B batch, H W rows and columns, C channels.
 """
 
@@ -23,17 +23,20 @@ class PatchConv2D(Layer):
       padding: "same" or "valid", as in TensorFlow.
       activation: name of a Keras activation, or None.
       seed: seed of the kernel's initializer (Glorot uniform, as in Keras).
+      native: leave it to `tf.nn.conv2d` all the same, which on a GPU is cuDNN's. The weights are the same.
 
     Call with [B, H, W, C] of any real dtype, computed in float32; returns [B, H', W', filters] float32.
     """
 
-    def __init__(self, filters, kernel_size, stride=1, padding="same", activation=None, seed=None, **kwargs):
+    def __init__(
+        self, filters, kernel_size, stride=1, padding="same", activation=None, seed=None, native=False, **kwargs
+    ):
         super().__init__(**kwargs)
         if padding not in ("same", "valid"):
             raise ValueError(f"padding {padding!r}: must be 'same' or 'valid'")
         self.filters, self.kernel_size, self.stride, self.padding = filters, kernel_size, stride, padding
         self.activation = tf.keras.activations.get(activation)
-        self.seed = seed
+        self.seed, self.native = seed, native
 
     def build(self, input_shape):
         shape = (self.kernel_size, self.kernel_size, int(input_shape[-1]), self.filters)
@@ -44,6 +47,9 @@ class PatchConv2D(Layer):
         super().build(input_shape)
 
     def call(self, inputs):
+        if self.native:
+            levels = tf.cast(inputs, tf.float32) * (1.0 / 255.0 if inputs.dtype == tf.uint8 else 1.0)
+            return self.activation(tf.nn.conv2d(levels, self.kernel, self.stride, self.padding.upper()) + self.bias)
         blocks, kernel = self._blocks(inputs)
         outputs = self._expand_outputs(blocks, kernel) if self._is_wide(blocks) else self._expand_inputs(blocks, kernel)
         return self.activation(outputs + self.bias)
@@ -124,6 +130,7 @@ class PatchConv2D(Layer):
             "padding": self.padding,
             "activation": tf.keras.activations.serialize(self.activation),
             "seed": self.seed,
+            "native": self.native,
         }
 
 

@@ -44,7 +44,7 @@ class Run:
         from tfdqn.monitor import Monitor
         from tfdqn.training import Trainer
 
-        self.config, self.run_dir, self.device, self.stop = config, run_dir, device, stop
+        self.run_dir, self.device, self.stop = run_dir, device, stop
         try:
             self.trainer = Trainer(config, device)
         except tf.errors.ResourceExhaustedError:
@@ -52,6 +52,7 @@ class Run:
                 f"--replay-capacity {config.replay_capacity}: {config.replay_bytes / 1e9:.2f} GB do not fit in "
                 f"the memory of {device.strip('/')}; use at most {config.replay_capacity // 2}"
             ) from None
+        self.config = config = self.trainer.config
         self.evaluator = Evaluator(config, self.trainer.env, self.trainer.agent, device)
         self.carry = self.trainer.initial_carry()
         self.progress = Progress(config.log_every_frames, config.eval_every_frames, config.eval_max_frames)

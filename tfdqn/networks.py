@@ -11,6 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfdqn import layers
+from tfdqn.config import CONVOLUTIONS
 from tfdqn.heads import Head
 
 DEEP_LAYERS = 3  # residual layers of "columns_deep" and "columns_wide"
@@ -21,8 +22,19 @@ def reads_columns(name: str) -> bool:
     return name.startswith("columns")
 
 
+def has_convolutions(name: str) -> bool:
+    """Whether it matters to a network how convolutions are computed."""
+    return name.startswith("conv")
+
+
 def build(
-    name: str, observation_shape: tuple[int, int, int], head: Head, seed: int, label: str, members: int = 1
+    name: str,
+    observation_shape: tuple[int, int, int],
+    head: Head,
+    seed: int,
+    label: str,
+    members: int = 1,
+    convolution: str = "patches",
 ) -> tf.keras.Model:
     """Make a network by its name.
 
@@ -38,14 +50,18 @@ def build(
       label: name of the Keras model.
       members: how many such networks, each with initial weights of its own, stand side by side (see
         `tfdqn.heads.Ensemble`); the first is the one that stands alone.
+      convolution: "patches", times a matrix, or "native", TensorFlow's own; the same weights fit either.
 
     Returns:
       A Keras model from [B, H, W, stack] uint8 to the head's output; of several, to all of theirs, and they are its
       `layers` that are models.
     """
+    if convolution not in CONVOLUTIONS:
+        raise ValueError(f"convolution {convolution!r}: must be one of {', '.join(CONVOLUTIONS)}")
     if members > 1:
         inputs = tf.keras.Input(observation_shape, dtype=tf.uint8)
-        each = [build(name, observation_shape, head, seed + 1000 * i, f"{label}_{i}") for i in range(members)]
+        ones = [(seed + 1000 * i, f"{label}_{i}") for i in range(members)]
+        each = [build(name, observation_shape, head, *one, convolution=convolution) for one in ones]
         return tf.keras.Model(inputs, tf.keras.layers.Concatenate()([one(inputs) for one in each]), name=label)
 
     def dense(units, layer_seed, activation="relu"):
@@ -54,7 +70,9 @@ def build(
         )
 
     def conv(filters, kernel_size, stride, layer_seed):
-        return layers.PatchConv2D(filters, kernel_size, stride, "same", "relu", seed + layer_seed)
+        return layers.PatchConv2D(
+            filters, kernel_size, stride, "same", "relu", seed + layer_seed, convolution == "native"
+        )
 
     def columns(filters, width, layer_seed):
         return layers.ColumnDense(filters, width, None, seed + layer_seed)

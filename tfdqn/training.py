@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tfdqn import compiled, networks, optimizers, seeds
+from tfdqn import compiled, convolutions, networks, optimizers, seeds
 from tfdqn.agent import CAUSES, DQN
 from tfdqn.config import Config
 from tfdqn.envs import Environment, make
@@ -62,17 +62,19 @@ class Trainer:
       config: the run's configuration.
       device: TensorFlow device that holds everything, such as "/GPU:0".
       env: a game of one's own, in place of the one that the configuration names.
+
+    Attributes:
+      config: the run's, with what the device decides.
     """
 
     def __init__(self, config: Config, device: str = "/CPU:0", env: Environment | None = None):
-        self.config, self.device = config, device
+        self.device = device
         self.env = make(config.env, config.downsample) if env is None else env
         with tf.device(device):
+            self.config = config = convolutions.choose(config, device, lambda each: build_learner(each, self.env))
             self._practice = Practice(config.num_envs, config.num_practisers)
             self.replay = build_replay(config, self.env, device)
-            self.agent = build_agent(config, self.env)
-            self.agent.compile(build_optimizer(config), jit_compile=config.jit and not config.eager)
-            self.agent.optimizer.build(self.agent.online.trainable_variables)
+            self.agent = build_learner(config, self.env)
         self._chunk = compiled.program(self._run, jit=config.jit, eager=config.eager)
 
     def initial_carry(self) -> Carry:
@@ -272,6 +274,7 @@ def build_agent(config: Config, env: Environment) -> DQN:
         env.num_actions,
         network=config.network,
         members=config.members,
+        convolution="patches" if config.convolution == "auto" else config.convolution,
         loss=config.loss,
         target=config.target,
         target_update_period_updates=config.target_update_period_updates,
@@ -288,6 +291,14 @@ def build_agent(config: Config, env: Environment) -> DQN:
         seed=config.seed,
         name="dqn",
     )
+
+
+def build_learner(config: Config, env: Environment) -> DQN:
+    """The same with its optimizer, ready to learn."""
+    agent = build_agent(config, env)
+    agent.compile(build_optimizer(config), jit_compile=config.jit and not config.eager)
+    agent.optimizer.build(agent.online.trainable_variables)
+    return agent
 
 
 def build_replay(config: Config, env: Environment, device: str) -> FrameReplay:

@@ -1,0 +1,130 @@
+"""Patches or native convolutions: the same network either way, and what is chosen on a device."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.whole_runs import make_run, resume
+from tfdqn import config as configuration
+from tfdqn import convolutions, evaluate, record, runs, training
+from tfdqn.envs import make
+from tfdqn.training import build_agent, build_learner
+
+SMALL = {
+    "env": "catch16",
+    "preset": "article",
+    "num_envs": 2,
+    "batch_size": 4,
+    "replay_capacity": 200,
+    "replay_min_rows": 20,
+}
+
+
+def _agents(**more):
+    """The same agent with patches and with native convolutions."""
+    game = make(SMALL["env"])
+    settings = {**SMALL, **more}
+    return [
+        build_agent(configuration.resolve({**settings, "convolution": way}), game) for way in configuration.CONVOLUTIONS
+    ]
+
+
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("members", [1, 2])
+def test_either_way_gives_the_same_values(jit, members):
+    frames = tf.constant(np.random.default_rng(0).integers(0, 256, (5, 16, 16, 1)), tf.uint8)
+    patches, native = (tf.function(agent, jit_compile=jit)(frames) for agent in _agents(members=members))
+    np.testing.assert_allclose(patches, native, rtol=1e-4, atol=1e-5)
+    assert np.abs(patches).max() > 0.01
+
+
+def test_either_ways_weights_fit_the_other(tmp_path):
+    frames = tf.constant(np.random.default_rng(0).integers(0, 256, (5, 16, 16, 1)), tf.uint8)
+    patches, _ = _agents(seed=1)
+    _, native = _agents(seed=2)
+    assert not np.allclose(patches(frames), native(frames), atol=1e-3)
+    runs.save_agent(native, tmp_path / "agent.keras")
+    runs.load_weights(patches, tmp_path / "agent.keras")
+    np.testing.assert_allclose(patches(frames), native(frames), rtol=1e-4, atol=1e-5)
+    loaded = tf.keras.models.load_model(tmp_path / "agent.keras")
+    assert loaded.get_config()["convolution"] == "native"
+    np.testing.assert_array_equal(loaded(frames), native(frames))
+
+
+def _chosen(monkeypatch, device, seconds, **settings):
+    """What is chosen where an update takes so many seconds each way, and which ways were timed."""
+    timed = []
+
+    def seconds_an_update(config, agent):
+        timed.append(config.convolution)
+        assert agent == ("the agent of", config.convolution)
+        return seconds[config.convolution]
+
+    monkeypatch.setattr(convolutions, "seconds_an_update", seconds_an_update)
+    config = configuration.resolve({**SMALL, **settings})
+    chosen = convolutions.choose(config, device, lambda each: ("the agent of", each.convolution))
+    assert chosen == dataclasses.replace(config, convolution=chosen.convolution)
+    return chosen.convolution, timed
+
+
+def test_a_gpu_gets_what_is_quicker_there(monkeypatch, capsys):
+    both = ["patches", "native"]
+    assert _chosen(monkeypatch, "/GPU:0", {"patches": 0.002, "native": 0.001}) == ("native", both)
+    assert "patches 2.000 ms an update, native 1.000 ms an update; chosen: native" in capsys.readouterr().err
+    assert _chosen(monkeypatch, "/GPU:0", {"patches": 0.001, "native": 0.002}) == ("patches", both)
+    # One of them needs more memory than there is.
+    assert _chosen(monkeypatch, "/GPU:0", {"patches": float("inf"), "native": 9.0}) == ("native", both)
+
+
+def test_nothing_is_timed_where_nothing_is_to_be_chosen(monkeypatch):
+    assert _chosen(monkeypatch, "/CPU:0", {}) == ("patches", [])
+    assert _chosen(monkeypatch, "/GPU:0", {}, network="mlp") == ("patches", [])
+    assert _chosen(monkeypatch, "/GPU:0", {}, deterministic=True) == ("patches", [])
+    for way in configuration.CONVOLUTIONS:
+        for device in ("/CPU:0", "/GPU:0"):
+            assert _chosen(monkeypatch, device, {}, convolution=way) == (way, [])
+
+
+@pytest.mark.parametrize("way", configuration.CONVOLUTIONS)
+def test_what_is_timed_are_updates(way):
+    config = configuration.resolve({**SMALL, "convolution": way, "batch_size": 3})
+    agent = build_learner(config, make(config.env))
+    assert 0 < convolutions.seconds_an_update(config, agent) < 60
+    assert int(agent.optimizer.iterations) == convolutions.UPDATES * (1 + convolutions.TIMINGS)
+
+
+def test_too_little_memory_for_one_way_rules_it_out(monkeypatch):
+    def program(updates, **_):
+        def run():
+            raise tf.errors.ResourceExhaustedError(None, None, "out of memory")
+
+        return run
+
+    config = configuration.resolve(SMALL)
+    agent = build_learner(config, make(config.env))
+    monkeypatch.setattr(convolutions.compiled, "program", program)
+    assert convolutions.seconds_an_update(config, agent) == float("inf")
+
+
+@pytest.mark.parametrize("given, wanted", [({}, "patches"), ({"convolution": "native"}, "native")])
+def test_a_run_goes_on_with_what_it_began_with(tmp_path, given, wanted):
+    short = {"total_env_frames": 60, "eval_episodes": 2, "final_eval_episodes": 2, **given}
+    run = make_run(tmp_path / "run", **SMALL, **short)
+    run.train()
+    run._lock.close()
+    assert runs.read_config(tmp_path / "run").convolution == wanted
+    resumed = resume(tmp_path / "run", total_env_frames=100)
+    assert resumed.config.convolution == resumed.trainer.config.convolution == wanted
+
+
+def test_a_trained_agent_is_evaluated_as_it_suits_the_device(tmp_path, monkeypatch):
+    config = configuration.resolve({**SMALL, "convolution": "native"})
+    runs.create(config, tmp_path / "run").close()
+    runs.save_agent(build_agent(config, make(config.env)), tmp_path / "run" / runs.BEST_MODEL)
+    built = []
+    monkeypatch.setattr(training, "build_agent", lambda config, env: built.append(config) or build_agent(config, env))
+    assert evaluate.main([str(tmp_path / "run"), "--episodes=2", "--device=cpu"]) == 0
+    assert record.main([str(tmp_path / "run"), "--frames=2", "--out", str(tmp_path / "a.gif")]) == 0
+    assert [config.convolution for config in built] == ["auto", "auto"]
