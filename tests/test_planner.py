@@ -48,6 +48,7 @@ def test_counts_are_those_of_playing_every_sequence(flights):
 def test_safety_is_what_the_game_decides_as_far_as_the_screen_shows(flights):
     env, start = flights
     generator = np.random.default_rng(0)
+    middles = planner._middles(np.asarray(start.centres), np.asarray(start.tail)[:, -1:])
     crashes = 0
     for trial in range(12):
         state = start
@@ -55,7 +56,7 @@ def test_safety_is_what_the_game_decides_as_far_as_the_screen_shows(flights):
             action = generator.integers(0, 2, NUM_ENVS, np.int32)
             state, timestep = env.compiled_step(state, action, noise_of(env, 53 + trial, d, NUM_ENVS))
             heights = np.asarray(state.tail)[:, -1:]
-            safe = planner._is_safe(d, start.time, heights.astype(np.int64), start.centres, start.block_tops)
+            safe = planner._is_safe(d, start.time, heights.astype(np.int64), middles, start.block_tops)
             np.testing.assert_array_equal(safe[:, 0], ~timestep.termination.numpy())
             crashes += int((~safe).sum())
     assert crashes > 50

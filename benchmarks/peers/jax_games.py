@@ -79,7 +79,7 @@ class CaveState(NamedTuple):
     speed: Array  # [] int32, in 0.08 rows a frame
     slope: Array  # [] int32, 1, 0 or -1
     tail: Array  # [15] int32, heights, the newest last, in 0.08 rows from 24
-    centres: Array  # [48] int32, of the wall columns, in 1e-8 of the screen's height
+    centres: Array  # [48] int32, of the wall columns, in 1e-8 of the screen's height, modulo 2**32
     tops: Array  # [3] int32, of the newest blocks, newest first, in rows of the world
 
 
@@ -117,7 +117,7 @@ class Cave:
         move = jnp.where(up, u - 6_000_000, jnp.where(down, u - 4_000_000, 0))
         centres = jnp.append(state.centres[1:], state.centres[-1] + move)
 
-        first, end = self._block_rows(centres[-1], time)
+        first, end = self._block_rows(centres[-1], height, time)
         top = first + (draws[1] & 0x7FFFFFFF).astype(jnp.int32) % (end - first)
         is_posted = (time >= 51) & ((time - 51) % 21 == 0)
         tops = jnp.where(is_posted, jnp.append(top[None], state.tops[:-1]), state.tops)
@@ -129,17 +129,19 @@ class Cave:
     def _opening(self, made_at):
         return jnp.maximum(55 - jnp.maximum(made_at, 0) // 51, 30)  # hundredths of the screen's height
 
-    def _block_rows(self, centre, time):
+    def _block_rows(self, centre, height, time):
         """The rows int(c - h/2) .. int(c + h/2 - 6): they overflow as ROWths, so whole rows are split off first."""
         half = 24 * self._opening(time)  # hundredths of a row
-        # 48 * centre * 1e-8 rows = 12 * centre / 25,000,000; exact in two words.
-        whole, rest = centre // 25_000_000, centre % 25_000_000
-        rest = 12 * rest  # of 25,000,000 to a row, below 2**31
+        # Far from the start both terms wrap, and their difference wraps back. It is in ROWths, the height in 25ths of
+        # two rows; exact in whole rows and 25,000,000ths.
+        distance = 3 * centre - 500_000 * height
+        whole = distance // ROW + 2 * height // 25
+        rest = 4 * (distance % ROW) + 1_000_000 * (2 * height % 25)
 
-        def truncated(hundredths):  # 12 * whole + rest / 25e6 + hundredths / 100, toward zero
+        def truncated(hundredths):  # whole + rest / 25e6 + hundredths / 100, toward zero
             rows, part = hundredths // 100, hundredths % 100
             fraction = rest + part * 250_000
-            floor = 12 * whole + rows + fraction // 25_000_000
+            floor = whole + rows + fraction // 25_000_000
             return jnp.where((floor < 0) & (fraction % 25_000_000 != 0), floor + 1, floor)
 
         return truncated(-half), truncated(half - 600)

@@ -1,5 +1,7 @@
 """The rules of the cave, against a scalar reference and one by one."""
 
+from decimal import Decimal
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -50,6 +52,44 @@ def test_the_reference_plays_the_same_game():
                 game.reset()
         state = restarted(timestep.termination, fresh, state)
     assert longest > 300
+
+
+@pytest.mark.parametrize("screens", [21.4, 42.9])
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_the_reference_plays_the_same_game_where_centres_pass_what_int32_holds(screens, sign):
+    """2**31 in 1e-8 of the screen's height are 21.47 screens: the walls are there after 6,000 to 7,000 frames."""
+    env = envs.make("cave")
+    num_envs, frames = 4, 400
+    distance = Decimal(str(sign * screens))
+    games = [reference.CaveReference() for _ in range(num_envs)]
+    for game in games:
+        game.reset()
+        game.y += 48 * distance
+        game.tail = [game.y] * 15
+        game.centre += distance
+        game.walls = [(centre + 48 * distance, height) for centre, height in game.walls]
+    start = to_numpy(env.compiled_reset(noise_of(env, 5, 0, num_envs)))
+    wrapped = np.array(int(distance * 10**8) + cave.START_CENTRE).astype(np.int32)
+    state = start._replace(
+        tail=start.tail + np.int32(48 * distance / Decimal("0.08")), centres=np.full_like(start.centres, wrapped)
+    )
+    generator = np.random.default_rng(5)
+    passed = False
+    for t in range(frames):
+        noise = noise_of(env, 7, t, num_envs)
+        action = steer(games, generator)
+        # Outward on average, whatever the sign: the walls pass the edge while blocks are about.
+        noise = noise._replace(wall=noise.wall if sign < 0 else np.int32(9_999_999) - noise.wall)
+        before = state.centres[:, -1]
+        state, timestep = to_numpy(env.compiled_step(state, action, noise))
+        passed |= bool((np.sign(before) != np.sign(state.centres[:, -1])).any())
+        for i, game in enumerate(games):
+            frame, _, termination, _ = game.step(action[i], int(noise.wall[i]), noise.block_rank[i])
+            np.testing.assert_array_equal(timestep.observation[i], frame, err_msg=f"time {game.time}")
+            assert timestep.termination[i] == termination
+        if t > 60:  # blocks are on the screen
+            assert (timestep.observation == cave.BLOCK_LEVEL).any()
+    assert passed
 
 
 @pytest.mark.parametrize("downsample", [2, 3, 16])
@@ -241,8 +281,12 @@ def test_a_block_that_crosses_the_bottom_edge_is_clipped():
     ],
 )
 def test_rows_of_a_block_truncate_toward_zero(centre, lowest, end):
-    tops = cave._allowed_top(tf.range(100), tf.fill([100], round(centre * 1e8)), tf.fill([100], 55)).numpy()
-    np.testing.assert_array_equal(tops, lowest + np.arange(100) % (end - lowest))
+    rank, opening = tf.range(100), tf.fill([100], 55)
+    for height in (0, -10, 300):  # a player's, from which the distance is measured, makes no difference
+        height = tf.fill([100], height)
+        distance = cave._from_player(tf.fill([100], round(centre * 1e8)), height)
+        tops = cave._allowed_top(rank, distance, height, opening).numpy()
+        np.testing.assert_array_equal(tops, lowest + np.arange(100) % (end - lowest))
 
 
 def test_a_new_block_uses_the_newest_wall_column_and_opening():

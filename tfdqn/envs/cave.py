@@ -10,6 +10,10 @@ every quantity is an integer, so that all devices agree in every bit and nothing
   hence an edge of the opening, relative to the screen, is
               (3 c -+ 1,500,000 o - 500,000 m) / 6,250,000 rows
 
+The walls drift: they rise by 0.16 rows a frame on average, and after 6,000 to 7,000 frames a centre passes what int32
+holds. It wraps, and so does every product of it, but its distance from the player, who is never far from the walls on
+the screen, comes out right: whatever hangs on a centre is computed from that distance.
+
 The player's screen row is always exactly 24. What does not hang on a draw or the player is a function of time (the
 openings, when blocks appear and where they are) and is not part of the state.
 """
@@ -72,13 +76,13 @@ class Noise(NamedTuple):
 
 
 class State(NamedTuple):
-    """What a game is made of; int32 is enough for the longest episode."""
+    """What a game is made of; int32 is enough for the longest episode, as centres may wrap (see above)."""
 
     time: tf.Tensor  # [N] int32, frames since reset
     speed: tf.Tensor  # [N] int32, downwards, 0.08 rows a frame
     slope: tf.Tensor  # [N] int32, how the newest wall column moved: 1, 0 or -1
     tail: tf.Tensor  # [N, 15] int32, newest heights, oldest first, 0.08 rows from 24; the last is the player's
-    centres: tf.Tensor  # [N, 48] int32, wall centres, left to right, 1e-8 of the screen's height
+    centres: tf.Tensor  # [N, 48] int32, wall centres, left to right, 1e-8 of the screen's height, modulo 2**32
     block_tops: tf.Tensor  # [N, 3] int32, top rows of the newest blocks, newest first, in rows of the world
 
 
@@ -86,7 +90,7 @@ class Cave(Environment):
     """Cave on a 48 x 48 screen, or on every `downsample`-th row and column of it; reward -1 for a crash, else 0."""
 
     name = "cave"
-    version = 1
+    version = 2  # 1 lost its blocks far from the start, where a wall's centre passes what int32 holds
     action_names = ("release", "hold")
     frames_per_second = 30.0
     time_limit = TIME_LIMIT
@@ -164,7 +168,7 @@ class Cave(Environment):
         centres = _append(state.centres, state.centres[:, -1] + move)
 
         is_posted = _block_age(time, 0) == 0
-        posted_top = _allowed_top(noise.block_rank, centres[:, -1], opening(time))
+        posted_top = _allowed_top(noise.block_rank, _from_player(centres[:, -1], height), height, opening(time))
         posted = tf.concat([posted_top[:, tf.newaxis], state.block_tops[:, :-1]], axis=1)
         block_tops = tf.where(is_posted[:, tf.newaxis], posted, state.block_tops)
 
@@ -236,16 +240,20 @@ def opening(time: tf.Tensor) -> tf.Tensor:
 
 
 def _edges(state: State, columns: range) -> tuple[tf.Tensor, tf.Tensor]:
-    """Upper and lower edge of the opening in some columns, relative to the screen, [N, W] int32 in 1/ROW rows.
-
-    Single terms may overflow far out in the world. Integers wrap, so the difference is right as long as it is within
-    343 rows, and a living player never gets as far away from a wall on its screen.
-    """
+    """Upper and lower edge of the opening in some columns, relative to the screen, [N, W] int32 in 1/ROW rows."""
     made = state.time[:, tf.newaxis] - tf.constant([SIZE - 1 - column for column in columns], tf.int32)
     half = EDGE_PER_OPENING * opening(made)
-    middle = EDGE_PER_CENTRE * state.centres[:, columns.start : columns.stop : columns.step]
-    middle -= EDGE_PER_HEIGHT * state.tail[:, -1:]
+    middle = _from_player(state.centres[:, columns.start : columns.stop : columns.step], state.tail[:, -1:])
     return middle - half, middle + half
+
+
+def _from_player(centre: tf.Tensor, height: tf.Tensor) -> tf.Tensor:
+    """How far a wall's centre lies below row 0 of the screen of a player at `height`, int32 in 1/ROW rows.
+
+    Both terms overflow far out in the world. Integers wrap, so the difference is right as long as it is within 343
+    rows, and a living player never gets as far away from a wall on its screen.
+    """
+    return EDGE_PER_CENTRE * centre - EDGE_PER_HEIGHT * height
 
 
 def hits_wall(state: State) -> tf.Tensor:
@@ -273,10 +281,14 @@ def _hits_block(state: State) -> tf.Tensor:
     return is_hit
 
 
-def _allowed_top(rank: tf.Tensor, centre: tf.Tensor, opening: tf.Tensor) -> tf.Tensor:
-    """The top row [N] int32 of a block inside a wall column, picked by `rank` from int(edge) .. int(edge') - 1."""
-    # Rows of the world, not of the screen: int64, since these do overflow.
-    middle = EDGE_PER_CENTRE * tf.cast(centre, tf.int64)
+def _allowed_top(rank: tf.Tensor, distance: tf.Tensor, height: tf.Tensor, opening: tf.Tensor) -> tf.Tensor:
+    """The top row [N] int32 of a block inside a wall column, picked by `rank` from int(edge) .. int(edge') - 1.
+
+    Args:
+      distance: of the column's centre, from `_from_player` at `height`.
+    """
+    # Rows of the world, not of the screen, since they are cut off toward zero: int64, as these do overflow.
+    middle = tf.cast(distance, tf.int64) + EDGE_PER_HEIGHT * tf.cast(height, tf.int64)
     half = EDGE_PER_OPENING * tf.cast(opening, tf.int64)
     lowest = tf.cast(tf.truncatediv(middle - half, ROW), tf.int32)
     end = tf.cast(tf.truncatediv(middle + half - BLOCK_HEIGHT * ROW, ROW), tf.int32)
