@@ -17,7 +17,11 @@ from tests.whole_runs import SETTINGS, make_run, resume, train_until
 from tfdqn import checkpoints, monitor, runs, train, training
 from tfdqn import config as configuration
 from tfdqn.checkpoints import DATA, FOLDER
+from tfdqn.envs import catch
 from tfdqn.errors import EXIT_IO, EXIT_NUMERIC, EXIT_REFUSED, UserError
+from tfdqn.saving import read_facts
+
+TENSORFLOW = tf.__version__
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +52,31 @@ def test_a_run_broken_in_two_places_ends_like_the_unbroken_one(unbroken, tmp_pat
         k: unbroken[1][k] for k in ("env_frames", "updates", "score_mean", "best_env_frames")
     }
     assert configuration.read_toml(run_dir / "config.toml")["total_env_frames"] == 4000
+
+
+def test_a_run_that_goes_on_with_other_versions_says_so(tmp_path, capfd, monkeypatch):
+    run = make_run(tmp_path / "run")
+    train_until(run, 300)
+    run._lock.close()
+    resume(tmp_path / "run")._lock.close()
+    assert "warning" not in capfd.readouterr().err
+    monkeypatch.setattr(catch.Catch, "version", 7)
+    resume(tmp_path / "run")._lock.close()
+    (warning,) = [line for line in capfd.readouterr().err.splitlines() if "warning" in line]
+    assert "version 1 of catch8, going on with version 7" in warning
+    monkeypatch.undo()
+    monkeypatch.setattr(tf, "__version__", "9.9")
+    resume(tmp_path / "run")
+    (warning,) = [line for line in capfd.readouterr().err.splitlines() if "warning" in line]
+    assert f"TensorFlow {TENSORFLOW}, going on with 9.9" in warning
+
+
+def test_a_checkpoint_from_when_games_had_one_version_is_of_that(tmp_path):
+    run = make_run(tmp_path / "run")
+    train_until(run, 300)
+    checkpoint, _ = checkpoints.load_newest(tmp_path / "run")
+    assert read_facts(checkpoint).game_version == checkpoint.manifest.pop("game_version") == catch.Catch.version
+    assert read_facts(checkpoint).game_version == 1
 
 
 EVERY_RULE = {

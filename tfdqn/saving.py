@@ -50,6 +50,7 @@ class Facts(NamedTuple):
     progress: Progress
     reports: dict[str, int]  # sizes, as `Monitor.flush` gives them
     versions: dict[str, str]
+    game_version: int
 
 
 def read_facts(checkpoint: Checkpoint) -> Facts:
@@ -61,7 +62,14 @@ def read_facts(checkpoint: Checkpoint) -> Facts:
         reports = dict(manifest["reports"])
         if not all(isinstance(number, (int, float)) for number in (*numbers, *reports.values())):
             raise ValueError("a count is no number")
-        return Facts(dict(manifest["config"]), str(manifest["device"]), progress, reports, dict(manifest["versions"]))
+        return Facts(
+            config=dict(manifest["config"]),
+            device=str(manifest["device"]),
+            progress=progress,
+            reports=reports,
+            versions=dict(manifest["versions"]),
+            game_version=int(manifest.get("game_version", 1)),  # not told while all games had but one
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{checkpoint.path}: not a run's checkpoint ({error})", EXIT_REFUSED) from None
 
@@ -160,6 +168,12 @@ class Saver:
         held, ours = (versions.get("tensorflow") for versions in (facts.versions, checkpoints.versions()))
         if held != ours:
             cli.say(f"tfdqn: warning: saved with TensorFlow {held}, going on with {ours}: the bits may differ")
+        game = run.trainer.env
+        if facts.game_version != game.version:
+            cli.say(
+                f"tfdqn: warning: so far this run played version {facts.game_version} of {game.name}, going on with "
+                f"version {game.version}: rules differ, and scores do not compare"
+            )
         has_replay = any(name.startswith("replay/") for name in checkpoint.names)
         if not has_replay:
             variables = {name: v for name, v in variables.items() if not name.startswith("replay/")}
@@ -199,6 +213,7 @@ class Saver:
             "updates": run.updates,
             "env_frames": run.env_frames,
             "config": configuration.as_json(run.config),
+            "game_version": run.trainer.env.version,
             "device": run.device,
             "progress": dataclasses.asdict(dataclasses.replace(run.progress, wall_seconds=run.wall_seconds)),
             "reports": run.monitor.flush(),
