@@ -40,6 +40,13 @@ def test_either_way_gives_the_same_values(jit, members):
     assert np.abs(patches).max() > 0.01
 
 
+def test_each_way_is_the_one_that_is_named():
+    frames = tf.constant(np.zeros([1, 16, 16, 1], np.uint8))
+    for agent, wanted in zip(_agents(members=2), (0, 2 * 3), strict=True):  # three convolutions a network
+        graph = tf.function(agent).get_concrete_function(frames).graph
+        assert sum(operation.type == "Conv2D" for operation in graph.get_operations()) == wanted
+
+
 def test_either_ways_weights_fit_the_other(tmp_path):
     frames = tf.constant(np.random.default_rng(0).integers(0, 256, (5, 16, 16, 1)), tf.uint8)
     patches, _ = _agents(seed=1)

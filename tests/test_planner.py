@@ -62,6 +62,21 @@ def test_safety_is_what_the_game_decides_as_far_as_the_screen_shows(flights):
     assert crashes > 50
 
 
+@pytest.mark.parametrize("screens", [-22, 22])
+def test_plans_are_the_same_where_centres_have_passed_what_int32_holds(flights, screens):
+    _, near = flights
+    rows = 48 * screens
+    far = near._replace(
+        centres=(near.centres.astype(np.int64) + screens * 10**8).astype(np.uint32).astype(np.int32),
+        tail=near.tail + np.int32(rows * 25 // 2),
+        block_tops=near.block_tops + np.int32(rows),
+    )
+    assert (np.sign(far.centres) == -np.sign(screens)).any()  # wrapped
+    counts = planner.count_safe_plans(near)
+    assert counts.any()
+    np.testing.assert_array_equal(planner.count_safe_plans(far), counts)
+
+
 def test_it_survives_where_the_tunnel_is_narrowest(flights):
     env, state = flights
     for t in range(120):
