@@ -7,6 +7,7 @@ crash that could still be avoided in one of the last frames.
 
 from __future__ import annotations
 
+import argparse
 import collections
 import dataclasses
 import json
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from tfdqn import cli, runs
+from tfdqn.config import Config
 from tfdqn.errors import EXIT_IO, UserError
 
 LOOK_BACK = 40  # frames before a crash that are looked at
@@ -58,10 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = Path(arguments.out)
     if out.suffix != ".png" or not out.parent.is_dir():
         raise UserError(f"--out {arguments.out}: must be a file that ends in .png, in a folder that exists")
-    folder = runs.agent_folder(arguments)
-    config = runs.read_config(folder)
-    if config.env != "cave" or config.downsample != 1 or config.action_repeat != 1:
-        raise UserError(f"{folder}: not an agent that plays every frame of the whole cave; try --pretrained cave")
+    folder, config = whole_cave_agent(arguments)
     cli.choose_device("cpu")
     deaths = play(folder, arguments.model, config, arguments.episodes, arguments.seed)
     if not deaths:
@@ -78,7 +77,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def play(folder: Path, model: str, config: Any, episodes: int, seed: int) -> list[Death]:
+def whole_cave_agent(arguments: argparse.Namespace) -> tuple[Path, Config]:
+    """Folder and configuration of the chosen agent.
+
+    Raises:
+      UserError: it sees or plays something else.
+    """
+    folder = runs.agent_folder(arguments)
+    config = runs.read_config(folder)
+    if config.env != "cave" or config.downsample != 1 or config.action_repeat != 1:
+        raise UserError(f"{folder}: not an agent that plays every frame of the whole cave; try --pretrained cave")
+    return folder, config
+
+
+def play(folder: Path, model: str, config: Config, episodes: int, seed: int) -> list[Death]:
     """The crashes of so many games from standard starts, in the order in which they happened."""
     import tensorflow as tf
 

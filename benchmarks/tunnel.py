@@ -12,9 +12,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from benchmarks.deaths import whole_cave_agent
 from tfdqn import cli, runs
+from tfdqn.config import Config
 from tfdqn.errors import UserError
 
 GAMES = 512  # played side by side
@@ -28,7 +29,6 @@ def parser() -> cli.Parser:
     parser.add_argument("--frames", type=cli.converter("--frames", int), default=2000, help=f"of each of {GAMES} games")
     parser.add_argument("--opening", type=cli.converter("--opening", int), default=30, help="hundredths of the screen")
     parser.add_argument("--seed", type=cli.converter("--seed", int), default=0, help="seed of the games' draws")
-    parser.add_argument("--threads", type=cli.converter("--threads", int), default=0, help="CPU threads; 0: all")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
 
@@ -39,11 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"--frames {arguments.frames}: must be between {SETTLING + 1} and 1000000; the default is 2000")
     if not NARROWEST <= arguments.opening <= 30:
         raise UserError(f"--opening {arguments.opening}: must be between {NARROWEST} and 30; the game's is 30")
-    folder = runs.agent_folder(arguments)
-    config = runs.read_config(folder)
-    if config.env != "cave" or config.downsample != 1 or config.action_repeat != 1:
-        raise UserError(f"{folder}: not an agent that plays every frame of the whole cave; try --pretrained cave")
-    cli.choose_device("cpu", False, arguments.threads)
+    folder, config = whole_cave_agent(arguments)
+    cli.choose_device("cpu")
     deaths, frames = play(folder, arguments.model, config, arguments.opening, arguments.frames, arguments.seed)
     found = {
         "opening": arguments.opening,
@@ -59,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def play(
-    folder: Path, model: str, config: Any, opening: int, frames: int, seed: int, games: int = GAMES
+    folder: Path, model: str, config: Config, opening: int, frames: int, seed: int, games: int = GAMES
 ) -> tuple[int, int]:
     """Deaths, and the frames in which they happened, of so many games of so many frames."""
     import tensorflow as tf

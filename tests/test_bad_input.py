@@ -54,7 +54,7 @@ BAD_INPUT = [
     (["--env", "cave", "--start-curriculum", "1.5"], "use 1"),
     (["--env", "cave", "--curriculum-overshoot", "11"], "use 10"),
     (["--env", "cave", "--curriculum-overshoot", "2", "--start-curriculum", "0"], "--start-curriculum above 0"),
-    (["--curriculum-overshoot", "2"], "--start-curriculum above 0"),
+    (["--curriculum-overshoot", "2"], "catch8 is equally difficult from start to end; use 0"),
     (["--restart-share", "0.5"], "catch8 has no crashes to practise; use 0"),
     (["--env", "cave", "--restart-share", "1"], "must be at most 0.9; use 0.9"),
     (["--env", "cave", "--restart-share", "0.001"], "not one of 256 environments; use 0, or more --num-envs"),

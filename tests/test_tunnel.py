@@ -11,37 +11,41 @@ from tfdqn.envs import cave, make
 from tfdqn.errors import UserError
 from tfdqn.training import build_agent
 
-FRAMES, GAMES, SEED = 500, 64, 3
+FRAMES, GAMES, SEED = 1200, 32, 3
 
 
-def test_deaths_are_counted_as_by_hand():
-    """The packaged agent where it dies often, one frame at a time; screens are stacked here."""
-    folder, opening = runs.PRETRAINED / "cave", 26
+def test_deaths_are_counted_as_by_hand(monkeypatch):
+    """The packaged agent where it dies often, one frame at a time; screens are stacked here.
+
+    Most games come to a limit, brought near, at which the benchmark sets their clocks back.
+    """
+    folder, opening = runs.PRETRAINED / "cave", 27
+    monkeypatch.setattr(cave, "TIME_LIMIT", 2600)
     config = runs.read_config(folder)
     counted = tunnel.play(folder, "best", config, opening, FRAMES, SEED, GAMES)
 
     env = make("cave")
     agent = build_agent(config, env)
     runs.load_weights(agent, folder / runs.BEST_MODEL)
+    act = tf.function(lambda screens: agent.act(screens, (), 0.0, [0, 0])[0], autograph=False)
     start = env.compiled_reset(env.sample_noise(seeds.at(seeds.stream(SEED, "record"), 0), GAMES))
     start = start._replace(
-        time=start.time + 48 + 51 * 29,
+        time=start.time + 48 + 51 * 28,
         block_tops=tf.fill([GAMES, 3], cave.NOWHERE),
         least_opening=tf.fill([GAMES], opening),
     )
     begin = env.observe(start).numpy()
     state, frames, age, deaths, total = start, [begin] * config.frame_stack, np.zeros(GAMES, int), 0, 0
     for t in range(1, FRAMES + 1):
-        action, _ = agent.act(np.stack(frames, axis=-1), (), 0.0, [0, 0])
         noise = env.sample_noise(seeds.at(seeds.stream(SEED, "record"), t), GAMES)
-        state, timestep = env.compiled_step(state, action, noise)
+        state, timestep = env.compiled_step(state, act(tf.stack(frames, axis=-1)), noise)
         crash = timestep.termination.numpy()
         deaths += (crash & (age >= tunnel.SETTLING)).sum()
         total += (age >= tunnel.SETTLING).sum()
         age = np.where(crash, 0, age + 1)
         state = restarted(crash, to_numpy(start), to_numpy(state))
         frames = [np.where(crash[:, None, None], begin, frame) for frame in [*frames[1:], timestep.observation.numpy()]]
-    assert deaths > 10
+    assert deaths > 10 and age.max() > 2600 - 1476
     assert counted == (deaths, total)
 
 

@@ -261,6 +261,11 @@ def check(config: Config) -> None:
         raise UserError(
             f"--start-curriculum {config.start_curriculum}: {config.env} is equally difficult from start to end; use 0"
         )
+    if config.env != "cave" and config.curriculum_overshoot:
+        raise UserError(
+            f"--curriculum-overshoot {config.curriculum_overshoot}: {config.env} is equally difficult from start to "
+            "end; use 0"
+        )
     if config.curriculum_overshoot and not config.start_curriculum:
         raise UserError(
             f"--curriculum-overshoot {config.curriculum_overshoot}: no start has a drawn difficulty; use 0, or "
