@@ -139,6 +139,10 @@ def _network_specs():
     native = {"network": "conv", "frame_stack": 4, "convolution": "native"}
     for batch in (32, 256):
         yield Spec("learner", "cave", "conv_native", None, batch, settings=native)
+    for network in ("columns_deep", "columns_wide"):
+        rounded = {"network": network, "frame_stack": 2, "precision": "bfloat16"}
+        for batch in (256, 2048):
+            yield Spec("learner", "cave", f"{network}_bfloat16", None, batch, settings=rounded)
 
 
 def _loop_specs(on_gpu: bool):

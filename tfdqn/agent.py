@@ -41,6 +41,7 @@ class DQN(tf.keras.Model):
       network: name of a network in `tfdqn.networks`.
       members: networks side by side whose values are averaged (see `tfdqn.heads.Ensemble`).
       convolution: "patches" or "native" (see `tfdqn.networks.build`).
+      precision: "float32" or "bfloat16" (see `tfdqn.networks.build`).
       loss: "huber" or "mse".
       target: "hard" copies the online weights every `target_update_period_updates` updates; "soft" moves the target
         by `target_tau` at each update; "none" bootstraps from the online network.
@@ -64,6 +65,7 @@ class DQN(tf.keras.Model):
         network: str = "mlp",
         members: int = 1,
         convolution: str = "patches",
+        precision: str = "float32",
         loss: str = "huber",
         target: str = "hard",
         target_update_period_updates: int = 500,
@@ -87,6 +89,7 @@ class DQN(tf.keras.Model):
             "network": network,
             "members": members,
             "convolution": convolution,
+            "precision": precision,
             "loss": loss,
             "target": target,
             "target_update_period_updates": target_update_period_updates,
@@ -117,7 +120,7 @@ class DQN(tf.keras.Model):
         else:
             one = heads.ScalarHead(num_actions, dueling, target_epsilon, LOSSES[loss])
         self.online, self.target = (
-            networks.build(network, tuple(observation_shape), one, seed, label, members, convolution)
+            networks.build(network, tuple(observation_shape), one, seed, label, members, convolution, precision)
             for label in ("online", "target")
         )
         self.head = heads.Ensemble(one, members) if members > 1 else one

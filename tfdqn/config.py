@@ -22,6 +22,7 @@ NETWORKS = ("mlp", "conv", "conv_stride4", "columns", "columns_deep", "columns_w
 HEADS = ("scalar", "categorical")
 TARGETS = ("hard", "soft", "none")
 CONVOLUTIONS = ("patches", "native")
+PRECISIONS = ("float32", "bfloat16")
 
 
 def setting(default: Any, help: str, group: str, *, choices=None, low=None, high=None, above=None) -> Any:
@@ -188,6 +189,13 @@ class Config:
         "quicker when measured at the start",
         "machine",
         choices=("auto", *CONVOLUTIONS),
+    )
+    precision: str = setting(
+        "float32",
+        "factors of the products in dense layers; bfloat16: rounded, and summed in float32, which is quicker on GPUs "
+        "and on CPUs with AMX",
+        "machine",
+        choices=PRECISIONS,
     )
     threads: int = setting(0, "CPU threads that share one operation; 0 takes all cores", "machine", low=0, high=4096)
     deterministic: bool = setting(

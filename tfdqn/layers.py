@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from tfdqn.products import rounded_matmul
+
 Layer = tf.keras.layers.Layer
 
 
@@ -185,6 +187,29 @@ class ColumnDense(Layer):
             "activation": tf.keras.activations.serialize(self.activation),
             "seed": self.seed,
         }
+
+
+@tf.keras.saving.register_keras_serializable(package="tfdqn")
+class Dense(tf.keras.layers.Dense):
+    """Keras's dense layer, whose product may be that of `tfdqn.products.rounded_matmul`. The weights are the same.
+
+    Args:
+      rounded: do so.
+
+    Call with [B, inputs] float32; returns [B, units] float32.
+    """
+
+    def __init__(self, units, rounded=False, **kwargs):
+        super().__init__(units, **kwargs)
+        self.rounded = rounded
+
+    def call(self, inputs):
+        if not self.rounded:
+            return super().call(inputs)
+        return self.activation(rounded_matmul(inputs, tf.convert_to_tensor(self.kernel)) + self.bias)
+
+    def get_config(self):
+        return {**super().get_config(), "rounded": self.rounded}
 
 
 @tf.keras.saving.register_keras_serializable(package="tfdqn")

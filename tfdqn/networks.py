@@ -11,9 +11,10 @@ from typing import Any
 import tensorflow as tf
 
 from tfdqn import layers
-from tfdqn.config import CONVOLUTIONS
+from tfdqn.config import CONVOLUTIONS, PRECISIONS
 from tfdqn.heads import Head
 
+LEAST_ROUNDED = 64  # units of a dense layer whose products may be rounded; narrower ones cost little
 DEEP_LAYERS = 3  # residual layers of "columns_deep" and "columns_wide"
 
 
@@ -35,6 +36,7 @@ def build(
     label: str,
     members: int = 1,
     convolution: str = "patches",
+    precision: str = "float32",
 ) -> tf.keras.Model:
     """Make a network by its name.
 
@@ -51,6 +53,8 @@ def build(
       members: how many such networks, each with initial weights of its own, stand side by side (see
         `tfdqn.heads.Ensemble`); the first is the one that stands alone.
       convolution: "patches", times a matrix, or "native", TensorFlow's own; the same weights fit either.
+      precision: "float32", or "bfloat16" to round the factors of dense layers' products (see `tfdqn.products`); the
+        same weights fit either.
 
     Returns:
       A Keras model from [B, H, W, stack] uint8 to the head's output; of several, to all of theirs, and they are its
@@ -58,16 +62,19 @@ def build(
     """
     if convolution not in CONVOLUTIONS:
         raise ValueError(f"convolution {convolution!r}: must be one of {', '.join(CONVOLUTIONS)}")
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision {precision!r}: must be one of {', '.join(PRECISIONS)}")
     if members > 1:
         inputs = tf.keras.Input(observation_shape, dtype=tf.uint8)
         ones = [(seed + 1000 * i, f"{label}_{i}") for i in range(members)]
-        each = [build(name, observation_shape, head, *one, convolution=convolution) for one in ones]
+        kinds = {"convolution": convolution, "precision": precision}
+        each = [build(name, observation_shape, head, *one, **kinds) for one in ones]
         return tf.keras.Model(inputs, tf.keras.layers.Concatenate()([one(inputs) for one in each]), name=label)
 
     def dense(units, layer_seed, activation="relu"):
-        return tf.keras.layers.Dense(
-            units, activation=activation, kernel_initializer=tf.keras.initializers.GlorotUniform(seed + layer_seed)
-        )
+        initializer = tf.keras.initializers.GlorotUniform(seed + layer_seed)
+        rounded = precision == "bfloat16" and units >= LEAST_ROUNDED
+        return layers.Dense(units, rounded, activation=activation, kernel_initializer=initializer)
 
     def conv(filters, kernel_size, stride, layer_seed):
         return layers.PatchConv2D(

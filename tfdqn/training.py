@@ -280,6 +280,7 @@ def build_agent(config: Config, env: Environment) -> DQN:
         network=config.network,
         members=config.members,
         convolution="patches" if config.convolution == "auto" else config.convolution,
+        precision=config.precision,
         loss=config.loss,
         target=config.target,
         target_update_period_updates=config.target_update_period_updates,

@@ -1,0 +1,137 @@
+"""Products of rounded factors: values, gradients, and that a network takes them where it is told to."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfdqn import compiled, layers, losses, networks, runs, seeds
+from tfdqn import config as configuration
+from tfdqn.envs import make
+from tfdqn.products import TRANSPOSED_ROWS, rounded_matmul
+from tfdqn.replay import Transition
+from tfdqn.rollout import push_frame, stack_frames
+from tfdqn.training import build_agent, build_learner
+
+
+def rounded(values):
+    return tf.cast(tf.cast(values, tf.bfloat16), tf.float32).numpy().astype(np.float64)
+
+
+def random(*shape):
+    return np.random.default_rng(sum(shape)).normal(size=shape).astype(np.float32)
+
+
+# Rows: fewer than a piece of the transposed factor, whole pieces, and some left over.
+@pytest.mark.parametrize("rows", [3, TRANSPOSED_ROWS, 2 * TRANSPOSED_ROWS, 2 * TRANSPOSED_ROWS + 5])
+@pytest.mark.parametrize("jit", [None, False, True])
+def test_factors_are_rounded_and_sums_are_not(rows, jit):
+    a, b, upstream = random(rows, 80), random(80, 70), random(rows, 70)
+
+    def both(a, b):
+        with tf.GradientTape() as tape:
+            tape.watch([a, b])
+            product = rounded_matmul(a, b)
+        return product, *tape.gradient(product, [a, b], output_gradients=tf.constant(upstream))
+
+    function = both if jit is None else tf.function(both, jit_compile=jit, autograph=False)
+    wanted = (
+        rounded(a) @ rounded(b),
+        rounded(upstream) @ rounded(b).T,
+        rounded(a).T @ rounded(upstream),
+    )
+    for found, expected in zip(function(tf.constant(a), tf.constant(b)), wanted, strict=True):
+        assert found.dtype == tf.float32
+        # A product that was itself rounded is off by a part in 512.
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+
+
+def test_a_batch_of_unknown_size_is_taken():
+    kernel = tf.constant(random(80, 70))
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 80])])
+    def gradient(a):
+        with tf.GradientTape() as tape:
+            tape.watch(kernel)
+            loss = tf.reduce_sum(rounded_matmul(a, kernel))
+        return tape.gradient(loss, kernel)
+
+    a = random(130, 80)
+    np.testing.assert_allclose(gradient(a), rounded(a).sum(0)[:, np.newaxis].repeat(70, 1), rtol=1e-4, atol=1e-4)
+
+
+def agent_of(precision, **more):
+    game = make("catch8")
+    return build_agent(configuration.resolve({"env": "catch8", "precision": precision, **more}), game)
+
+
+def frames_of(batch):
+    return tf.constant(np.random.default_rng(0).integers(0, 2, (batch, 8, 8, 1)) * 255, tf.uint8)
+
+
+def test_only_wide_dense_layers_round():
+    agent = agent_of("bfloat16", members=2)
+    dense = [layer for member in agent.online.layers if isinstance(member, tf.keras.Model) for layer in member.layers]
+    dense = [layer for layer in dense if isinstance(layer, layers.Dense)]
+    assert {(layer.units, layer.rounded) for layer in dense} == {(64, True), (32, False), (3, False)}
+    with pytest.raises(ValueError, match="must be one of float32, bfloat16"):
+        networks.build("mlp", (8, 8, 1), None, 0, "one", precision="half")
+
+
+def test_either_precisions_weights_fit_the_other(tmp_path):
+    exact, close = agent_of("float32", seed=1), agent_of("bfloat16", seed=2)
+    runs.save_agent(close, tmp_path / "agent.keras")
+    runs.load_weights(exact, tmp_path / "agent.keras")
+    values = exact(frames_of(50)).numpy()
+    np.testing.assert_allclose(close(frames_of(50)), values, atol=0.02 * np.abs(values).max())
+    assert np.abs(close(frames_of(50)) - values).max() > 0
+    loaded = tf.keras.models.load_model(tmp_path / "agent.keras")
+    np.testing.assert_array_equal(loaded(frames_of(50)), close(frames_of(50)))
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_an_update_is_close_to_that_in_float32(jit):
+    frames = frames_of(130)
+    batch = Transition(frames, tf.zeros([130], tf.int32), tf.ones([130]), tf.ones([130]), frames)
+    norms = []
+    for precision in configuration.PRECISIONS:
+        config = configuration.resolve({"env": "catch8", "precision": precision})
+        agent = build_learner(config, make("catch8"))
+        before = [weight.numpy() for weight in agent.online.trainable_variables]
+        learn = compiled.program(agent.learn, jit=jit, eager=False)
+        norms.append(float(learn(batch, tf.ones([130])).gradient_norm))
+        assert all(weight.dtype == tf.float32 for weight in agent.online.trainable_variables)
+        assert any((a != b.numpy()).any() for a, b in zip(before, agent.online.trainable_variables, strict=True))
+    assert norms[1] == pytest.approx(norms[0], rel=0.01) and norms[0] != norms[1]
+
+
+def test_a_run_keeps_its_precision():
+    config = configuration.resolve({"env": "catch8", "precision": "bfloat16"})
+    assert config.precision == "bfloat16"
+    assert dataclasses.replace(config, precision="float32") == configuration.resolve({"env": "catch8"})
+
+
+def test_a_trained_agent_decides_the_same():
+    """The packaged cave agent, on the screens that it comes to in 150 frames of 32 games."""
+    folder, env = runs.PRETRAINED / "cave", make("cave")
+    config = runs.read_config(folder)
+    exact, close = (build_agent(dataclasses.replace(config, precision=each), env) for each in configuration.PRECISIONS)
+    for agent in (exact, close):
+        runs.load_weights(agent, folder / runs.BEST_MODEL)
+
+    @compiled.xla
+    def play():
+        def frame(t, state, history, same):
+            observation = stack_frames(history, 1)
+            action, other = (losses.greedy_action(agent(observation)) for agent in (exact, close))
+            state, timestep = env.step(state, action, env.sample_noise(seeds.at(7, t), 32))
+            history = push_frame(history, timestep.observation, timestep.termination)
+            return t + 1, state, history, same + tf.reduce_mean(tf.cast(action == other, tf.float32))
+
+        state = env.reset(env.sample_noise(seeds.at(7, 0), 32))
+        history = tf.repeat(env.observe(state)[tf.newaxis], config.frame_stack, axis=0)
+        start = (tf.ones([], tf.int64), state, history, tf.zeros([]))
+        return tf.while_loop(lambda t, *_: t <= 150, frame, start)[-1] / 150.0
+
+    assert 0.98 < float(play()) < 1
