@@ -141,7 +141,7 @@ def look_back(env: Any, state: Any, past: Sequence[Any], player: int) -> Death:
     return Death(
         frame=int(last.time[0]),
         cause="wall" if cave.hits_wall(last).numpy()[0] else "block",
-        opening=float(cave.opening(made, last.least_opening).numpy()[0]) / 100 * cave.SIZE,
+        opening=float(cave.opening(made).numpy()[0]) / 100 * cave.SIZE,
         saveable=saveable,
         screens=np.stack(screens),
     )

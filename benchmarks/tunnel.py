@@ -3,8 +3,7 @@
 An agent that mostly reaches the limit of 10,000 frames leaves few deaths to count, so its mean score says little about
 how good it is. Here every game takes place where games are decided, in the narrowest tunnel, and begins again after a
 crash: what is counted is frames a death. A beginning is a straight piece of tunnel without blocks on the screen, and
-its first `SETTLING` frames and crashes in them are left out. With `--opening` below 30 the tunnel is narrower than the
-game's, and shows what an agent has in reserve.
+its first `SETTLING` frames and crashes in them are left out.
 """
 
 from __future__ import annotations
@@ -20,14 +19,12 @@ from tfdqn.errors import UserError
 
 GAMES = 512  # played side by side
 SETTLING = 64  # frames: the straight beginning has left the screen, and two or three blocks have come
-NARROWEST = 25  # the least --opening; blocks leave hardly a way through any more
 
 
 def parser() -> cli.Parser:
     parser = cli.Parser(prog="python -m benchmarks.tunnel", description="Frames a death in the narrowest tunnel.")
     runs.add_agent_arguments(parser)
     parser.add_argument("--frames", type=cli.converter("--frames", int), default=2000, help=f"of each of {GAMES} games")
-    parser.add_argument("--opening", type=cli.converter("--opening", int), default=30, help="hundredths of the screen")
     parser.add_argument("--seed", type=cli.converter("--seed", int), default=0, help="seed of the games' draws")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
@@ -37,27 +34,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse(argv)
     if not SETTLING < arguments.frames <= 1_000_000:
         raise UserError(f"--frames {arguments.frames}: must be between {SETTLING + 1} and 1000000; the default is 2000")
-    if not NARROWEST <= arguments.opening <= 30:
-        raise UserError(f"--opening {arguments.opening}: must be between {NARROWEST} and 30; the game's is 30")
     folder, config = whole_cave_agent(arguments)
     cli.choose_device("cpu")
-    deaths, frames = play(folder, arguments.model, config, arguments.opening, arguments.frames, arguments.seed)
+    deaths, frames = play(folder, arguments.model, config, arguments.frames, arguments.seed)
     found = {
-        "opening": arguments.opening,
         "deaths": deaths,
         "frames": frames,
         "frames a death": frames / deaths if deaths else None,
     }
     each = f"{frames / deaths:,.0f} frames a death, uncertain by {100 / deaths**0.5:.0f}%" if deaths else "no death"
-    cli.say(f"opening {arguments.opening}: {deaths} deaths in {frames:,} frames, {each}")
+    cli.say(f"{deaths} deaths in {frames:,} frames, {each}")
     if arguments.json:
         print(json.dumps(found))
     return 0
 
 
-def play(
-    folder: Path, model: str, config: Config, opening: int, frames: int, seed: int, games: int = GAMES
-) -> tuple[int, int]:
+def play(folder: Path, model: str, config: Config, frames: int, seed: int, games: int = GAMES) -> tuple[int, int]:
     """Deaths, and the frames in which they happened, of so many games of so many frames."""
     import tensorflow as tf
 
@@ -75,12 +67,8 @@ def play(
     def begin(noise: cave.Noise) -> cave.State:
         state = env.reset(noise)
         # All that is on the screen was made when the tunnel was as narrow already.
-        time = cave.SIZE + cave.WALL_SHRINK_PERIOD * (cave.START_OPENING - opening)
-        return state._replace(
-            time=state.time + time,
-            block_tops=tf.fill(tf.shape(state.block_tops), cave.NOWHERE),
-            least_opening=state.least_opening - cave.MIN_OPENING + opening,
-        )
+        time = cave.SIZE + cave.WALL_SHRINK_PERIOD * (cave.START_OPENING - cave.MIN_OPENING)
+        return state._replace(time=state.time + time, block_tops=tf.fill(tf.shape(state.block_tops), cave.NOWHERE))
 
     @compiled.xla
     def run(count: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -16,13 +16,11 @@ NUM_ENVS = 4
 
 @pytest.fixture(scope="module")
 def flights():
-    """Games in tunnels of 30, 29 and 28 hundredths, blocks on the screen, all alive: environment, state of arrays."""
+    """Games in the narrowest tunnel with blocks on the screen, all alive: an environment and a state of arrays."""
     env = envs.make("cave")
     state = env.compiled_reset(noise_of(env, 50, 0, NUM_ENVS))
     state = state._replace(
-        time=tf.fill([NUM_ENVS], cave.NARROWEST_TIME + 200),
-        block_tops=tf.fill([NUM_ENVS, 3], cave.NOWHERE),
-        least_opening=cave.MIN_OPENING - tf.range(NUM_ENVS) % 3,
+        time=tf.fill([NUM_ENVS], cave.NARROWEST_TIME + 60), block_tops=tf.fill([NUM_ENVS, 3], cave.NOWHERE)
     )
     for t in range(75):
         action = tf.constant(planner.act(state))
@@ -57,8 +55,8 @@ def test_safety_is_what_the_game_decides_as_far_as_the_screen_shows(flights):
         for d in range(1, planner.LOOKAHEAD + 1):
             action = generator.integers(0, 2, NUM_ENVS, np.int32)
             state, timestep = env.compiled_step(state, action, noise_of(env, 53 + trial, d, NUM_ENVS))
-            heights = np.asarray(state.tail)[:, -1:].astype(np.int64)
-            safe = planner._is_safe(d, start.time, start.least_opening, heights, middles, start.block_tops)
+            heights = np.asarray(state.tail)[:, -1:]
+            safe = planner._is_safe(d, start.time, heights.astype(np.int64), middles, start.block_tops)
             np.testing.assert_array_equal(safe[:, 0], ~timestep.termination.numpy())
             crashes += int((~safe).sum())
     assert crashes > 50

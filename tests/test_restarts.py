@@ -101,7 +101,7 @@ class _Fuse(Environment):
     def reset(self, noise):
         return _State(noise, tf.stack([noise, noise], axis=1))
 
-    def training_reset(self, noise, curriculum, overshoot):
+    def training_reset(self, noise, curriculum):
         return self.reset(noise)
 
     def step(self, state, action, noise):

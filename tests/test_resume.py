@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from tests.faults import harness
 from tests.whole_runs import SETTINGS, make_run, resume, train_until
-from tfdqn import checkpoints, monitor, runs, saving, train, training
+from tfdqn import checkpoints, monitor, runs, train, training
 from tfdqn import config as configuration
 from tfdqn.checkpoints import DATA, FOLDER
 from tfdqn.envs import catch
@@ -83,7 +83,6 @@ EVERY_RULE = {
     "env": "cave",
     "network": "columns",
     "start_curriculum": 0.5,
-    "curriculum_overshoot": 2,
     "restart_share": 0.5,
     "target": "soft",
     "play_target": True,
@@ -111,27 +110,6 @@ def test_a_run_with_every_rule_is_resumed_bit_by_bit(tmp_path):
     assert harness.differences(tmp_path / "unbroken", tmp_path / "broken") == []
     held = checkpoints.load_newest(tmp_path / "broken")[0].names
     assert {"replay/priority", "replay/max_priority", "replay/num_updates"} <= held
-
-
-def test_a_run_goes_on_from_before_a_games_state_had_a_field(tmp_path, monkeypatch):
-    """Runs of the cave were saved without the least opening while it was the same for all."""
-
-    def without(structure, prefix):
-        return {name: t for name, t in named(structure, prefix).items() if "least_opening" not in name}
-
-    named = saving.named_tensors
-    settings = {**EVERY_RULE, "curriculum_overshoot": 0}
-    make_run(tmp_path / "unbroken", **settings).train()
-    run = make_run(tmp_path / "broken", **settings)
-    run.compile()
-    with monkeypatch.context() as patch:
-        patch.setattr(saving, "named_tensors", without)
-        train_until(run, 900)
-    run.monitor.close()
-    run._lock.close()
-    assert not any("least_opening" in name for name in checkpoints.load_newest(tmp_path / "broken")[0].names)
-    resume(tmp_path / "broken").train()
-    assert harness.differences(tmp_path / "unbroken", tmp_path / "broken") == []
 
 
 def test_the_averaged_network_is_evaluated_and_kept(tmp_path):

@@ -52,15 +52,6 @@ class Config:
         high=1,
     )
 
-    curriculum_overshoot: int = setting(
-        0,
-        "how much harder than the game a drawn difficulty may get (cave: hundredths of the screen's height that the "
-        "tunnel ends up narrower, at most)",
-        "game",
-        low=0,
-        high=10,
-    )
-
     restart_share: float = setting(
         0.0,
         "share of environments that only practise: they start shortly before another's last crash (cave)",
@@ -268,16 +259,6 @@ def check(config: Config) -> None:
     if config.env != "cave" and config.start_curriculum:
         raise UserError(
             f"--start-curriculum {config.start_curriculum}: {config.env} is equally difficult from start to end; use 0"
-        )
-    if config.env != "cave" and config.curriculum_overshoot:
-        raise UserError(
-            f"--curriculum-overshoot {config.curriculum_overshoot}: {config.env} is equally difficult from start to "
-            "end; use 0"
-        )
-    if config.curriculum_overshoot and not config.start_curriculum:
-        raise UserError(
-            f"--curriculum-overshoot {config.curriculum_overshoot}: no start has a drawn difficulty; use 0, or "
-            "--start-curriculum above 0"
         )
     if config.env != "cave" and config.restart_share:
         raise UserError(f"--restart-share {config.restart_share}: {config.env} has no crashes to practise; use 0")

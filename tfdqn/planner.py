@@ -63,14 +63,13 @@ def act(state: Any) -> np.ndarray:
 def count_safe_plans(state: Any, lookahead: int = LOOKAHEAD) -> np.ndarray:
     """Sequences of `lookahead` actions that touch nothing, by their first action: [N, 2] float32, release and hold."""
     time, tail, centres, tops = (np.asarray(part) for part in (state.time, state.tail, state.centres, state.block_tops))
-    least = np.asarray(state.least_opening)
     heights = tail[:, -1:].astype(np.int64) + np.arange(-REACH, REACH + 1)  # [N, M]
     middles = _middles(centres, tail[:, -1:])
     speeds = range(-MAX_SPEED, MAX_SPEED + 1)
     # counts[k]: [N, M], sequences that are safe from frame d on, by the speed with which the player arrives in it.
-    counts = [_is_safe(lookahead, time, least, heights, middles, tops).astype(np.float32) for _ in speeds]
+    counts = [_is_safe(lookahead, time, heights, middles, tops).astype(np.float32) for _ in speeds]
     for d in range(lookahead - 1, 0, -1):
-        safe = _is_safe(d, time, least, heights, middles, tops)
+        safe = _is_safe(d, time, heights, middles, tops)
         counts = [safe * _continuations(counts, k) for k in speeds]
     found = np.zeros([len(time), 2], np.float32)
     for i, speed in enumerate(np.asarray(state.speed)):
@@ -109,12 +108,10 @@ def _middles(centres: np.ndarray, height: np.ndarray) -> np.ndarray:
     return distance + cave.EDGE_PER_HEIGHT * height.astype(np.int64)
 
 
-def _is_safe(
-    d: int, time: np.ndarray, least: np.ndarray, heights: np.ndarray, middles: np.ndarray, tops: np.ndarray
-) -> np.ndarray:
+def _is_safe(d: int, time: np.ndarray, heights: np.ndarray, middles: np.ndarray, tops: np.ndarray) -> np.ndarray:
     """Whether a player at each height [N, M] touches nothing d frames from now, [N, M] bool."""
     made = time + d - (cave.SIZE - 1 - cave.PLAYER_COLUMN)  # the frame that made the wall which is then at the player
-    opening = np.maximum(cave.START_OPENING - np.maximum(made, 0) // cave.WALL_SHRINK_PERIOD, least)
+    opening = np.maximum(cave.START_OPENING - np.maximum(made, 0) // cave.WALL_SHRINK_PERIOD, cave.MIN_OPENING)
     middle = middles[:, cave.PLAYER_COLUMN + d]
     half = cave.EDGE_PER_OPENING * opening
     y = cave.PLAYER_ROW * cave.ROW + cave.EDGE_PER_HEIGHT * heights

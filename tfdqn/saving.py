@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 LONGEST_LOSS_SECONDS = 60.0  # between checkpoints that nobody asked for,
 MAX_TIME_SHARE = 0.02  # or longer, so that they take no more of the time than this
 GUESSED_BYTES_PER_SECOND = 2e8  # at which a checkpoint is written
-GAME_STATES = ("carry/env_state/", "carry/memory/")  # names of what is made of a game's own state
 
 
 @dataclasses.dataclass
@@ -180,10 +179,7 @@ class Saver:
             variables = {name: v for name, v in variables.items() if not name.startswith("replay/")}
             cli.say("this checkpoint holds no replay: a new one is filled before learning goes on")
         growing = {name for name in variables if name.startswith("replay/") and variables[name].shape.rank}
-        fresh = named_tensors(run.carry, "carry")
-        # What a game's state did not have yet when this was saved is as at the start of an episode.
-        added = {name: fresh.pop(name) for name in fresh.keys() - checkpoint.names if name.startswith(GAME_STATES)}
-        carry = checkpoint.read(fresh) | {name: tensor.numpy() for name, tensor in added.items()}
+        carry = checkpoint.read(named_tensors(run.carry, "carry"))
         best = {}
         if facts.progress.best_score is not None:
             best = checkpoint.read({f"best/{i}": v for i, v in enumerate(run.trainer.agent.online.get_weights())})

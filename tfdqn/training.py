@@ -82,7 +82,7 @@ class Trainer:
         config, (height, width) = self.config, self.env.observation_shape
         with tf.device(self.device):
             start = seeds.at(seeds.stream(config.seed, "start"), 0)
-            state = self._fresh(self.env.sample_noise(start, config.num_envs))
+            state = self.env.training_reset(self.env.sample_noise(start, config.num_envs), config.start_curriculum)
             frame = self.env.observe(state)
             depth = (config.frame_stack - 1) * config.frame_stride + 1
             return Carry(
@@ -97,11 +97,6 @@ class Trainer:
                 episode_frames=tf.zeros([config.num_envs], tf.int32),
                 metrics=Metrics.zeros(),
             )
-
-    def _fresh(self, noise: Any) -> Any:
-        """States [N] that begin episodes of training."""
-        config = self.config
-        return self.env.training_reset(noise, config.start_curriculum, config.curriculum_overshoot)
 
     def run_chunk(self, carry: Carry, max_rounds: int, stop_env_frames: int) -> Carry:
         """Run rounds of iterations and updates until a count of rounds or of frames is reached; report nothing.
@@ -220,7 +215,7 @@ class Trainer:
         frames = tf.where(is_over, 0, frames)
         episode_return = tf.where(carry.is_first, 0.0, carry.episode_return) + tf.where(is_over, 0.0, timestep.reward)
         restart_seed = seeds.at(seeds.stream(config.seed, "restart"), carry.iteration)
-        fresh = self._fresh(noise)
+        fresh = env.training_reset(noise, config.start_curriculum)
         state = select(is_over, self._practice.start(carry.memory, fresh, restart_seed), state)
         counts = ended & self._practice.is_player
 

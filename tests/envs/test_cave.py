@@ -1,7 +1,6 @@
 """The rules of the cave, against a scalar reference and one by one."""
 
 from decimal import Decimal
-from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -371,47 +370,6 @@ def test_a_curriculum_starts_its_share_of_episodes_at_a_drawn_time(compiled):
         > cave.MIN_OPENING
         == cave.opening(np.int32(cave.NARROWEST_TIME))
     )
-
-
-def test_an_overshoot_narrows_the_tunnel_of_drawn_starts_only():
-    env = envs.make("cave")
-    num_envs = 20_000
-    noise = noise_of(env, 35, 36, num_envs)
-    state = env.training_reset(noise, 0.7, 3)
-    moved = state.block_tops[:, 0].numpy() == cave.NOWHERE
-    plain = env.training_reset(noise, 0.7)
-    for name, tensor in plain._asdict().items():
-        if name != "least_opening":
-            np.testing.assert_array_equal(getattr(state, name), tensor)
-    least = state.least_opening.numpy()
-    assert (least[~moved] == cave.MIN_OPENING).all()
-    assert_uniform(cave.MIN_OPENING - least[moved], 4)
-    # Whoever shares a time shares a tunnel until it would be too narrow for one of them.
-    made = np.int32([1274, 1275, 1325, 1326, 1377, 1428, 9999])
-    for less, rows in [(0, [31, 30, 30, 30, 30, 30, 30]), (3, [31, 30, 30, 29, 28, 27, 27])]:
-        np.testing.assert_array_equal(cave.opening(made, np.int32(cave.MIN_OPENING - less)), rows)
-
-
-@pytest.mark.parametrize("less", [0, 1, 3])
-def test_a_narrower_tunnel_is_drawn_hit_and_blocked_as_such(less):
-    """Against fractions: 27 hundredths of 48 rows are 12.96, so walls end 6.48 rows above and below the player."""
-    state = at(time=1500, block_tops=(cave.NOWHERE,) * 3)
-    state = state._replace(least_opening=state.least_opening - less)
-    half = Fraction(48 * (cave.MIN_OPENING - less), 200)
-    screen = envs.make("cave").observe(state).numpy()[0]
-    is_wall = (screen == cave.WALL_LEVEL).all(1)
-    np.testing.assert_array_equal(np.flatnonzero(~is_wall)[[0, -1]] + [0, 1], [int(24 - half), int(24 + half)])
-    # 0.08 rows a unit of height: the last that is free, the first that is not.
-    free = int(half / Fraction(8, 100)) - (half % Fraction(8, 100) == 0)
-    for sign in (-1, 1):
-        hits = [bool(cave.hits_wall(state._replace(tail=state.tail * 0 + sign * h))) for h in (free, free + 1)]
-        assert hits == [False, True]
-    # The next frame posts a block; the tunnel's rows, with those of all ranks.
-    state = state._replace(
-        time=state.time - state.time % cave.BLOCK_PERIOD + cave.FIRST_BLOCK_TIME % cave.BLOCK_PERIOD - 1
-    )
-    tops = {int(step(state, block_rank=rank)[0].block_tops[0, 0]) for rank in range(10)}
-    assert tops == set(range(int(24 - half), int(24 + half - 6)))
 
 
 def test_no_block_is_met_before_the_first_that_was_posted():

@@ -66,11 +66,10 @@ class Environment(abc.ABC):
     def reset(self, noise: Any) -> Any:
         """Return the state of N fresh episodes, a NamedTuple of tensors [N, ...]."""
 
-    def training_reset(self, noise: Any, curriculum: float, overshoot: int = 0) -> Any:
+    def training_reset(self, noise: Any, curriculum: float) -> Any:
         """`reset`, with a share `curriculum` of the episodes starting at a difficulty that is drawn.
 
-        For training only. With an `overshoot`, in units of the game, these episodes may get harder than the game ever
-        does. A game that is equally difficult throughout has no use for either.
+        For training only. A game that is equally difficult throughout has no use for it.
 
         Raises:
           ValueError: a share above 0 in a game without difficulties.

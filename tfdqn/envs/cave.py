@@ -15,8 +15,7 @@ holds. It wraps, and so does every product of it, but its distance from the play
 the screen, comes out right: whatever hangs on a centre is computed from that distance.
 
 The player's screen row is always exactly 24. What does not hang on a draw or the player is a function of time (the
-openings, when blocks appear and where they are) and is not part of the state, but for how narrow the tunnel gets: in
-the game that is a constant, in training it may be narrower.
+openings, when blocks appear and where they are) and is not part of the state.
 """
 
 from __future__ import annotations
@@ -85,7 +84,6 @@ class State(NamedTuple):
     tail: tf.Tensor  # [N, 15] int32, newest heights, oldest first, 0.08 rows from 24; the last is the player's
     centres: tf.Tensor  # [N, 48] int32, wall centres, left to right, 1e-8 of the screen's height, modulo 2**32
     block_tops: tf.Tensor  # [N, 3] int32, top rows of the newest blocks, newest first, in rows of the world
-    least_opening: tf.Tensor  # [N] int32, what the tunnel narrows to, hundredths: MIN_OPENING, or less in training
 
 
 class Cave(Environment):
@@ -138,26 +136,22 @@ class Cave(Environment):
             tail=_columns(zeros, TAIL_LENGTH),
             centres=_columns(zeros + START_CENTRE, SIZE),
             block_tops=_columns(zeros, NUM_BLOCKS),
-            least_opening=zeros + MIN_OPENING,
         )
 
-    def training_reset(self, noise: Noise, curriculum: float, overshoot: int = 0) -> State:
+    def training_reset(self, noise: Noise, curriculum: float) -> State:
         """A share of the episodes starts in a straight piece of a narrower tunnel, without blocks on the screen.
 
         Such a start is a standard one at a later time: the time alone decides the openings, and blocks are posted as
         ever. It is uniform over the frames in which the tunnel narrows and as many again, in which it no longer does.
-        Such an episode's tunnel goes on to narrow by 0 to `overshoot` hundredths more, each as often.
         """
         state = self.reset(noise)
-        # The rank is wide enough for a share, a time and a number; the wall's draw would tie the start to a wall.
+        # The rank is wide enough to give a share and leave a time; the wall's draw would tie the start to a wall.
         is_moved = noise.block_rank % CURRICULUM_DRAWS < round(curriculum * CURRICULUM_DRAWS)
         time = noise.block_rank // CURRICULUM_DRAWS % (2 * NARROWEST_TIME)
-        more = noise.block_rank // (CURRICULUM_DRAWS * 2 * NARROWEST_TIME) % (overshoot + 1)
         return state._replace(
             time=tf.where(is_moved, time, state.time),
             # Where blocks of this time would be on the screen, they are out of everyone's reach.
             block_tops=tf.where(is_moved[:, tf.newaxis], NOWHERE, state.block_tops),
-            least_opening=state.least_opening - tf.where(is_moved, more, 0),
         )
 
     def step(self, state: State, action: tf.Tensor, noise: Noise) -> tuple[State, TimeStep]:
@@ -174,13 +168,11 @@ class Cave(Environment):
         centres = _append(state.centres, state.centres[:, -1] + move)
 
         is_posted = _block_age(time, 0) == 0
-        posted_top = _allowed_top(
-            noise.block_rank, _from_player(centres[:, -1], height), height, opening(time, state.least_opening)
-        )
+        posted_top = _allowed_top(noise.block_rank, _from_player(centres[:, -1], height), height, opening(time))
         posted = tf.concat([posted_top[:, tf.newaxis], state.block_tops[:, :-1]], axis=1)
         block_tops = tf.where(is_posted[:, tf.newaxis], posted, state.block_tops)
 
-        state = State(time, speed, slope, tail, centres, block_tops, state.least_opening)
+        state = State(time, speed, slope, tail, centres, block_tops)
         is_crash = tf.cast(hits_wall(state) | _hits_block(state), tf.int32)
         is_crash = _computed_once(is_crash) > 0
         timestep = TimeStep(
@@ -242,15 +234,15 @@ class Cave(Environment):
         return start, stop - start
 
 
-def opening(time: tf.Tensor, least: tf.Tensor | int = MIN_OPENING) -> tf.Tensor:
+def opening(time: tf.Tensor) -> tf.Tensor:
     """The opening of the wall column that was made in frame `time`, in hundredths of the screen's height."""
-    return tf.maximum(START_OPENING - tf.truncatediv(tf.maximum(time, 0), WALL_SHRINK_PERIOD), least)
+    return tf.maximum(START_OPENING - tf.truncatediv(tf.maximum(time, 0), WALL_SHRINK_PERIOD), MIN_OPENING)
 
 
 def _edges(state: State, columns: range) -> tuple[tf.Tensor, tf.Tensor]:
     """Upper and lower edge of the opening in some columns, relative to the screen, [N, W] int32 in 1/ROW rows."""
     made = state.time[:, tf.newaxis] - tf.constant([SIZE - 1 - column for column in columns], tf.int32)
-    half = EDGE_PER_OPENING * opening(made, state.least_opening[:, tf.newaxis])
+    half = EDGE_PER_OPENING * opening(made)
     middle = _from_player(state.centres[:, columns.start : columns.stop : columns.step], state.tail[:, -1:])
     return middle - half, middle + half
 
