@@ -183,8 +183,8 @@ class Config:
     )
     precision: str = setting(
         "float32",
-        "factors of the products in dense layers; bfloat16: rounded, and summed in float32, which is quicker on GPUs "
-        "and on CPUs with AMX",
+        "factors of the products in dense layers; bfloat16: rounded, and summed in float32, which is quicker on CPUs "
+        "with AMX (not measured on a GPU)",
         "machine",
         choices=PRECISIONS,
     )

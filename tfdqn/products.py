@@ -1,4 +1,6 @@
-"""Matrix products of numbers rounded to bfloat16, summed in float32: what tensor cores and AMX do many times quicker.
+"""Matrix products of numbers rounded to bfloat16, summed in float32: several times as quick on CPUs with AMX.
+
+Tensor cores of GPUs take such products, too; there nothing has been measured.
 
 A bfloat16 is a float32 with 8 significant bits in place of 24. Products of two are exact in float32. Weights, sums,
 activations, gradients and the optimizer stay float32, so that nothing has to be scaled (Micikevicius et al. 2018,
