@@ -64,6 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from tfdqn.evaluation import Evaluator
     from tfdqn.training import build_agent
 
+    # Where it was trained, on how many threads and how exactly is told in its papers; it plays as the preset does.
+    preset = configuration.resolve({"env": config.env, "preset": config.preset})
+    machine = {"device": "auto", "convolution": "auto", "threads": preset.threads, "precision": preset.precision}
+    config = dataclasses.replace(config, init_from="", **machine)
     env = make(config.env, config.downsample)
     agents = [build_agent(each, env) for each in configs]
     for each, folder in zip(agents, folders, strict=True):
@@ -79,13 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     summary = {**scores.summary(), "reached_the_best": float((scores.scores >= env.best_score).mean())}
     folder = arguments.out or runs.PRETRAINED / config.env
     folder.mkdir(parents=True, exist_ok=True)
-    # Where it was trained and on how many threads is told in its papers; it plays as its game's preset does.
-    machine = {
-        "device": "auto",
-        "convolution": "auto",
-        "threads": configuration.resolve({"env": config.env, "preset": config.preset}).threads,
-    }
-    runs.write_config(dataclasses.replace(config, init_from="", **machine), folder)
+    runs.write_config(config, folder)
     # Only the online network plays, and who trains it on begins with a fresh copy: zeros take no room.
     agent.target.set_weights([np.zeros_like(weights) for weights in agent.target.get_weights()])
     runs.save_agent(agent, folder / runs.BEST_MODEL)

@@ -127,11 +127,11 @@ def test_a_run_goes_on_with_what_it_began_with(tmp_path, given, wanted):
 
 
 def test_a_trained_agent_is_evaluated_as_it_suits_the_device(tmp_path, monkeypatch):
-    config = configuration.resolve({**SMALL, "convolution": "native"})
+    config = configuration.resolve({**SMALL, "convolution": "native", "precision": "bfloat16"})
     runs.create(config, tmp_path / "run").close()
     runs.save_agent(build_agent(config, make(config.env)), tmp_path / "run" / runs.BEST_MODEL)
     built = []
     monkeypatch.setattr(training, "build_agent", lambda config, env: built.append(config) or build_agent(config, env))
     assert evaluate.main([str(tmp_path / "run"), "--episodes=2", "--device=cpu"]) == 0
     assert record.main([str(tmp_path / "run"), "--frames=2", "--out", str(tmp_path / "a.gif")]) == 0
-    assert [config.convolution for config in built] == ["auto", "auto"]
+    assert [(config.convolution, config.precision) for config in built] == [("auto", "bfloat16")] * 2

@@ -1,5 +1,6 @@
 """The agents that come with tfdqn play as well as their papers say."""
 
+import dataclasses
 import json
 import zipfile
 
@@ -154,6 +155,7 @@ def made(folder, **settings):
 @pytest.mark.parametrize("dueling", [False, True])
 def test_several_runs_become_the_members_of_one_agent(tmp_path, monkeypatch, dueling):
     kinds = [{"atoms": 2, "seed": 1}, {"atoms": 5, "seed": 2}, {"atoms": 2, "seed": 3, "members": 2}]
+    kinds[0]["precision"] = "bfloat16"
     parts = [made(tmp_path / str(i), dueling=dueling, **kind) for i, kind in enumerate(kinds)]
     monkeypatch.setattr(runs, "PRETRAINED", tmp_path / "pretrained")
     monkeypatch.setattr(package_agent, "rounded", lambda weights: weights)
@@ -161,11 +163,16 @@ def test_several_runs_become_the_members_of_one_agent(tmp_path, monkeypatch, due
     folder = tmp_path / "pretrained" / "cave"
     config = runs.read_config(folder)
     assert (config.members, config.atoms) == (4, 5)
-    assert (config.device, config.threads) == ("auto", 0)  # as the cave's preset plays, not as these were trained
+    # As the cave's preset plays, not as these were trained.
+    assert (config.device, config.threads, config.precision) == ("auto", 0, "float32")
+    assert tf.keras.models.load_model(folder / runs.BEST_MODEL).get_config()["precision"] == "float32"
     joined = build_agent(config, envs.make("cave"))
     runs.load_weights(joined, folder / runs.BEST_MODEL)
     frames = tf.constant(np.random.default_rng(0).integers(0, 256, (6, 48, 48, 2)), tf.uint8)
     values = [agent(frames).numpy() for _, agent, _ in parts]
+    exact = build_agent(dataclasses.replace(parts[0][0], precision="float32"), envs.make("cave"))
+    exact.set_weights(parts[0][1].get_weights())
+    values[0] = exact(frames).numpy()
     np.testing.assert_allclose(joined(frames), (values[0] + values[1] + 2 * values[2]) / 4, rtol=1e-4)
     papers = json.loads((folder / "training.json").read_text())
     *trained, joint = papers["steps"]

@@ -82,6 +82,7 @@ def test_a_checkpoint_from_when_games_had_one_version_is_of_that(tmp_path):
 EVERY_RULE = {
     "env": "cave",
     "network": "columns",
+    "precision": "bfloat16",
     "start_curriculum": 0.5,
     "restart_share": 0.5,
     "target": "soft",
@@ -154,6 +155,14 @@ def test_settings_that_an_older_run_did_not_know_are_not_todays_presets(tmp_path
     (tmp_path / "config.toml").write_text('env = "cave"\nnetwork = "conv"\n')
     config = runs.read_config(tmp_path)
     assert (config.env, config.network, config.dueling, config.head) == ("cave", "conv", False, "scalar")
+
+
+def test_a_setting_of_an_older_run_that_is_gone_may_have_changed_nothing(tmp_path):
+    (tmp_path / "config.toml").write_text('env = "catch8"\ncurriculum_overshoot = 0\n')
+    assert runs.read_config(tmp_path) == configuration.resolve({**configuration.plain(configuration.Config())})
+    (tmp_path / "config.toml").write_text('env = "cave"\ncurriculum_overshoot = 2\n')
+    with pytest.raises(UserError, match="curriculum_overshoot 2 is no longer known; use 0"):
+        runs.read_config(tmp_path)
 
 
 def test_a_finished_run_says_so_and_is_not_changed(unbroken, tmp_path, capfd):

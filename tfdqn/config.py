@@ -183,8 +183,8 @@ class Config:
     )
     precision: str = setting(
         "float32",
-        "factors of the products in dense layers; bfloat16: rounded, and summed in float32, which is quicker on CPUs "
-        "with AMX (not measured on a GPU)",
+        "factors of the products in wide hidden dense layers; bfloat16: rounded, and summed in float32, which is "
+        "quicker on CPUs with AMX (not measured on a GPU)",
         "machine",
         choices=PRECISIONS,
     )
@@ -357,6 +357,10 @@ def _check_field(name: str, value: Any) -> None:
 _KIND_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
 
 
+# Settings of earlier versions, with the value at which they changed nothing.
+RETIRED = {"curriculum_overshoot": 0}
+
+
 def read_toml(path: str | os.PathLike) -> dict[str, Any]:
     """Read chosen fields from a flat TOML file, as `config.toml` and `--print-config` have it."""
     try:
@@ -366,7 +370,10 @@ def read_toml(path: str | os.PathLike) -> dict[str, Any]:
         raise UserError(f"--config {path}: {error.strerror or error}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"--config {path}: not TOML: {error}") from None
+    values = {name: value for name, value in values.items() if name not in RETIRED or value != RETIRED[name]}
     for name in values:
+        if name in RETIRED:
+            raise UserError(f"--config {path}: {name} {values[name]!r} is no longer known; use {RETIRED[name]!r}")
         if name not in FIELDS:
             raise UserError(f"--config {path}: unknown setting {name!r}; {nearest(name, FIELDS)}")
         _check_field(name, values[name])

@@ -61,6 +61,7 @@ def _agent_scores(arguments: Any) -> tuple[str, str, dict[str, float]]:
     if arguments.env is not None:
         raise UserError("--env: a trained agent brings its game along; leave it out")
     folder = runs.agent_folder(arguments)
+    # Compiled, and as it suits this device; but as exactly as it was trained and scored.
     config = dataclasses.replace(runs.read_config(folder), jit=True, eager=False, convolution="auto")
     device = cli.choose_device(arguments.device, config.deterministic, config.threads)
 

@@ -1,4 +1,4 @@
-"""Layers that read screens.
+"""Layers: those that read screens, and a dense one.
 
 Every weight-bearing operation is a matmul, unless a convolution is asked to be native. XLA's convolutions on a CPU are
 10 to 30 times slower than the same arithmetic as patches times a matrix, and a matmul's gradient is again a matmul.
@@ -193,8 +193,10 @@ class ColumnDense(Layer):
 class Dense(tf.keras.layers.Dense):
     """Keras's dense layer, whose product may be that of `tfdqn.products.rounded_matmul`. The weights are the same.
 
+    So is its name, by which Keras finds a layer's weights in a file: agents of earlier versions hold Keras's own.
+
     Args:
-      rounded: do so.
+      rounded: do so. (Such a layer has a bias.)
 
     Call with [B, inputs] float32; returns [B, units] float32.
     """

@@ -14,7 +14,7 @@ from tfdqn import layers
 from tfdqn.config import CONVOLUTIONS, PRECISIONS
 from tfdqn.heads import Head
 
-LEAST_ROUNDED = 64  # units of a dense layer whose products may be rounded; narrower ones cost little
+LEAST_ROUNDED = 64  # units of a hidden dense layer whose products may be rounded; narrower ones cost little
 DEEP_LAYERS = 3  # residual layers of "columns_deep" and "columns_wide"
 
 
@@ -53,8 +53,8 @@ def build(
       members: how many such networks, each with initial weights of its own, stand side by side (see
         `tfdqn.heads.Ensemble`); the first is the one that stands alone.
       convolution: "patches", times a matrix, or "native", TensorFlow's own; the same weights fit either.
-      precision: "float32", or "bfloat16" to round the factors of dense layers' products (see `tfdqn.products`); the
-        same weights fit either.
+      precision: "float32", or "bfloat16" to round the factors of the products in hidden dense layers of 64 units or
+        more (see `tfdqn.products`); the same weights fit either.
 
     Returns:
       A Keras model from [B, H, W, stack] uint8 to the head's output; of several, to all of theirs, and they are its
@@ -71,9 +71,9 @@ def build(
         each = [build(name, observation_shape, head, *one, **kinds) for one in ones]
         return tf.keras.Model(inputs, tf.keras.layers.Concatenate()([one(inputs) for one in each]), name=label)
 
-    def dense(units, layer_seed, activation="relu"):
+    def dense(units, layer_seed, activation="relu", is_last=False):
         initializer = tf.keras.initializers.GlorotUniform(seed + layer_seed)
-        rounded = precision == "bfloat16" and units >= LEAST_ROUNDED
+        rounded = precision == "bfloat16" and units >= LEAST_ROUNDED and not is_last
         return layers.Dense(units, rounded, activation=activation, kernel_initializer=initializer)
 
     def conv(filters, kernel_size, stride, layer_seed):
@@ -126,7 +126,7 @@ def build(
     output = head.connect(
         features,
         lambda number: lambda features: _through(hidden(100 * number), features),
-        lambda units, number: dense(units, 9 + 100 * number, None),
+        lambda units, number: dense(units, 9 + 100 * number, None, is_last=True),
     )
     return tf.keras.Model(inputs, output, name=label)
 

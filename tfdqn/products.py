@@ -12,9 +12,10 @@ from __future__ import annotations
 import tensorflow as tf
 from tensorflow.python.ops import control_flow_util
 
-# XLA's CPU library for such products reads a factor's rows only, and XLA would turn a transposed copy back into a
-# product it has to compute in float32, at a third of the rate. Pieces of it, put together again, it leaves alone.
-TRANSPOSED_ROWS = 64
+# XLA's CPU library for such products takes the first factor row by row, and XLA turns a transposed copy back into a
+# product that it then computes in float32, at a third of the rate. Pieces of one, put together again, it leaves alone.
+# At most 16: each is an operation to compile.
+TRANSPOSED_ROWS, TRANSPOSED_PIECES = 64, 16
 
 
 @tf.custom_gradient
@@ -44,5 +45,6 @@ def _transposed(matrix: tf.Tensor) -> tf.Tensor:
     rows = matrix.shape[0]
     if rows is None or rows <= TRANSPOSED_ROWS:
         return tf.transpose(matrix)
-    pieces = [tf.transpose(matrix[start : start + TRANSPOSED_ROWS]) for start in range(0, rows, TRANSPOSED_ROWS)]
+    step = max(TRANSPOSED_ROWS, -(-rows // TRANSPOSED_PIECES))
+    pieces = [tf.transpose(matrix[start : start + step]) for start in range(0, rows, step)]
     return tf.concat(pieces, axis=1)
