@@ -95,11 +95,11 @@ def play(folder: Path, model: str, config: Config, episodes: int, seed: int) -> 
     import tensorflow as tf
 
     from tfdqn import compiled, seeds
-    from tfdqn.envs import make
+    from tfdqn.envs import make_for
     from tfdqn.rollout import push_frame, stack_frames
     from tfdqn.training import build_agent
 
-    env = make("cave")
+    env = make_for(config)
     agent = build_agent(config, env)
     runs.load_weights(agent, folder / runs.MODELS[model])
     act = compiled.xla(lambda history: agent.act(stack_frames(history, config.frame_stride), (), 0.0, [0, 0])[0])
@@ -124,11 +124,13 @@ def play(folder: Path, model: str, config: Config, episodes: int, seed: int) -> 
 
 def look_back(env: Any, state: Any, past: Sequence[Any], player: int) -> Death:
     """What led to the crash that ended in `state`; `past` are the states before each of the last frames."""
+    import tensorflow as tf
+
     from tfdqn import planner
     from tfdqn.envs import cave
 
     def of_player(structure):
-        return type(structure)(*(np.asarray(field)[player : player + 1] for field in structure))
+        return tf.nest.map_structure(lambda field: np.asarray(field)[player : player + 1], structure)
 
     last, before = of_player(state), [of_player(each) for each in past]
     saveable = LOOK_BACK + 1
@@ -170,7 +172,7 @@ def picture(deaths: Sequence[Death]) -> Any:
 
     ordered = sorted(deaths, key=lambda death: death.frame)
     chosen = [ordered[i] for i in np.linspace(0, len(ordered) - 1, min(SHOWN, len(ordered))).round().astype(int)]
-    env = make("cave")
+    env = make("cave", super_resolution=True)  # its colours are all that there are
     size = env.observation_shape[0] * SCALE
     image = Image.new("RGB", (len(MOMENTS) * (size + 4) + 4, len(chosen) * (size + MARGIN + 4) + MARGIN), "white")
     draw = ImageDraw.Draw(image)

@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"--out {arguments.out}: there is something there already; name a folder that is yet to be")
     device = cli.choose_device("cpu")
 
-    from tfdqn.envs import make
+    from tfdqn.envs import make_for
     from tfdqn.evaluation import Evaluator
     from tfdqn.training import build_agent
 
@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     preset = configuration.resolve({"env": config.env, "preset": config.preset})
     machine = {"device": "auto", "convolution": "auto", "threads": preset.threads, "precision": preset.precision}
     config = dataclasses.replace(config, init_from="", **machine)
-    env = make(config.env, config.downsample)
+    env = make_for(config)
     agents = [build_agent(each, env) for each in configs]
     for each, folder in zip(agents, folders, strict=True):
         runs.load_weights(each, folder / runs.MODELS[arguments.model])
@@ -135,7 +135,8 @@ def check_alike(configs: Sequence[configuration.Config], but_for: set[str], why:
     first = configs[0]
     for other in configs[1:]:
         names = set(runs.differences(first, other)) - but_for
-        names |= {name for name in ("frame_stride", "action_repeat") if getattr(first, name) != getattr(other, name)}
+        seen = ("super_resolution", "frame_stride", "action_repeat")
+        names |= {name for name in seen if getattr(first, name) != getattr(other, name)}
         for name in sorted(names):
             raise UserError(f"one agent's {name} is {getattr(first, name)}, another's {getattr(other, name)}: {why}")
 

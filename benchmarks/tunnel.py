@@ -54,11 +54,11 @@ def play(folder: Path, model: str, config: Config, frames: int, seed: int, games
     import tensorflow as tf
 
     from tfdqn import compiled, seeds
-    from tfdqn.envs import cave, make
+    from tfdqn.envs import cave, make_for
     from tfdqn.rollout import push_frame, select, stack_frames
     from tfdqn.training import build_agent
 
-    env = make("cave")
+    env = make_for(config)
     agent = build_agent(config, env)
     runs.load_weights(agent, folder / runs.MODELS[model])
     stream = seeds.stream(seed, "record")
@@ -68,7 +68,8 @@ def play(folder: Path, model: str, config: Config, frames: int, seed: int, games
         state = env.reset(noise)
         # All that is on the screen was made when the tunnel was as narrow already.
         time = cave.SIZE + cave.WALL_SHRINK_PERIOD * (cave.START_OPENING - cave.MIN_OPENING)
-        return state._replace(time=state.time + time, block_tops=tf.fill(tf.shape(state.block_tops), cave.NOWHERE))
+        nowhere = tf.fill(tf.shape(state.block_tops), cave.NOWHERE)
+        return env.first_seen(state._replace(time=state.time + time, block_tops=nowhere))
 
     @compiled.xla
     def run(count: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

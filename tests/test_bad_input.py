@@ -49,6 +49,8 @@ BAD_INPUT = [
     (["--frame-stride", "100"], "use 32"),
     (["--action-repeat", "0"], "use 1"),
     (["--downsample", "2"], "only the cave"),
+    (["--super-resolution"], "the screens of catch8 show all there is"),
+    (["--env", "cave", "--downsample", "2", "--super-resolution"], "use one or the other"),
     (["--env", "cave", "--downsample", "3"], "choose one of 1, 2"),
     (["--start-curriculum", "0.5"], "equally difficult from start to end; use 0"),
     (["--env", "cave", "--start-curriculum", "1.5"], "use 1"),

@@ -83,6 +83,7 @@ EVERY_RULE = {
     "env": "cave",
     "network": "columns",
     "precision": "bfloat16",
+    "super_resolution": True,
     "start_curriculum": 0.5,
     "restart_share": 0.5,
     "target": "soft",

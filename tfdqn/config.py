@@ -43,6 +43,9 @@ class Config:
     frame_stride: int = setting(1, "decisions between stacked frames", "game", low=1, high=32)
     action_repeat: int = setting(1, "frames that each chosen action is held for", "game", low=1, high=32)
     downsample: int = setting(1, "keep every k-th row and column of the cave's screen", "game", choices=(1, 2))
+    super_resolution: bool = setting(
+        False, "draw edges in the cave to fractions of a row, as far as earlier screens told them", "game"
+    )
 
     start_curriculum: float = setting(
         0.0,
@@ -256,6 +259,10 @@ def check(config: Config) -> None:
         _check_field(name, getattr(config, name))
     if config.env != "cave" and config.downsample != 1:
         raise UserError(f"--downsample {config.downsample}: only the cave can be downsampled; use 1")
+    if config.super_resolution and config.env != "cave":
+        raise UserError(f"--super-resolution: the screens of {config.env} show all there is; leave it out")
+    if config.super_resolution and config.downsample != 1:
+        raise UserError(f"--super-resolution with --downsample {config.downsample}: use one or the other")
     if config.env != "cave" and config.start_curriculum:
         raise UserError(
             f"--start-curriculum {config.start_curriculum}: {config.env} is equally difficult from start to end; use 0"

@@ -65,11 +65,11 @@ def _agent_scores(arguments: Any) -> tuple[str, str, dict[str, float]]:
     config = dataclasses.replace(runs.read_config(folder), jit=True, eager=False, convolution="auto")
     device = cli.choose_device(arguments.device, config.deterministic, config.threads)
 
-    from tfdqn.envs import make
+    from tfdqn.envs import make_for
     from tfdqn.evaluation import Evaluator
     from tfdqn.training import build_agent
 
-    env = make(config.env, config.downsample)
+    env = make_for(config)
     agent = build_agent(config, env)
     runs.load_weights(agent, folder / runs.MODELS[arguments.model])
     scores = Evaluator(config, env, agent, device).evaluate(

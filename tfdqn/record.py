@@ -45,10 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     import tensorflow as tf
 
-    from tfdqn.envs import make
+    from tfdqn.envs import make_for
     from tfdqn.training import build_agent
 
-    env = make(config.env, config.downsample)
+    env = make_for(config)
     agent = build_agent(config, env)
     runs.load_weights(agent, folder / runs.MODELS[arguments.model])
     with tf.device(device):

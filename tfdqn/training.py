@@ -15,7 +15,7 @@ import tensorflow as tf
 from tfdqn import compiled, convolutions, networks, optimizers, seeds
 from tfdqn.agent import CAUSES, DQN
 from tfdqn.config import Config
-from tfdqn.envs import Environment, make
+from tfdqn.envs import Environment, make_for
 from tfdqn.metrics import MAX_REPORTS, SHARED_BIT, Metrics, Reports, note_non_finite
 from tfdqn.prioritized import PrioritizedReplay
 from tfdqn.replay import FrameReplay, Row
@@ -69,7 +69,7 @@ class Trainer:
 
     def __init__(self, config: Config, device: str = "/CPU:0", env: Environment | None = None):
         self.device = device
-        self.env = make(config.env, config.downsample) if env is None else env
+        self.env = make_for(config) if env is None else env
         with tf.device(device):
             self.config = config = convolutions.choose(config, device, lambda each: build_learner(each, self.env))
             self._practice = Practice(config.num_envs, config.num_practisers)

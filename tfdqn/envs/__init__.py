@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import abc
 import functools
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import tensorflow as tf
+
+if TYPE_CHECKING:
+    from tfdqn.config import Config
 
 
 class TimeStep(NamedTuple):
@@ -101,15 +104,21 @@ class Environment(abc.ABC):
         return compiled.xla(self.step)
 
 
-def make(name: str, downsample: int = 1) -> Environment:
+def make_for(config: Config) -> Environment:
+    """Make the game that a configuration names, as it is seen there."""
+    return make(config.env, config.downsample, config.super_resolution)
+
+
+def make(name: str, downsample: int = 1, super_resolution: bool = False) -> Environment:
     """Make a game by its name.
 
     Args:
       name: one of `tfdqn.config.GAMES`.
       downsample: keep every `downsample`-th row and column of the screen. The game itself is unchanged.
+      super_resolution: show what all screens so far told (the cave only, see `tfdqn.envs.cave.Cave`).
 
     Raises:
-      ValueError: no such game (the message names the nearest), or the screen is not a multiple of `downsample`.
+      ValueError: no such game (the message names the nearest), or one that cannot be seen so.
     """
     from tfdqn.envs.catch import Catch
     from tfdqn.envs.cave import Cave
@@ -118,10 +127,12 @@ def make(name: str, downsample: int = 1) -> Environment:
         "catch8": functools.partial(Catch, size=8),
         "catch8_single": functools.partial(Catch, size=8, single_ball=True),
         "catch16": functools.partial(Catch, size=16),
-        "cave": Cave,
+        "cave": functools.partial(Cave, super_resolution=super_resolution),
     }
     if name not in constructors:
         from tfdqn.errors import nearest
 
         raise ValueError(f"unknown game {name!r}: {nearest(name, constructors)}")
+    if super_resolution and name != "cave":
+        raise ValueError(f"super-resolution of {name}: its screens show all there is; leave it out")
     return constructors[name](downsample=downsample)

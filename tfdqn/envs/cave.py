@@ -25,7 +25,8 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from tfdqn import seeds
-from tfdqn.envs import Environment, TimeStep
+from tfdqn.envs import Environment, TimeStep, super_resolution
+from tfdqn.envs.super_resolution import PARTS, Edges
 
 SIZE = 48  # rows and columns of the screen
 PLAYER_COLUMN = 15  # where the player meets walls and blocks; it is drawn in the column before
@@ -75,6 +76,17 @@ class Noise(NamedTuple):
     block_rank: tf.Tensor  # [N] int32 >= 0; modulo the number of allowed rows, it picks one of them from the top
 
 
+class Memory(NamedTuple):
+    """What earlier screens told of the walls on this one."""
+
+    top: Edges  # of the opening: the lowest part of the upper wall
+    bottom: Edges
+
+
+class Nothing(NamedTuple):
+    """The memory of a player who sees but the screen that is there."""
+
+
 class State(NamedTuple):
     """What a game is made of; int32 is enough for the longest episode, as centres may wrap (see above)."""
 
@@ -84,10 +96,16 @@ class State(NamedTuple):
     tail: tf.Tensor  # [N, 15] int32, newest heights, oldest first, 0.08 rows from 24; the last is the player's
     centres: tf.Tensor  # [N, 48] int32, wall centres, left to right, 1e-8 of the screen's height, modulo 2**32
     block_tops: tf.Tensor  # [N, 3] int32, top rows of the newest blocks, newest first, in rows of the world
+    memory: Memory | Nothing = Nothing()
 
 
 class Cave(Environment):
-    """Cave on a 48 x 48 screen, or on every `downsample`-th row and column of it; reward -1 for a crash, else 0."""
+    """Cave on a 48 x 48 screen, or on every `downsample`-th row and column of it; reward -1 for a crash, else 0.
+
+    With `super_resolution` the screen shows what a player knows who remembers: the row that an edge cuts is drawn as
+    bright as the part of it that is covered, as far as all screens of the episode and the player's own moves told it
+    (see `tfdqn.envs.super_resolution`). A block's top is a whole row of the world, so one sight tells it.
+    """
 
     name = "cave"
     version = 2  # 1 lost its blocks far from the start, where a wall's centre passes what int32 holds
@@ -104,18 +122,23 @@ class Cave(Environment):
         PLAYER_LEVEL: (255, 0, 0),
     }
 
-    def __init__(self, downsample: int = 1):
+    def __init__(self, downsample: int = 1, super_resolution: bool = False):
         """Make the game.
 
         Args:
           downsample: draw every `downsample`-th row and column only; a divisor of 48.
+          super_resolution: draw edges as finely as earlier screens told them.
 
         Raises:
-          ValueError: not a divisor.
+          ValueError: not a divisor, or both at once.
         """
         if downsample < 1 or SIZE % downsample:
             raise ValueError(f"cave cannot be downsampled by {downsample!r}: choose a divisor of {SIZE}")
-        self._downsample = downsample
+        if super_resolution and downsample > 1:
+            raise ValueError(f"super-resolution of a screen that is downsampled by {downsample}: use one or the other")
+        self._downsample, self._remembers = downsample, super_resolution
+        if super_resolution:
+            self.palette = {level: _shade(level) for level in range(BLOCK_LEVEL + 1)} | Cave.palette
 
     @property
     def observation_shape(self) -> tuple[int, int]:
@@ -129,7 +152,7 @@ class Cave(Environment):
 
     def reset(self, noise: Noise) -> State:
         zeros = tf.zeros_like(noise.wall)
-        return State(
+        state = State(
             time=zeros,
             speed=zeros,
             slope=zeros,
@@ -137,6 +160,24 @@ class Cave(Environment):
             centres=_columns(zeros + START_CENTRE, SIZE),
             block_tops=_columns(zeros, NUM_BLOCKS),
         )
+        return self.first_seen(state)
+
+    def first_seen(self, state: State) -> State:
+        """The same to a player who has seen no screen before this one."""
+        nothing = super_resolution.unseen(tf.shape(state.time)[0], SIZE)
+        return self._seen(state, Memory(nothing, nothing))
+
+    def _seen(self, state: State, memory: Memory | Nothing) -> State:
+        """The state to a player who remembers so much, and sees its screen."""
+        if not self._remembers:
+            return state
+        start, height = self._opening_rows(state)
+        # A column that is all wall does not tell whether its opening is above or below.
+        top, bottom = (
+            super_resolution.seen(edges, row, height > 0, _screen_top(state), SIZE)
+            for edges, row in zip(memory, (start, start + height), strict=True)
+        )
+        return state._replace(memory=Memory(top, bottom))
 
     def training_reset(self, noise: Noise, curriculum: float) -> State:
         """A share of the episodes starts in a straight piece of a narrower tunnel, without blocks on the screen.
@@ -148,11 +189,12 @@ class Cave(Environment):
         # The rank is wide enough to give a share and leave a time; the wall's draw would tie the start to a wall.
         is_moved = noise.block_rank % CURRICULUM_DRAWS < round(curriculum * CURRICULUM_DRAWS)
         time = noise.block_rank // CURRICULUM_DRAWS % (2 * NARROWEST_TIME)
-        return state._replace(
+        moved = state._replace(
             time=tf.where(is_moved, time, state.time),
             # Where blocks of this time would be on the screen, they are out of everyone's reach.
             block_tops=tf.where(is_moved[:, tf.newaxis], NOWHERE, state.block_tops),
         )
+        return self.first_seen(moved)
 
     def step(self, state: State, action: tf.Tensor, noise: Noise) -> tuple[State, TimeStep]:
         time = state.time + 1
@@ -172,7 +214,8 @@ class Cave(Environment):
         posted = tf.concat([posted_top[:, tf.newaxis], state.block_tops[:, :-1]], axis=1)
         block_tops = tf.where(is_posted[:, tf.newaxis], posted, state.block_tops)
 
-        state = State(time, speed, slope, tail, centres, block_tops)
+        scrolled = type(state.memory)(*(super_resolution.scrolled(edges) for edges in state.memory))
+        state = self._seen(State(time, speed, slope, tail, centres, block_tops), scrolled)
         is_crash = tf.cast(hits_wall(state) | _hits_block(state), tf.int32)
         is_crash = _computed_once(is_crash) > 0
         timestep = TimeStep(
@@ -197,7 +240,42 @@ class Cave(Environment):
         # Later over earlier.
         screen = tf.where(row == trail_row, tf.constant(trail_level, tf.uint8), tf.constant(0, tf.uint8))
         screen = tf.where(row - block_start < block_height, tf.constant(BLOCK_LEVEL, tf.uint8), screen)
-        return tf.where(row - opening_start < opening_height, screen, tf.constant(WALL_LEVEL, tf.uint8))
+        screen = tf.where(row - opening_start < opening_height, screen, tf.constant(WALL_LEVEL, tf.uint8))
+        return self._sharpened(screen, state) if self._remembers else screen
+
+    def _sharpened(self, screen: tf.Tensor, state: State) -> tf.Tensor:
+        """The screen [N, H, W] with rows that an edge cuts as bright as the part of them that is covered."""
+        row = tf.range(SIZE, dtype=tf.int32)[tf.newaxis, :, tf.newaxis]
+
+        def drawn(screen, where, at, level):
+            """Levels [N, W] in a row of each column, `at` [N, W], but only `where` the screen is so."""
+            level = tf.cast(level, tf.uint8)[:, tf.newaxis, :]
+            return tf.where(where & (row == at[:, tf.newaxis, :]), level, screen)
+
+        block_start, block_height = self._block_rows(state)
+        block_cut = self._block_cut(state)
+        covered = BLOCK_LEVEL * (PARTS - block_cut) // PARTS
+        screen = drawn(screen, screen == BLOCK_LEVEL, tf.where(block_cut > 0, block_start, SIZE), covered)
+        covered, block_end = BLOCK_LEVEL * block_cut // PARTS, block_start + block_height
+        screen = drawn(screen, screen != WALL_LEVEL, tf.where(block_cut > 0, block_end, SIZE), covered)
+
+        # The opening's first row is cut by the upper wall, the first one after it by the lower wall.
+        start, height = self._opening_rows(state)
+        top_cut = super_resolution.cut(state.memory.top, start, _screen_top(state))
+        bottom_cut = super_resolution.cut(state.memory.bottom, start + height, _screen_top(state))
+        screen = drawn(screen, screen == 0, start, WALL_LEVEL * top_cut // PARTS)
+        return drawn(screen, True, start + height, WALL_LEVEL * (PARTS - bottom_cut) // PARTS)
+
+    def _block_cut(self, state: State) -> tf.Tensor:
+        """How much of the first row of the block in each column lies above it, [N, W] int32 in PARTS; 0 without one."""
+        columns = tf.range(SIZE)[tf.newaxis, :]
+        cut = tf.zeros_like(columns)
+        for k in range(NUM_BLOCKS):
+            top = PARTS * state.block_tops[:, k] - _screen_top(state)[:, 0]
+            offset = columns - (SIZE - _block_age(state.time, k))[:, tf.newaxis]
+            is_here = (top >= 0)[:, tf.newaxis] & (0 <= offset) & (offset < BLOCK_WIDTH)
+            cut = tf.where(is_here, (top % PARTS)[:, tf.newaxis], cut)
+        return cut
 
     def _opening_rows(self, state: State) -> tuple[tf.Tensor, tf.Tensor]:
         """First row of the opening and how many it has, [N, W] int32 in 0..48."""
@@ -293,6 +371,17 @@ def _allowed_top(rank: tf.Tensor, distance: tf.Tensor, height: tf.Tensor, openin
     lowest = tf.cast(tf.truncatediv(middle - half, ROW), tf.int32)
     end = tf.cast(tf.truncatediv(middle + half - BLOCK_HEIGHT * ROW, ROW), tf.int32)
     return lowest + rank % (end - lowest)
+
+
+def _screen_top(state: State) -> tf.Tensor:
+    """Where row 0 of the screen is in the world, [N, 1] int32 in PARTS of a row: the player is always in row 24."""
+    return 2 * state.tail[:, -1:]
+
+
+def _shade(level: int) -> tuple[int, int, int]:
+    """The colour of a row that a wall covers partly, or, if brighter than a wall, a block."""
+    full = WALL_LEVEL if level <= WALL_LEVEL else BLOCK_LEVEL
+    return tuple(channel * level // full for channel in Cave.palette[full])
 
 
 def _clipped_row(distance: tf.Tensor, row: int) -> tf.Tensor:
