@@ -245,12 +245,12 @@ class Cave(Environment):
 
     def _sharpened(self, screen: tf.Tensor, state: State) -> tf.Tensor:
         """The screen [N, H, W] with rows that an edge cuts as bright as the part of them that is covered."""
-        row = tf.range(SIZE, dtype=tf.int32)[tf.newaxis, :, tf.newaxis]
+        row = tf.constant(list(range(SIZE)), tf.uint8)[tf.newaxis, :, tf.newaxis]
 
         def drawn(screen, where, at, level):
             """Levels [N, W] in a row of each column, `at` [N, W], but only `where` the screen is so."""
-            level = tf.cast(level, tf.uint8)[:, tf.newaxis, :]
-            return tf.where(where & (row == at[:, tf.newaxis, :]), level, screen)
+            level, at = (tf.cast(_computed_once(values), tf.uint8)[:, tf.newaxis, :] for values in (level, at))
+            return tf.where(where & (row == at), level, screen)
 
         block_start, block_height = self._block_rows(state)
         block_cut = self._block_cut(state)
@@ -405,7 +405,7 @@ def _per_column(rows: tf.Tensor) -> tf.Tensor:
 
 
 def _computed_once(values: tf.Tensor) -> tf.Tensor:
-    """Integers in 0..85, unchanged; a hint to XLA not to compute them again for every element that reads them.
+    """Integers of which three times as much fits their type, unchanged; a hint to XLA to compute each but once.
 
     XLA copies arithmetic that it thinks cheap into the loops that read its result: that of a column into the loop
     over its pixels, that of an environment into the loop over its columns. It never copies a division.
