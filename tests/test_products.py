@@ -9,7 +9,7 @@ import tensorflow as tf
 from tests.whole_runs import make_run, resume
 from tfdqn import compiled, layers, losses, networks, runs, seeds
 from tfdqn import config as configuration
-from tfdqn.envs import cave, make
+from tfdqn.envs import cave, make, make_for
 from tfdqn.errors import UserError
 from tfdqn.products import TRANSPOSED_ROWS, rounded_matmul
 from tfdqn.replay import Transition
@@ -148,8 +148,9 @@ def test_a_run_keeps_its_precision(tmp_path):
 
 def test_a_trained_agent_decides_the_same():
     """The packaged cave agent, on the screens that it comes to in 300 frames of 32 games in the narrowest tunnel."""
-    folder, env = runs.PRETRAINED / "cave", make("cave")
+    folder = runs.PRETRAINED / "cave"
     config = runs.read_config(folder)
+    env = make_for(config)
     exact, close = (build_agent(dataclasses.replace(config, precision=each), env) for each in configuration.PRECISIONS)
     for agent in (exact, close):
         runs.load_weights(agent, folder / runs.BEST_MODEL)
@@ -164,9 +165,8 @@ def test_a_trained_agent_decides_the_same():
             return t + 1, state, history, same + tf.reduce_mean(tf.cast(action == other, tf.float32))
 
         state = env.reset(env.sample_noise(seeds.at(7, 0), 32))
-        state = state._replace(
-            time=state.time + cave.SIZE + cave.NARROWEST_TIME, block_tops=tf.fill([32, 3], cave.NOWHERE)
-        )
+        nowhere = tf.fill([32, 3], cave.NOWHERE)
+        state = env.first_seen(state._replace(time=state.time + cave.SIZE + cave.NARROWEST_TIME, block_tops=nowhere))
         history = tf.repeat(env.observe(state)[tf.newaxis], config.frame_stack, axis=0)
         start = (tf.ones([], tf.int64), state, history, tf.zeros([]))
         return tf.while_loop(lambda t, *_: t <= 300, frame, start)[-1] / 300.0

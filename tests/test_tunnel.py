@@ -7,7 +7,7 @@ import tensorflow as tf
 from benchmarks import tunnel
 from tests.envs.helpers import restarted, to_numpy
 from tfdqn import runs, seeds
-from tfdqn.envs import cave, make
+from tfdqn.envs import cave, make_for
 from tfdqn.errors import UserError
 from tfdqn.training import build_agent
 
@@ -25,12 +25,13 @@ def test_deaths_are_counted_as_by_hand(monkeypatch):
     config = runs.read_config(folder)
     counted = tunnel.play(folder, "best", config, FRAMES, SEED, GAMES)
 
-    env = make("cave")
+    env = make_for(config)
     agent = build_agent(config, env)
     runs.load_weights(agent, folder / runs.BEST_MODEL)
     act = tf.function(lambda screens: agent.act(screens, (), 0.0, [0, 0])[0], autograph=False)
     start = env.compiled_reset(env.sample_noise(seeds.at(seeds.stream(SEED, "record"), 0), GAMES))
     start = start._replace(time=start.time + 48 + 51 * 28, block_tops=tf.fill([GAMES, 3], cave.NOWHERE))
+    start = env.first_seen(start)
     begin = env.observe(start).numpy()
     state, frames, age, deaths, total = start, [begin] * config.frame_stack, np.zeros(GAMES, int), 0, 0
     for t in range(1, FRAMES + 1):
