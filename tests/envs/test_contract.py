@@ -35,14 +35,15 @@ def test_shapes_and_types(name):
     height, width = env.observation_shape
     noise = env.sample_noise(seed(1, 2), 5)
     state = env.reset(noise)
-    for field in (*noise, *state):
+    for field in tf.nest.flatten((noise, state)):
         assert field.dtype.is_integer
         assert field.shape[0] == 5
     frame = env.observe(state)
     assert (frame.shape, frame.dtype) == ([5, height, width], tf.uint8)
     following, timestep = env.step(state, tf.zeros([5], tf.int32), noise)
     tf.nest.map_structure(lambda new, old: tf.debugging.assert_type(new, old.dtype), following, state)
-    assert [tensor.shape for tensor in following] == [tensor.shape for tensor in state]
+    shapes = [[tensor.shape for tensor in tf.nest.flatten(each)] for each in (following, state)]
+    assert shapes[0] == shapes[1]
     assert (timestep.observation.shape, timestep.observation.dtype) == ([5, height, width], tf.uint8)
     assert (timestep.reward.shape, timestep.reward.dtype) == ([5], tf.float32)
     assert (timestep.termination.shape, timestep.termination.dtype) == ([5], tf.bool)
