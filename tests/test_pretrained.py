@@ -231,6 +231,7 @@ def test_runs_of_different_kinds_are_not_joined(tmp_path):
     first = made(tmp_path / "first", atoms=4)[-1]
     for name, settings, message in [
         ("deep", {"atoms": 4, "network": "columns_deep"}, "network is columns, another's columns_deep"),
+        ("sharp", {"atoms": 4, "super_resolution": True}, "super_resolution is False, another's True"),
         ("repeat", {"atoms": 4, "action_repeat": 2}, "action_repeat is 1, another's 2"),
         ("stride", {"atoms": 4, "frame_stride": 2}, "frame_stride is 1, another's 2"),
         ("atoms", {"atoms": 6}, "one agent has 6 atoms, and the 4 of another are not among them"),

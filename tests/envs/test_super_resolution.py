@@ -134,9 +134,8 @@ def test_bounds_hold_the_edges_and_close_in_on_them():
         age = age + 1 if over is None else np.where(over, 0, age + 1)
         edges = cave._edges(state, range(48))
         for edge, bounds in zip(edges, state.memory, strict=True):
-            place = (
-                edge.numpy() / cave.ROW + state.tail[:, -1:] * 0.08
-            )  # rows of the world, from the first screen's top
+            # Rows of the world, from the first screen's top.
+            place = edge.numpy() / cave.ROW + state.tail[:, -1:] * 0.08
             assert (bounds.low / 25 <= place + 1e-6).all()
             assert (place <= bounds.high / 25 + 1e-6).all()
         top = state.memory.top
@@ -189,6 +188,17 @@ def test_an_edge_is_narrowed_down_by_hand():
         assert (int(edges.low[0, 0]), int(edges.high[0, 0])) == expected
     assert int(super_resolution.cut(edges, tf.constant([[10]]), tf.constant([[0]]))[0, 0]) == 10  # 0.4 of 25
     assert int(super_resolution.cut(super_resolution.scrolled(edges), *2 * [tf.constant([[0]])])[0, 0]) == 0
+
+
+@pytest.mark.parametrize("screens", [-1.5, 1.5])
+def test_a_column_that_is_all_wall_tells_nothing(screens):
+    env = envs.make("cave", super_resolution=True)
+    state = env.reset(env.sample_noise([0, 0], 1))
+    hidden = env.first_seen(state._replace(centres=state.centres + int(screens * 10**8)))
+    assert (env.observe(hidden).numpy() == cave.WALL_LEVEL).all()
+    for edges in hidden.memory:
+        assert (edges.low.numpy() == -super_resolution.UNKNOWN).all()
+        assert (edges.high.numpy() == super_resolution.UNKNOWN).all()
 
 
 def test_every_shade_has_a_colour():
