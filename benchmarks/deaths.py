@@ -1,8 +1,8 @@
 """How the cave's agent dies: `python -m benchmarks.deaths --pretrained cave --out deaths.png`.
 
 Plays greedy episodes and looks back from each crash: what was hit, how wide the tunnel was, and in which frame the
-planner (`tfdqn.planner`), which counts the ways out, could have saved the player for the last time. A *graze* is a
-crash that could still be avoided in one of the last frames.
+planner (`tfdqn.envs.cave.planner`), which counts the ways out, could have saved the player for the last time. A
+*graze* is a crash that could still be avoided in one of the last frames.
 """
 
 from __future__ import annotations
@@ -126,8 +126,8 @@ def look_back(env: Any, state: Any, past: Sequence[Any], player: int) -> Death:
     """What led to the crash that ended in `state`; `past` are the states before each of the last frames."""
     import tensorflow as tf
 
-    from tfdqn import planner
-    from tfdqn.envs import cave
+    from tfdqn.envs.cave import planner
+    from tfdqn.envs.cave import rules as cave
 
     def of_player(structure):
         return tf.nest.map_structure(lambda field: np.asarray(field)[player : player + 1], structure)

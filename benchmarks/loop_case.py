@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
+import math
 from pathlib import Path
 
 import tensorflow as tf
 
-from benchmarks import operations
+from benchmarks import operations, trees
 from benchmarks.network_cases import SLOTS
 from benchmarks.replay_case import fill
 from benchmarks.specs import GROWTH
@@ -42,7 +42,7 @@ class LoopBench(Bench):
         on_gpu = "GPU" in device
         config = configuration.resolve({**settings, "device": "gpu" if on_gpu else "cpu"}, on_gpu=on_gpu)
         if not on_gpu:
-            configuration.check_memory(config, configuration.available_memory_bytes())
+            trees.check_memory(config)
         self.trainer = Trainer(config, device)
         self._carry = self.trainer.initial_carry()
         self._updates = 0
@@ -61,7 +61,7 @@ class LoopBench(Bench):
 
     def _count_floor(self, config: configuration.Config) -> None:
         """A round's arithmetic; and its frames, each written to the history and to the replay and read there."""
-        online, height_width = self.trainer.agent.online, config.screen[0] * config.screen[1]
+        online, height_width = self.trainer.agent.online, math.prod(trees.frame_shape(config))
         decisions, updates = config.iterations_per_update, config.updates_per_iteration
         learn = operations.learn_operations(online, config.batch_size, double=config.double, target=config.target)
         self.operations = float(decisions * operations.act_operations(online, config.num_envs) + updates * learn)
@@ -105,7 +105,7 @@ class RunBench(Bench):
 
     def __init__(self, config: configuration.Config, reports: bool, run_dir: Path, device: str):
         self._frames = config.log_every_frames
-        config = dataclasses.replace(
+        config = trees.replace(
             config,
             total_env_frames=FOREVER,
             eval_every_frames=FOREVER,

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from benchmarks import operations
+from benchmarks import operations, trees
 from benchmarks.specs import PINNED
 from benchmarks.timing import Bench, WrongResult
 from tfdqn import compiled, networks, training
@@ -37,7 +37,7 @@ def make_agent(env: str, settings: dict, optimizer: str) -> tuple[DQN, configura
 
 def random_frames(count: int, config: configuration.Config, seed: int) -> tf.Tensor:
     """[count, stack, H, W] uint8: as the replay gathers them, before it turns stacks into channels."""
-    shape = (count, config.frame_stack, *config.screen)
+    shape = (count, config.frame_stack, *trees.frame_shape(config))
     return tf.constant(np.random.default_rng(seed).integers(0, 256, shape, np.uint8))
 
 

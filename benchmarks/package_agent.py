@@ -13,7 +13,6 @@ agent is scored, unless it is not put into the package (`--out`) but is to be tr
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import time
 import zipfile
@@ -25,8 +24,9 @@ import numpy as np
 
 import tfdqn
 from benchmarks.learning import curve
-from tfdqn import checkpoints, cli, presets, runs
+from tfdqn import checkpoints, cli, runs
 from tfdqn import config as configuration
+from tfdqn.envs import registry
 from tfdqn.errors import UserError
 
 EPISODES = 1_000
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Where it was trained, on how many threads and how exactly is told in its papers; it plays as the preset does.
     preset = configuration.resolve({"env": config.env, "preset": config.preset})
     machine = {"device": "auto", "convolution": "auto", "threads": preset.threads, "precision": preset.precision}
-    config = dataclasses.replace(config, init_from="", **machine)
+    config = config.replace(init_from="", **machine)
     env = make_for(config)
     agents = [build_agent(each, env) for each in configs]
     for each, folder in zip(agents, folders, strict=True):
@@ -117,7 +117,7 @@ def joined_config(configs: Sequence[configuration.Config]) -> configuration.Conf
     for config in configs:
         if first.head == "categorical" and (atoms - 1) % (config.atoms - 1):
             raise UserError(f"one agent has {atoms} atoms, and the {config.atoms} of another are not among them")
-    return dataclasses.replace(first, members=sum(config.members for config in configs), atoms=atoms)
+    return first.replace(members=sum(config.members for config in configs), atoms=atoms)
 
 
 def averaged_config(configs: Sequence[configuration.Config]) -> configuration.Config:
@@ -221,7 +221,7 @@ def history(run_dir: Path) -> list[dict[str, Any]]:
     before = history(Path(config.init_from)) if config.init_from else []
     # With all that the preset sets today: the command is to mean the same when the preset has changed.
     preset = configuration.resolve({"env": config.env, "preset": config.preset})
-    named = presets.PRESETS[config.env, config.preset]
+    named = registry.entry(config.env).presets[config.preset]
     fields = configuration.plain(config).items()
     given = {name: value for name, value in fields if name in named or value != getattr(preset, name) or name == "seed"}
     if before:

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks import trees
 from tfdqn.errors import UserError
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def _start(request: dict[str, Any]) -> tuple[Config, str]:
         os.environ.pop("TF_NUM_INTRAOP_THREADS", None)
     device = cli.choose_device("gpu" if on_gpu else "cpu", False, config.threads)
     if not on_gpu:
-        configuration.check_memory(config, configuration.available_memory_bytes())
+        trees.check_memory(config)
     return config, device
 
 
@@ -109,7 +110,7 @@ def _needs(request: dict[str, Any], config: Config, device: str) -> dict[str, fl
     fill(trainer.replay, trainer.replay.capacity, device)
     int(trainer.run_chunk(carry, ROUNDS, 2**62).env_frames)
     weights = operations.learn_bytes(trainer.agent.online, SLOTS[config.optimizer]) / 2
-    held = config.replay_bytes + weights + 4 * trainer.agent.online.count_params()  # and the target network
+    held = trees.replay_bytes(config) + weights + 4 * trainer.agent.online.count_params()  # and the target network
     found |= {"host_bytes": _peak_host_bytes(), "host_floor_bytes": before_bytes + ("GPU" not in device) * held}
     if "GPU" in device:
         peak = tf.config.experimental.get_memory_info("GPU:0")["peak"]

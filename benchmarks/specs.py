@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from benchmarks import trees
 from tfdqn import config as configuration
-from tfdqn import presets
 from tfdqn.errors import UserError, nearest
 
 CASES = {
@@ -60,8 +60,7 @@ PLAIN = {
 PINNED = {
     name: field.default
     for name, field in configuration.FIELDS.items()
-    if field.metadata["group"] in ("game", "sizes", "learner", "exploration", "machine")
-    and name not in ("env", "seed", "device")
+    if field.metadata["group"] not in ("length", "evaluation", "checkpoints") and name not in ("env", "seed", "device")
 } | PLAIN
 _CATCH = {"env": "catch8", "network": "mlp"}
 _CAVE = {"env": "cave", "network": "conv", "frame_stack": 4, "num_envs": 64, "batch_size": 32}
@@ -106,7 +105,7 @@ def all_specs(*, on_gpu: bool = False) -> list[Spec]:
 
 
 def _env_specs():
-    for env in configuration.GAMES:
+    for env in trees.game_names():
         for variant in ("frames", "states"):
             for size in (1, 64, 1024, 16384):
                 gate = variant == "frames" and size == 1024 and env in ("catch8", "cave")
@@ -153,7 +152,7 @@ def _loop_specs(on_gpu: bool):
         yield Spec(
             "loop", chosen["env"], variant, chosen["num_envs"], chosen["batch_size"], settings, quick=quick, gate=gated
         )
-    for env, preset in presets.PRESETS:
+    for env, preset in trees.presets():
         settings = {"env": env, "preset": preset}
         config = configuration.resolve(settings, on_gpu=on_gpu)
         yield Spec("loop", env, f"preset-{preset}", config.num_envs, config.batch_size, settings)
@@ -161,12 +160,12 @@ def _loop_specs(on_gpu: bool):
 
 def _process_specs(on_gpu: bool):
     for case in ("compile", "memory"):
-        for env, preset in presets.PRESETS:
+        for env, preset in trees.presets():
             settings = {"env": env, "preset": preset}
             config = configuration.resolve(settings, on_gpu=on_gpu)
             quick = (env, preset) == ("catch8", "default")
             yield Spec(case, env, preset, config.num_envs, config.batch_size, settings, quick=quick)
-    for env in configuration.GAMES:
+    for env in trees.game_names():
         settings = {"env": env}
         config = configuration.resolve(settings, on_gpu=on_gpu)
         yield Spec("reports", env, "default", config.num_envs, config.batch_size, settings, quick=env == "catch8")

@@ -5,7 +5,6 @@ Shapes: S states, A actions, K equally likely outcomes of an action, N environme
 
 from __future__ import annotations
 
-import dataclasses
 from typing import NamedTuple
 
 import numpy as np
@@ -158,7 +157,7 @@ class Lab:
         trainer = self.trainer
         self._rules = game
         self.game.load(game)
-        agent = training.build_agent(dataclasses.replace(self.config, seed=seed), self.game)
+        agent = training.build_agent(self.config.replace(seed=seed), self.game)
         trainer.agent.set_weights(agent.get_weights())
         for variable, value in zip(trainer.agent.optimizer.variables, self._fresh, strict=True):
             variable.assign(value)

@@ -1,7 +1,5 @@
 """Which rows there are, and what each of them runs."""
 
-import dataclasses
-
 import pytest
 
 from benchmarks import loop_case, network_cases, process_case, specs
@@ -23,7 +21,7 @@ def fields_that_decide(config):
     others = [
         n for n, f in configuration.FIELDS.items() if f.metadata["group"] in ("length", "evaluation", "checkpoints")
     ]
-    return {name: value for name, value in dataclasses.asdict(config).items() if name not in others}
+    return {name: value for name, value in configuration.plain(config).items() if name not in others}
 
 
 @pytest.mark.parametrize("variant", specs.LOOPS)

@@ -25,7 +25,7 @@ from benchmarks import (
 )
 from tfdqn import config as configuration
 from tfdqn import heads, networks
-from tfdqn.envs.catch import Catch
+from tfdqn.envs.catch.rules import Catch
 from tfdqn.errors import UserError
 
 ROOT = Path(__file__).parent.parent

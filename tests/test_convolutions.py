@@ -1,7 +1,5 @@
 """Patches or native convolutions: the same network either way, and what is chosen on a device."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -72,7 +70,7 @@ def _chosen(monkeypatch, device, seconds, **settings):
     monkeypatch.setattr(convolutions, "seconds_an_update", seconds_an_update)
     config = configuration.resolve({**SMALL, **settings})
     chosen = convolutions.choose(config, device, lambda each: ("the agent of", each.convolution))
-    assert chosen == dataclasses.replace(config, convolution=chosen.convolution)
+    assert chosen == config.replace(convolution=chosen.convolution)
     return chosen.convolution, timed
 
 

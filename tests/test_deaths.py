@@ -9,7 +9,7 @@ import tensorflow as tf
 from benchmarks import deaths
 from tests.envs.helpers import noise_of
 from tfdqn import envs, runs
-from tfdqn.envs import cave
+from tfdqn.envs.cave import rules as cave
 from tfdqn.errors import UserError
 
 

@@ -1,7 +1,6 @@
 """Does the whole program learn? Trained agents against the scores that the README promises."""
 
 import contextlib
-import dataclasses
 
 import pytest
 
@@ -66,7 +65,7 @@ def test_catch8_is_learnt_with_each_rule(rules):
 def test_a_planted_fault_is_seen():
     """With rewards that no longer reach the learner, the same training must fail: the tests above can."""
     config = configuration.resolve({"env": "catch8", "device": "cpu", "discount": 0.0, "n_step": 1})
-    assert train(200_000, **{**dataclasses.asdict(config), "stop_at_goal": False}) < 50
+    assert train(200_000, **{**configuration.plain(config), "stop_at_goal": False}) < 50
 
 
 @pytest.mark.slow

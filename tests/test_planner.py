@@ -7,8 +7,9 @@ import pytest
 import tensorflow as tf
 
 from tests.envs.helpers import noise_of, to_numpy
-from tfdqn import envs, evaluate, planner
-from tfdqn.envs import cave
+from tfdqn import envs, evaluate
+from tfdqn.envs.cave import planner
+from tfdqn.envs.cave import rules as cave
 from tfdqn.errors import UserError
 
 NUM_ENVS = 4

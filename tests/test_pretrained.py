@@ -1,6 +1,5 @@
 """The agents that come with tfdqn play as well as their papers say."""
 
-import dataclasses
 import json
 import zipfile
 
@@ -170,7 +169,7 @@ def test_several_runs_become_the_members_of_one_agent(tmp_path, monkeypatch, due
     runs.load_weights(joined, folder / runs.BEST_MODEL)
     frames = tf.constant(np.random.default_rng(0).integers(0, 256, (6, 48, 48, 2)), tf.uint8)
     values = [agent(frames).numpy() for _, agent, _ in parts]
-    exact = build_agent(dataclasses.replace(parts[0][0], precision="float32"), envs.make("cave"))
+    exact = build_agent(parts[0][0].replace(precision="float32"), envs.make("cave"))
     exact.set_weights(parts[0][1].get_weights())
     values[0] = exact(frames).numpy()
     np.testing.assert_allclose(joined(frames), (values[0] + values[1] + 2 * values[2]) / 4, rtol=1e-4)

@@ -1,7 +1,5 @@
 """Products of rounded factors: values, gradients, and that a network takes them where it is told to."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -9,7 +7,8 @@ import tensorflow as tf
 from tests.whole_runs import make_run, resume
 from tfdqn import compiled, layers, losses, networks, runs, seeds
 from tfdqn import config as configuration
-from tfdqn.envs import cave, make, make_for
+from tfdqn.envs import make, make_for
+from tfdqn.envs.cave import rules as cave
 from tfdqn.errors import UserError
 from tfdqn.products import TRANSPOSED_ROWS, rounded_matmul
 from tfdqn.replay import Transition
@@ -151,7 +150,7 @@ def test_a_trained_agent_decides_the_same():
     folder = runs.PRETRAINED / "cave"
     config = runs.read_config(folder)
     env = make_for(config)
-    exact, close = (build_agent(dataclasses.replace(config, precision=each), env) for each in configuration.PRECISIONS)
+    exact, close = (build_agent(config.replace(precision=each), env) for each in configuration.PRECISIONS)
     for agent in (exact, close):
         runs.load_weights(agent, folder / runs.BEST_MODEL)
 

@@ -17,7 +17,7 @@ from tests.whole_runs import SETTINGS, make_run, resume, train_until
 from tfdqn import checkpoints, monitor, runs, train, training
 from tfdqn import config as configuration
 from tfdqn.checkpoints import DATA, FOLDER
-from tfdqn.envs import catch
+from tfdqn.envs.catch import rules as catch
 from tfdqn.errors import EXIT_IO, EXIT_NUMERIC, EXIT_REFUSED, UserError
 from tfdqn.saving import read_facts
 

@@ -7,7 +7,8 @@ import tensorflow as tf
 from benchmarks import tunnel
 from tests.envs.helpers import restarted, to_numpy
 from tfdqn import runs, seeds
-from tfdqn.envs import cave, make_for
+from tfdqn.envs import make_for
+from tfdqn.envs.cave import rules as cave
 from tfdqn.errors import UserError
 from tfdqn.training import build_agent
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from tfdqn import heads, losses, networks, optimizers, seeds
-from tfdqn.config import TARGETS
+from tfdqn.learners.dqn.settings import TARGETS
 from tfdqn.replay import Transition
 
 LOSSES = {"huber": losses.huber, "mse": losses.squared}

@@ -1,4 +1,4 @@
-"""What the commands share: flags from the configuration's fields, one-line errors, devices. No TensorFlow up here."""
+"""What the commands share: parsing, one-line errors, devices. No TensorFlow up here."""
 
 from __future__ import annotations
 
@@ -9,15 +9,23 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from tfdqn import config as configuration
 from tfdqn.errors import EXIT_BAD_INPUT, UserError, nearest
+
+
+class _Formatter(argparse.HelpFormatter):
+    """Adds a default to a help text, where there is one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default in (None, False, "", argparse.SUPPRESS) or not action.option_strings:
+            return action.help
+        return f"{action.help} (%(default)s)"
 
 
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line and name the nearest right flag."""
 
     def __init__(self, **kwargs: Any):
-        super().__init__(allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter, **kwargs)
+        super().__init__(allow_abbrev=False, formatter_class=_Formatter, **kwargs)
 
     def error(self, message: str) -> NoReturn:
         raise UserError(message)
@@ -31,29 +39,6 @@ class Parser(argparse.ArgumentParser):
         return namespace
 
 
-def add_config_flags(parser: argparse.ArgumentParser) -> None:
-    """A flag for every field of the configuration; absent flags leave nothing in the namespace."""
-    groups: dict[str, Any] = {}
-    for name, field in configuration.FIELDS.items():
-        title = field.metadata["group"]
-        group = groups.setdefault(title, parser.add_argument_group(title))
-        flag, kind = "--" + name.replace("_", "-"), configuration.FIELD_TYPES[name]
-        options: dict[str, Any] = {"default": argparse.SUPPRESS, "help": _help(name)}
-        if kind is bool:
-            options["action"] = argparse.BooleanOptionalAction
-        else:
-            choices = field.metadata["choices"]
-            options["type"] = converter(flag, kind)
-            options["metavar"] = "{" + ",".join(map(str, choices)) + "}" if choices else kind.__name__.upper()
-        group.add_argument(flag, **options)
-
-
-def _help(name: str) -> str:
-    field = configuration.FIELDS[name]
-    text = field.metadata["help"].replace("%", "%%")  # argparse formats help texts
-    return f"{text} (default: {field.default}, or the preset's)"
-
-
 def converter(flag: str, kind: type) -> Callable[[str], Any]:
     def convert(text: str) -> Any:
         try:
@@ -63,11 +48,6 @@ def converter(flag: str, kind: type) -> Callable[[str], Any]:
             raise UserError(f"{flag} {text}: must be {word}") from None
 
     return convert
-
-
-def given_fields(namespace: argparse.Namespace) -> dict[str, Any]:
-    """The configuration fields that flags have set."""
-    return {name: getattr(namespace, name) for name in configuration.FIELDS if hasattr(namespace, name)}
 
 
 def say(message: str) -> None:

@@ -6,7 +6,6 @@ the batch and the chip, so there both are tried before a run begins.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections.abc import Callable
@@ -15,7 +14,8 @@ import tensorflow as tf
 
 from tfdqn import cli, compiled, networks
 from tfdqn.agent import DQN
-from tfdqn.config import CONVOLUTIONS, Config
+from tfdqn.config import Config
+from tfdqn.learners.dqn.settings import CONVOLUTIONS
 from tfdqn.replay import Transition
 
 UPDATES = 20  # of one timing: they run in one program, and starting it shall not count
@@ -34,8 +34,8 @@ def choose(config: Config, device: str, build_learner: Callable[[Config], DQN]) 
         return config
     # What depends on the time it takes may differ between two runs.
     if "GPU" not in device or config.deterministic or not networks.has_convolutions(config.network):
-        return dataclasses.replace(config, convolution="patches")
-    choices = [dataclasses.replace(config, convolution=convolution) for convolution in CONVOLUTIONS]
+        return config.replace(convolution="patches")
+    choices = [config.replace(convolution=convolution) for convolution in CONVOLUTIONS]
     seconds = {choice: seconds_an_update(choice, build_learner(choice)) for choice in choices}
     chosen = min(seconds, key=seconds.get)
     times = ", ".join(f"{choice.convolution} {1e3 * value:.3f} ms an update" for choice, value in seconds.items())

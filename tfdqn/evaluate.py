@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import time
 from collections.abc import Sequence
@@ -62,7 +61,7 @@ def _agent_scores(arguments: Any) -> tuple[str, str, dict[str, float]]:
         raise UserError("--env: a trained agent brings its game along; leave it out")
     folder = runs.agent_folder(arguments)
     # Compiled, and as it suits this device; but as exactly as it was trained and scored.
-    config = dataclasses.replace(runs.read_config(folder), jit=True, eager=False, convolution="auto")
+    config = runs.read_config(folder).replace(jit=True, eager=False, convolution="auto")
     device = cli.choose_device(arguments.device, config.deterministic, config.threads)
 
     from tfdqn.envs import make_for
@@ -91,7 +90,7 @@ def _planner_scores(arguments: Any) -> tuple[str, str, dict[str, float]]:
         raise UserError(f"--epsilon {arguments.epsilon}: the planner plays no random actions; leave it out")
     device = cli.choose_device("cpu")
 
-    from tfdqn import planner
+    from tfdqn.envs.cave import planner
     from tfdqn.evaluation import summary_of
 
     scores = planner.play(arguments.episodes, arguments.seed, progress=cli.say)

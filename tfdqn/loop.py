@@ -40,17 +40,19 @@ class Run:
     ):
         import tensorflow as tf
 
+        from tfdqn.envs import make_for
         from tfdqn.evaluation import Evaluator
         from tfdqn.monitor import Monitor
         from tfdqn.training import Trainer
 
         self.run_dir, self.device, self.stop = run_dir, device, stop
+        env = make_for(config)
         try:
-            self.trainer = Trainer(config, device)
+            self.trainer = Trainer(config, device, env)
         except tf.errors.ResourceExhaustedError:
             raise UserError(
-                f"--replay-capacity {config.replay_capacity}: {config.replay_bytes / 1e9:.2f} GB do not fit in "
-                f"the memory of {device.strip('/')}; use at most {config.replay_capacity // 2}"
+                f"--replay-capacity {config.replay_capacity}: {config.replay_bytes(env.observation_spec) / 1e9:.2f} GB "
+                f"do not fit in the memory of {device.strip('/')}; use at most {config.replay_capacity // 2}"
             ) from None
         self.config = config = self.trainer.config
         self.evaluator = Evaluator(config, self.trainer.env, self.trainer.agent, device)
@@ -319,10 +321,11 @@ class Run:
 
     def _say_plan(self) -> None:
         config, agent = self.config, self.trainer.agent
+        replay_bytes = config.replay_bytes(self.trainer.env.observation_spec)
         mode = "op by op" if config.eager else "XLA" if config.jit else "graph without XLA"
         cli.say(
             f"{config.env} on {self.device.strip('/')}, {mode}; {agent.online.count_params():,} parameters; replay "
-            f"{self.trainer.replay.capacity:,} rows, {config.replay_bytes / 1e6:,.0f} MB; "
+            f"{self.trainer.replay.capacity:,} rows, {replay_bytes / 1e6:,.0f} MB; "
             f"{config.total_env_frames:,} frames planned; {self.run_dir}"
         )
         capacity = self.trainer.replay.capacity

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
 import json
 import math
@@ -18,6 +17,7 @@ import tensorflow as tf
 from tensorboard.plugins.scalar.summary import scalar_pb
 
 from tfdqn import cli
+from tfdqn import config as configuration
 from tfdqn.config import Config
 from tfdqn.envs import Environment
 from tfdqn.errors import EXIT_REFUSED, UserError
@@ -109,7 +109,7 @@ class Monitor:
             self._writers = {name: tf.summary.create_file_writer(str(run_dir / name)) for name in EVENT_FOLDERS}
         if not is_resumed:
             with self._writing("train"):
-                rows = [f"| {name} | {value} |" for name, value in dataclasses.asdict(config).items()]
+                rows = [f"| {name} | {value} |" for name, value in configuration.plain(config).items()]
                 tf.summary.text("config", "\n".join(["| setting | value |", "|---|---|", *rows]), step=0)
         self._line = LiveLine(config)
 

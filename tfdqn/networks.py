@@ -11,8 +11,8 @@ from typing import Any
 import tensorflow as tf
 
 from tfdqn import layers
-from tfdqn.config import CONVOLUTIONS, PRECISIONS
 from tfdqn.heads import Head
+from tfdqn.learners.dqn.settings import CONVOLUTIONS, PRECISIONS
 
 LEAST_ROUNDED = 64  # units of a hidden dense layer whose products may be rounded; narrower ones cost little
 DEEP_LAYERS = 3  # residual layers of "columns_deep" and "columns_wide"

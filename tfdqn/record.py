@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not out.parent.is_dir():
         raise UserError(f"--out {arguments.out}: there is no folder {out.parent}")
     folder = runs.agent_folder(arguments)
-    config = dataclasses.replace(runs.read_config(folder), convolution="auto")  # as it suits this device
+    config = runs.read_config(folder).replace(convolution="auto")  # as it suits this device
     device = cli.choose_device("cpu")
 
     import tensorflow as tf

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import tfdqn
-from tfdqn import checkpoints, cli, runs
+from tfdqn import checkpoints, cli, flags, runs
 from tfdqn import config as configuration
 from tfdqn.errors import EXIT_IO, UserError
 from tfdqn.loop import Run
@@ -18,7 +18,15 @@ from tfdqn.signals import StopRequest
 
 def parser() -> cli.Parser:
     """The command line, a contract with users."""
-    parser = cli.Parser(prog="python -m tfdqn.train", description="Train a DQN agent in one XLA program.")
+    parser = _parser()
+    flags.add_config_flags(parser)
+    return parser
+
+
+def _parser() -> cli.Parser:
+    """The arguments that are no settings."""
+    parser = cli.Parser(prog="python -m tfdqn.train", description="Train an agent in one XLA program.", add_help=False)
+    parser.add_argument("-h", "--help", action="store_true", help="this; with --env NAME, all settings for that game")
     parser.add_argument("--resume", metavar="RUN_DIR", default=None, help="go on with a run from its last checkpoint")
     parser.add_argument("--logdir", default="runs", help="folder that holds run folders")
     parser.add_argument("--run-name", default=None, help="name of the run's folder; made from the settings if absent")
@@ -26,13 +34,15 @@ def parser() -> cli.Parser:
     parser.add_argument("--print-config", action="store_true", help="print the settings as TOML and end")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line of standard output")
     parser.add_argument("--version", action="version", version=f"tfdqn {tfdqn.__version__}")
-    cli.add_config_flags(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse(argv)
-    given = (configuration.read_toml(arguments.config) if arguments.config else {}) | cli.given_fields(arguments)
+    given = (configuration.read_toml(arguments.config) if arguments.config else {}) | flags.given_fields(arguments)
+    if arguments.help:
+        print(flags.format_help(_parser(), given), end="")
+        return 0
     with StopRequest() as stop:
         make, run_dir = start if arguments.resume is None else resume, arguments.resume
         try:
@@ -64,12 +74,16 @@ def start(arguments: Any, given: dict[str, Any], stop: StopRequest) -> Run | Non
     logdir = runs.check_writable(arguments.logdir)
     run_dir = runs.choose_name(config, logdir, arguments.run_name)
     if config.device == "cpu" or (config.device == "auto" and not Path("/dev/nvidiactl").exists()):
-        configuration.check_memory(config, configuration.available_memory_bytes())
+        _check_memory(config)
     device = cli.choose_device(config.device, config.deterministic, config.threads, config.profile > 0)
     config = configuration.resolve(given, on_gpu="GPU" in device)
     if "GPU" not in device:
-        configuration.check_memory(config, configuration.available_memory_bytes())
+        _check_memory(config)
     return Run(config, run_dir, device, stop)
+
+
+def _check_memory(config: configuration.Config) -> None:
+    configuration.check_memory(config, config.observation_spec, configuration.available_memory_bytes())
 
 
 def resume(arguments: Any, given: dict[str, Any], stop: StopRequest) -> Run | None:
@@ -91,7 +105,7 @@ def resume(arguments: Any, given: dict[str, Any], stop: StopRequest) -> Run | No
     runs.refuse_changes(checkpoint.path, facts.config, configuration.as_json(config))
     device = cli.choose_device(config.device, config.deterministic, config.threads, config.profile > 0)
     if "GPU" not in device:
-        configuration.check_memory(config, configuration.available_memory_bytes())
+        _check_memory(config)
     if device != facts.device:
         cli.say(f"tfdqn: warning: this run was on {facts.device} and goes on on {device}: its bits will differ")
     return Run(config, run_dir, device, stop, lock, checkpoint)

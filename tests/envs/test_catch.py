@@ -7,7 +7,7 @@ import tensorflow as tf
 from tests.envs import reference
 from tests.envs.helpers import assert_uniform, noise_of, restarted, to_numpy
 from tfdqn import envs
-from tfdqn.envs import catch
+from tfdqn.envs.catch import rules as catch
 
 GAMES = {
     "catch8": (8, 7, reference.EVERY_FIVE),

@@ -9,7 +9,7 @@ import tensorflow as tf
 from tests.envs import reference
 from tests.envs.helpers import assert_uniform, noise_of, restarted, to_numpy
 from tfdqn import envs
-from tfdqn.envs import cave
+from tfdqn.envs.cave import rules as cave
 
 
 def steer(games, generator):

@@ -6,7 +6,8 @@ import tensorflow as tf
 
 from tests.envs.helpers import noise_of, restarted, to_numpy
 from tfdqn import envs, saving
-from tfdqn.envs import cave, super_resolution
+from tfdqn.envs.cave import rules as cave
+from tfdqn.envs.cave import super_resolution
 
 NUM_ENVS = 24
 

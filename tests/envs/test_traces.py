@@ -13,7 +13,8 @@ import tensorflow as tf
 
 from tests.envs import reference
 from tfdqn import envs
-from tfdqn.envs import catch, cave
+from tfdqn.envs.catch import rules as catch
+from tfdqn.envs.cave import rules as cave
 
 FOLDER = pathlib.Path(os.environ.get("TFDQN_TRACES") or pathlib.Path(__file__).parents[1] / "data" / "traces")
 NO_BALL = -1

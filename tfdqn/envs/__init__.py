@@ -1,138 +1,48 @@
-"""The games, and the contract that they share.
-
-A game is a set of pure functions on tensors. Randomness enters as integers that were drawn beforehand, so a
-transition is deterministic: a recorded game can be replayed frame by frame, and eager, compiled, CPU and GPU
-results are equal in every bit. Shapes use one alphabet: N environments, H rows and W columns of a frame.
-"""
+"""The games, and the contract that they share (`tfdqn.envs.base`). Importing this imports no TensorFlow."""
 
 from __future__ import annotations
 
-import abc
-import functools
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
-
-import tensorflow as tf
+import importlib
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tfdqn.config import Config
+    from tfdqn.envs.base import Environment, TimeStep
+    from tfdqn.envs.spec import ObservationSpec
+
+__all__ = ["Environment", "ObservationSpec", "TimeStep", "make", "make_for"]
+
+_HOMES = {"Environment": "base", "TimeStep": "base", "ObservationSpec": "spec"}
 
 
-class TimeStep(NamedTuple):
-    """What a transition shows. `termination` and `truncation` are never both true."""
-
-    observation: tf.Tensor  # [N, H, W] uint8, the frame after the transition
-    reward: tf.Tensor  # [N] float32
-    termination: tf.Tensor  # [N] bool, ended by the rules: nothing follows, discount 0
-    truncation: tf.Tensor  # [N] bool, ended by the time limit: a learner bootstraps through it
-
-
-class Environment(abc.ABC):
-    """A vectorised game: `state = reset(noise)`, then `state, timestep = step(state, action, noise)`.
-
-    No method keeps anything: state and noise are NamedTuples of tensors with leading axis N. An environment does not
-    restart by itself; the caller chooses between `step` and `reset` (see `tfdqn.training`).
-    """
-
-    name: ClassVar[str]
-    # Raised when the behaviour changes, never for speed: equal versions mean comparable results.
-    version: ClassVar[int]
-    action_names: ClassVar[tuple[str, ...]]
-    frames_per_second: ClassVar[float]  # playing speed for people
-    time_limit: ClassVar[int]  # an episode is truncated in the frame that passes this many
-    best_score: ClassVar[float]  # what perfect play reaches
-    score_is_frames: ClassVar[bool]  # score: frames survived, capped at the limit; else the sum of rewards
-    # Colour of each grey level for people: {level: (red, green, blue)}, each 0..255.
-    palette: ClassVar[dict[int, tuple[int, int, int]]]
-
-    @property
-    @abc.abstractmethod
-    def observation_shape(self) -> tuple[int, int]:
-        """(H, W) of a frame."""
-
-    @property
-    def num_actions(self) -> int:
-        return len(self.action_names)
-
-    @abc.abstractmethod
-    def sample_noise(self, seed: tf.Tensor, num_envs: int) -> Any:
-        """Draw what one transition, and one reset, may need.
-
-        Args:
-          seed: [2] int64, as from `tfdqn.seeds.at`; equal seeds give equal draws (`tfdqn.seeds.draw`).
-          num_envs: N. Environment i's draws depend on (seed, i), not on N.
-
-        Returns:
-          A NamedTuple of integer tensors [N].
-        """
-
-    @abc.abstractmethod
-    def reset(self, noise: Any) -> Any:
-        """Return the state of N fresh episodes, a NamedTuple of tensors [N, ...]."""
-
-    def training_reset(self, noise: Any, curriculum: float) -> Any:
-        """`reset`, with a share `curriculum` of the episodes starting at a difficulty that is drawn.
-
-        For training only. A game that is equally difficult throughout has no use for it.
-
-        Raises:
-          ValueError: a share above 0 in a game without difficulties.
-        """
-        if curriculum > 0:
-            raise ValueError(f"{self.name} is equally difficult from start to end")
-        return self.reset(noise)
-
-    @abc.abstractmethod
-    def step(self, state: Any, action: tf.Tensor, noise: Any) -> tuple[Any, TimeStep]:
-        """Play one frame; `action` is [N] int32 in 0..num_actions-1."""
-
-    @abc.abstractmethod
-    def observe(self, state: Any) -> tf.Tensor:
-        """Draw the screen: [N, H, W] uint8, grey levels times 255, rounded."""
-
-    @functools.cached_property
-    def compiled_reset(self):
-        """`reset` under XLA, for use from Python; compiled once per N."""
-        from tfdqn import compiled
-
-        return compiled.xla(self.reset)
-
-    @functools.cached_property
-    def compiled_step(self):
-        """`step` under XLA, for use from Python; compiled once per N."""
-        from tfdqn import compiled
-
-        return compiled.xla(self.step)
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"tfdqn.envs.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def make_for(config: Config) -> Environment:
     """Make the game that a configuration names, as it is seen there."""
-    return make(config.env, config.downsample, config.super_resolution)
+    from tfdqn.envs import registry
+
+    return registry.entry(config.env).make(config.game_settings, config.env_args)
 
 
-def make(name: str, downsample: int = 1, super_resolution: bool = False) -> Environment:
-    """Make a game by its name.
+def make(name: str, **arguments: Any) -> Environment:
+    """Make a game by its name, or by where it is: "package.module:Class" or "path/to/file.py:Class".
 
     Args:
-      name: one of `tfdqn.config.GAMES`.
-      downsample: keep every `downsample`-th row and column of the screen. The game itself is unchanged.
-      super_resolution: show what all screens so far told (the cave only, see `tfdqn.envs.cave.Cave`).
+      name: as `--env`.
+      **arguments: settings of its own, such as `downsample` of the cave, or arguments of its class.
 
     Raises:
-      ValueError: no such game (the message names the nearest), or one that cannot be seen so.
+      ValueError: no such game (the message names the nearest), or one that takes no such arguments.
     """
-    from tfdqn.envs.catch import Catch
-    from tfdqn.envs.cave import Cave
+    from tfdqn.envs import loading, registry
+    from tfdqn.errors import UserError
 
-    constructors = {
-        "catch8": functools.partial(Catch, size=8),
-        "catch8_single": functools.partial(Catch, size=8, single_ball=True),
-        "catch16": functools.partial(Catch, size=16),
-        "cave": functools.partial(Cave, super_resolution=super_resolution),
-    }
-    if name not in constructors:
-        from tfdqn.errors import nearest
-
-        raise ValueError(f"unknown game {name!r}: {nearest(name, constructors)}")
-    if super_resolution and name != "cave":
-        raise ValueError(f"super-resolution of {name}: its screens show all there is; leave it out")
-    return constructors[name](downsample=downsample)
+    try:
+        game = registry.entry(name)
+    except UserError as error:
+        raise ValueError(str(error).removeprefix("--env ")) from None
+    return loading.make(game.factory, dict(game.arguments) | arguments)

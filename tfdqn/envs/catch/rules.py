@@ -12,7 +12,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from tfdqn import seeds
-from tfdqn.envs import Environment, TimeStep
+from tfdqn.envs.base import Environment, TimeStep
 
 PADDLE_WIDTH = 3  # cells; `paddle` is the leftmost
 BALL_PERIOD = 5  # frames between two balls: one appears in frames 5, 10, 15, ...

@@ -25,8 +25,9 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from tfdqn import seeds
-from tfdqn.envs import Environment, TimeStep, super_resolution
-from tfdqn.envs.super_resolution import PARTS, Edges
+from tfdqn.envs.base import Environment, TimeStep
+from tfdqn.envs.cave import super_resolution
+from tfdqn.envs.cave.super_resolution import PARTS, Edges
 
 SIZE = 48  # rows and columns of the screen
 PLAYER_COLUMN = 15  # where the player meets walls and blocks; it is drawn in the column before

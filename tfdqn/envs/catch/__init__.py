@@ -1,0 +1,1 @@
+"""Catch: balls fall, and a paddle must be under each of them."""

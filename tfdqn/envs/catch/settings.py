@@ -1,0 +1,50 @@
+"""The games of catch by name, and their presets. Nothing here imports TensorFlow."""
+
+from tfdqn.envs.article import ARTICLE
+from tfdqn.envs.registry import Game
+from tfdqn.envs.spec import ObservationSpec
+
+_CATCH = {
+    # Its operations take microseconds, less than it takes to hand a part of one to another thread.
+    "threads": 1,
+    "eval_episodes": 256,
+    "stop_at_goal": True,
+}
+_CATCH8 = {**_CATCH, "log_every_frames": 100_000}  # a twentieth of a second
+_CATCH16 = {
+    **_CATCH,
+    "goal_score": 98.0,
+    "value_max": 4.5,  # of --head categorical: a ball every 5 frames, discounted, is worth 4.42 just before a catch
+    "network": "columns",  # a ball keeps to its column; learns in a tenth of the time that "conv" takes
+    "n_step": 4,  # a ball falls for 15 frames: its reward travels back in steps of four
+    "discount": 0.95,
+    "optimizer": "adam",
+    "optimizer_epsilon": 1e-6,
+    "learning_rate": 5e-4,
+    # Perfection needs a falling rate; at a constant one, perfect evaluations were followed by misses.
+    "learning_rate_decay_updates": 14_000,
+    "learning_rate_end": 1e-5,
+    "epsilon_end": 0.02,
+    "epsilon_decay_env_frames": 60_000,
+    "target_update_period_updates": 200,
+    "eval_every_frames": 50_000,
+}
+
+
+def _game(name: str, size: int, preset: dict, article: dict, **arguments) -> Game:
+    return Game(
+        name=name,
+        factory="tfdqn.envs.catch.rules:Catch",
+        arguments={"size": size, **arguments},
+        presets={"default": preset, "article": article},
+        has_difficulties=False,
+        observation_spec=lambda _: ObservationSpec((size, size)),
+    )
+
+
+GAMES = (
+    # For --head categorical: a ball every 5 frames, discounted, is worth 20.4 just before a catch.
+    _game("catch8", 8, {**_CATCH8, "goal_score": 99.0, "value_max": 20.5}, ARTICLE),
+    _game("catch8_single", 8, {**_CATCH8, "goal_score": 1.0}, ARTICLE, single_ball=True),
+    _game("catch16", 16, _CATCH16, {**ARTICLE, "network": "conv", "threads": 0}),
+)

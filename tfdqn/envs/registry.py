@@ -1,0 +1,111 @@
+"""The games by name: the only list of them. Nothing here imports TensorFlow, or a game before it is made."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+import json
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from tfdqn.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from tfdqn.envs.base import Environment
+    from tfdqn.envs.spec import ObservationSpec
+
+# The rooms of the games that come along; each module has its `GAMES`.
+_ROOMS = ("tfdqn.envs.catch.settings", "tfdqn.envs.cave.settings")
+
+
+@dataclasses.dataclass(frozen=True)
+class Game:
+    """What is known of a game before it is made.
+
+    Args:
+      name: what `--env` calls it.
+      factory: "module:Class", "path/to/file.py:Class", or what makes an `Environment` when called.
+      arguments: of the factory, always the same.
+      settings: a room (`tfdqn.settings.room`) whose fields are arguments of the factory, too.
+      presets: named settings; "default" is taken where no other is asked for.
+      has_difficulties: whether `training_reset` has a use for a curriculum; None where only the game itself knows.
+      observation_spec: from the game's settings (None without a room) to what it shows; None where only the game knows.
+    """
+
+    name: str
+    factory: str | Callable[..., Environment]
+    arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    settings: type | None = None
+    presets: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=lambda: {"default": {}})
+    has_difficulties: bool | None = None
+    observation_spec: Callable[[Any], ObservationSpec] | None = None
+    takes_arguments: bool = False
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it comes along with tfdqn: a run of any other needs its game to be named again."""
+        return not callable(self.factory) and self.factory.startswith("tfdqn.")
+
+    def make(self, settings: Any = None, arguments: str = "{}") -> Environment:
+        """Make the game.
+
+        Args:
+          settings: of its room, if it has one.
+          arguments: more arguments of the factory, a JSON object.
+        """
+        from tfdqn.envs import loading
+
+        given = dict(self.arguments) | json.loads(arguments)
+        if settings is not None:
+            given |= dataclasses.asdict(settings)
+        return loading.make(self.factory, given)
+
+
+_registered: dict[str, Game] = {}
+
+
+@functools.cache
+def _ours() -> dict[str, Game]:
+    rooms = (importlib.import_module(module).GAMES for module in _ROOMS)
+    return {game.name: game for games in rooms for game in games}
+
+
+def names() -> list[str]:
+    """All games that have a name."""
+    return [*_ours(), *_registered]
+
+
+def games() -> list[Game]:
+    """All games that have a name."""
+    return [*_ours().values(), *_registered.values()]
+
+
+def entry(env: str) -> Game:
+    """What is known of a game by its name, or by where it is: "package.module:Class" or "path/to/file.py:Class".
+
+    Raises:
+      UserError: no game has that name; it names the nearest.
+    """
+    known = _ours() | _registered
+    if env in known:
+        return known[env]
+    if ":" in env:
+        return Game(name=env, factory=env, takes_arguments=True)
+    raise UserError(f"--env {env}: unknown; {nearest(env, known)} (or your own: path/to/my_game.py:MyGame)")
+
+
+def register(name: str, factory: str | Callable[..., Environment], preset: Mapping[str, Any] | None = None) -> None:
+    """Give a game of your own a name, for this process.
+
+    Args:
+      name: what `--env` and `tfdqn.Agent` shall call it.
+      factory: "module:Class", "path/to/file.py:Class", or what makes an `Environment` when called.
+      preset: settings to train it with, in place of the defaults, by the names that `-h` lists.
+
+    Raises:
+      ValueError: a game that comes along has that name, or it is no plain name.
+    """
+    if name in _ours() or not name or ":" in name or "/" in name:
+        raise ValueError(f"register {name!r}: choose a plain name that no game has yet, such as my_{name or 'game'}")
+    _registered[name] = Game(name, factory, presets={"default": dict(preset or {})}, takes_arguments=True)

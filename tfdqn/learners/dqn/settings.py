@@ -1,0 +1,166 @@
+"""What DQN lets a user choose, room by room. Nothing here imports TensorFlow."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from tfdqn.errors import UserError
+from tfdqn.settings import room, setting
+
+NETWORKS = ("mlp", "conv", "conv_stride4", "columns", "columns_deep", "columns_wide")
+HEADS = ("scalar", "categorical")
+TARGETS = ("hard", "soft", "none")
+CONVOLUTIONS = ("patches", "native")
+PRECISIONS = ("float32", "bfloat16")
+
+
+@room("sizes", "how much at a time")
+class Sizes:
+    num_envs: int = setting(64, "environments played side by side", low=1, high=1_000_000, common=True, size=True)
+    batch_size: int = setting(32, "transitions in one update", low=1, high=1_000_000, common=True, size=True)
+    iterations_per_update: int = setting(1, "vector steps between updates", low=1, high=1_000, size=True)
+    updates_per_iteration: int = setting(1, "updates made each time an update is due", low=1, high=1_000, size=True)
+
+
+@room("network", "the Q-network")
+class Network:
+    network: str = setting("mlp", "body of the Q-network", choices=NETWORKS, common=True)
+    members: int = setting(1, "networks side by side, whose values are averaged", low=1, high=100)
+    head: str = setting(
+        "scalar", "expected returns, or probabilities of returns learnt by cross-entropy", choices=HEADS
+    )
+    atoms: int = setting(51, "returns that the categorical head tells apart", low=2, high=201)
+    value_min: float = setting(-1.0, "least return of the categorical head", low=-1e6, high=1e6)
+    value_max: float = setting(1.0, "largest return of the categorical head", low=-1e6, high=1e6)
+    dueling: bool = setting(False, "value and advantages from hidden layers of their own")
+    init_from: str = setting("", "folder of a run whose best agent's weights to start from")
+    convolution: str = setting(
+        "auto",
+        "convolutions as patches times a matrix, or TensorFlow's native ones; auto: patches on a CPU, on a GPU what is "
+        "quicker when measured at the start",
+        choices=("auto", *CONVOLUTIONS),
+    )
+    precision: str = setting(
+        "float32",
+        "factors of the products in wide hidden dense layers; bfloat16: rounded, and summed in float32, which is "
+        "quicker on CPUs with AMX (not measured on a GPU)",
+        choices=PRECISIONS,
+    )
+
+    def check(self, config: Any) -> None:
+        if self.head != "categorical":
+            return
+        # In float32 the atoms must lie apart.
+        if not self.value_max - self.value_min >= 1e-3 * max(1.0, abs(self.value_min)):
+            raise UserError(
+                f"--value-max {self.value_max}: must be well above --value-min {self.value_min} for --head categorical"
+            )
+        if config.loss != "huber":
+            raise UserError(
+                f"--loss {config.loss}: --head categorical learns by cross-entropy; leave out --loss, or use "
+                "--head scalar"
+            )
+
+
+@room("optimizer", "the optimizer")
+class Optimizer:
+    optimizer: str = setting("rmsprop_graves", "optimizer", choices=("rmsprop_graves", "rmsprop", "adam"), common=True)
+    learning_rate: float = setting(2.5e-4, "step size of the optimizer", above=0, high=100, common=True)
+    learning_rate_decay_updates: int = setting(
+        0, "updates over which the rate falls linearly to learning_rate_end; 0 keeps it", low=0, high=2**53
+    )
+    learning_rate_end: float = setting(1e-5, "rate after learning_rate_decay_updates", above=0, high=100)
+    optimizer_rho: float = setting(0.95, "decay of RMSProp's averages", low=0, high=0.999999)
+    optimizer_momentum: float = setting(0.9, "momentum of RMSProp", low=0, high=0.999999)
+    optimizer_epsilon: float = setting(1e-4, "constant in the optimizer's denominator", above=0, high=1)
+    max_gradient_norm: float = setting(math.inf, "clip the gradient's global norm", above=0)
+
+    def check(self, config: Any) -> None:
+        if self.learning_rate_decay_updates and self.learning_rate_end > self.learning_rate:
+            raise UserError(
+                f"--learning-rate-end {self.learning_rate_end}: above --learning-rate; use at most {self.learning_rate}"
+            )
+
+
+@room("dqn", "the learning rule")
+class Rule:
+    loss: str = setting("huber", "loss of the TD error", choices=("huber", "mse"))
+    double: bool = setting(True, "Double DQN: the online network chooses the next action")
+    discount: float = setting(0.99, "discount a decision", low=0, high=1, common=True)
+    n_step: int = setting(1, "decisions of reward before bootstrapping", low=1, high=128, common=True)
+    target: str = setting("hard", "target network: copied, tracked or none", choices=TARGETS)
+    target_update_period_updates: int = setting(500, "updates between hard copies", low=1, high=2**62)
+    target_tau: float = setting(0.005, "share of the online weights in a soft update", above=0, high=1)
+    play_target: bool = setting(
+        False, "the soft target network, an average of weights, is evaluated and kept as the agent"
+    )
+    target_epsilon: float = setting(
+        0.0, "random actions of the player whose returns are learnt (Expected Sarsa)", low=0, high=1
+    )
+    advantage_alpha: float = setting(
+        0.0, "how much of an action's lag behind the best is taken off its reward", low=0, high=0.99
+    )
+
+    def check(self, config: Any) -> None:
+        if self.play_target and self.target != "soft":
+            raise UserError(f"--play-target: a {self.target} target is no average of weights; add --target soft")
+
+
+@room("replay", "the replay")
+class Replay:
+    replay_capacity: int = setting(100_000, "rows in the replay, over all environments", low=1, high=2**62, size=True)
+    replay_min_rows: int = setting(5_000, "rows in the replay before learning starts", low=1, size=True)
+    prioritized: bool = setting(False, "draw transitions by their TD error")
+    priority_alpha: float = setting(0.6, "0 draws uniformly, 1 in proportion to the TD error", low=0, high=1)
+    priority_beta: float = setting(0.4, "how far weights undo the bias of the draws, at first", low=0, high=1)
+    priority_beta_updates: int = setting(100_000, "updates over which priority_beta rises to 1", low=1, high=2**53)
+
+    def check(self, config: Any) -> None:
+        capacity = self.replay_capacity - self.replay_capacity % config.num_envs
+        smallest = config.window_rows * config.num_envs
+        if capacity < smallest:
+            raise UserError(
+                f"--replay-capacity {self.replay_capacity}: one transition spans {config.window_rows} rows of each of "
+                f"{config.num_envs} environments; use at least {smallest}"
+            )
+        if config.batch_size > capacity:
+            raise UserError(
+                f"--batch-size {config.batch_size}: larger than the replay of {capacity} rows; use at most {capacity}"
+            )
+        if self.replay_min_rows > capacity:
+            raise UserError(
+                f"--replay-min-rows {self.replay_min_rows}: the replay holds {capacity} rows; use at most {capacity}"
+            )
+
+
+@room("exploration", "exploration")
+class Exploration:
+    epsilon_start: float = setting(1.0, "random actions at first", low=0, high=1)
+    epsilon_end: float = setting(0.05, "random actions at last", low=0, high=1, common=True)
+    epsilon_decay_env_frames: int = setting(
+        100_000, "frames from first to last, linearly", low=1, high=2**62, common=True
+    )
+
+    def check(self, config: Any) -> None:
+        if self.epsilon_end > self.epsilon_start:
+            raise UserError(
+                f"--epsilon-end {self.epsilon_end}: above --epsilon-start; use at most {self.epsilon_start}"
+            )
+
+
+ROOMS = (Sizes, Network, Optimizer, Rule, Replay, Exploration)
+
+# What feeds a GPU, used when no size is given: thousands of environments and a sampled transition for each frame, so
+# that an update comes every 512 frames, and more frames, as they are cheap there. Not yet measured on a GPU.
+GPU_SIZES = {
+    "num_envs": 2048,
+    "batch_size": 512,
+    "updates_per_iteration": 4,
+    "replay_capacity": 1_048_576,
+    "replay_min_rows": 65_536,
+    "total_env_frames": 50_000_000,
+    "epsilon_decay_env_frames": 1_000_000,
+    "eval_every_frames": 1_000_000,
+    "log_every_frames": 200_000,
+}

@@ -1,0 +1,105 @@
+"""Settings: fields with help, units and bounds, which each room declares beside its code. It names no room itself.
+
+A room's settings are a frozen dataclass made by `@room("table")` of fields made by `setting(...)`. Flags, help texts,
+`config.toml` and the checks of single values follow from the fields; what must hold between fields, also those of other
+rooms, a room says in a method `check(config)`. Nothing here imports TensorFlow, so bad input is found at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from types import MappingProxyType
+from typing import Any
+
+from tfdqn.errors import UserError, nearest
+
+KINDS = {"int": int, "float": float, "bool": bool, "str": str}
+_KIND_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
+
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    choices: tuple | None = None,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    resumable: bool = False,
+    common: bool = False,
+    size: bool = False,
+) -> Any:
+    """A field of a room's settings.
+
+    Args:
+      default: the value where neither a preset nor the user gives one; its type is the annotation's.
+      help: one line without a full stop, for `-h`, `config.toml` and the reference.
+      choices: all valid values; None for any in the bounds.
+      low, high: inclusive bounds.
+      above: an exclusive lower bound.
+      resumable: a run may change it when it goes on, as it decides nothing that a frame or an update computes.
+      common: shown by plain `-h`.
+      size: one of those that a GPU has values of its own for.
+    """
+    limits = {"choices": choices, "low": low, "high": high, "above": above}
+    marks = {"resumable": resumable, "common": common, "size": size}
+    return dataclasses.field(default=default, metadata={"help": help, **limits, **marks})
+
+
+def room(table: str, title: str) -> Callable[[type], type]:
+    """A class decorator: makes a room's settings, a frozen dataclass.
+
+    Args:
+      table: its name in `config.toml`.
+      title: what it is about, for `-h`.
+    """
+
+    def decorate(cls: type) -> type:
+        cls = dataclasses.dataclass(frozen=True)(cls)
+        for field in dataclasses.fields(cls):
+            field.metadata = MappingProxyType({**field.metadata, "group": table})
+        cls.table, cls.title = table, title
+        return cls
+
+    return decorate
+
+
+def kind_of(field: dataclasses.Field) -> type:
+    """A field's type (annotations are strings under `from __future__ import annotations`)."""
+    return KINDS[field.type]
+
+
+def flag_of(name: str) -> str:
+    """The flag of a field, such as --num-envs of num_envs."""
+    return "--" + name.replace("_", "-")
+
+
+def check_value(field: dataclasses.Field, value: Any) -> Any:
+    """A field's value, a whole number made a float where one is wanted.
+
+    Raises:
+      UserError: not of the field's type, not among its choices or out of its bounds; it names the nearest valid one.
+    """
+    limits, flag, kind = field.metadata, flag_of(field.name), kind_of(field)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        try:
+            value = float(value)
+        except OverflowError:
+            value = math.copysign(math.inf, value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise UserError(f"{flag} {value}: must be {_KIND_WORDS[kind]}")
+    if limits["choices"] is not None and value not in limits["choices"]:
+        choices = [str(choice) for choice in limits["choices"]]
+        raise UserError(f"{flag} {value}: unknown; {nearest(str(value), choices)}")
+    if kind is float and math.isnan(value):
+        raise UserError(f"{flag} nan: must be a number; the default is {field.default}")
+    low, above, high = limits["low"], limits["above"], limits["high"]
+    if low is not None and value < low:
+        raise UserError(f"{flag} {value}: must be at least {low}; use {low}")
+    if above is not None and value <= above:
+        raise UserError(f"{flag} {value}: must be greater than {above}; the default is {field.default}")
+    if high is not None and value > high:
+        raise UserError(f"{flag} {value}: must be at most {high}; use {high}")
+    return value
