@@ -1,6 +1,7 @@
 """The command line through the real commands: help, bad input, a whole short run, evaluation and film."""
 
 import collections
+import dataclasses
 import json
 import os
 import subprocess
@@ -10,9 +11,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from tfdqn import cli, presets, train
+from tfdqn import cli, train
 from tfdqn import config as configuration
+from tfdqn.envs import registry
 from tfdqn.errors import UserError
+from tfdqn.learners.dqn.settings import GPU_SIZES
 from tfdqn.loop import Run
 
 ROOT = Path(__file__).parent.parent
@@ -41,7 +44,9 @@ def test_bad_settings_in_a_file_are_named(tmp_path):
         ('num_envs = "4"', "whole number"),
         ("num_envs = true", "whole number"),
         ("double = 1", "true or false"),
-        ("[learner]\nloss = 'mse'", "unknown setting 'learner'"),
+        ("[dqm]\nloss = 'mse'", "unknown table .dqm.; did you mean 'dqn'"),
+        ("[dqn]\nlearning_rate = 1.0", "it belongs into .optimizer."),
+        ("loss = 'mse'\n[dqn]\nloss = 'mse'", "loss is there twice"),
     ):
         path.write_text(text)
         with pytest.raises(UserError, match=message):
@@ -67,7 +72,26 @@ def test_every_setting_has_a_flag_and_help():
         assert field.metadata["help"]
 
 
-@pytest.mark.parametrize("env, preset", presets.PRESETS)
+def test_plain_help_shows_what_is_common_and_a_choice_shows_all_it_has(capsys):
+    assert train.main(["-h"]) == 0
+    plain = capsys.readouterr().out
+    assert "--env" in plain and "--minutes" in plain and "--priority-alpha" not in plain and "None" not in plain
+    assert train.main(["-h", "--env", "cave"]) == 0
+    whole = " ".join(capsys.readouterr().out.split())
+    assert "--priority-alpha" in whole and "--downsample" in whole
+    assert "environments played side by side (256)" in whole  # the preset's value
+    assert train.main(["--env", "catch8", "-h"]) == 0
+    assert "--downsample" not in capsys.readouterr().out
+
+
+def test_no_setting_has_two_homes():
+    """A setting is read by its name alone."""
+    for game in registry.games():
+        names = [field.name for room in configuration.rooms(game.name, "dqn") for field in dataclasses.fields(room)]
+        assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("env, preset", [(game.name, name) for game in registry.games() for name in game.presets])
 def test_presets_are_valid_and_print_config_reads_back(env, preset, tmp_path, capsys):
     assert train.main(["--env", env, "--preset", preset, "--seed", "3", "--print-config"]) == 0
     path = tmp_path / "c.toml"
@@ -87,7 +111,7 @@ def test_flags_win_over_the_file_and_the_file_over_the_preset(tmp_path, capsys):
 
 def test_gpu_sizes_apply_only_where_no_size_is_given():
     on_gpu = configuration.resolve({"env": "cave"}, on_gpu=True)
-    assert on_gpu.num_envs == presets.GPU_SIZES["cave"]["num_envs"]
+    assert on_gpu.num_envs == GPU_SIZES["num_envs"]
     assert configuration.resolve({"env": "cave", "batch_size": 32}, on_gpu=True).num_envs < 1000
     article = configuration.resolve({"env": "cave", "preset": "article"}, on_gpu=True)
     assert article == configuration.resolve({"env": "cave", "preset": "article"})
@@ -96,10 +120,10 @@ def test_gpu_sizes_apply_only_where_no_size_is_given():
 def test_the_games_are_named_once():
     from tfdqn import envs
 
-    for name in configuration.GAMES:
+    for name in registry.names():
         env = envs.make(name)
         assert env.name == name
-        assert env.observation_shape == configuration.resolve({"env": name}).screen
+        assert env.observation_spec == configuration.resolve({"env": name}).observation_spec
     with pytest.raises(ValueError, match="did you mean 'cave'"):
         envs.make("caves")
 

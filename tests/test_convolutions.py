@@ -8,6 +8,7 @@ from tests.whole_runs import make_run, resume
 from tfdqn import config as configuration
 from tfdqn import convolutions, evaluate, record, runs, training
 from tfdqn.envs import make
+from tfdqn.learners.dqn.settings import CONVOLUTIONS
 from tfdqn.training import build_agent, build_learner
 
 SMALL = {
@@ -24,9 +25,7 @@ def _agents(**more):
     """The same agent with patches and with native convolutions."""
     game = make(SMALL["env"])
     settings = {**SMALL, **more}
-    return [
-        build_agent(configuration.resolve({**settings, "convolution": way}), game) for way in configuration.CONVOLUTIONS
-    ]
+    return [build_agent(configuration.resolve({**settings, "convolution": way}), game) for way in CONVOLUTIONS]
 
 
 @pytest.mark.parametrize("jit", [False, True])
@@ -87,12 +86,12 @@ def test_nothing_is_timed_where_nothing_is_to_be_chosen(monkeypatch):
     assert _chosen(monkeypatch, "/CPU:0", {}) == ("patches", [])
     assert _chosen(monkeypatch, "/GPU:0", {}, network="mlp") == ("patches", [])
     assert _chosen(monkeypatch, "/GPU:0", {}, deterministic=True) == ("patches", [])
-    for way in configuration.CONVOLUTIONS:
+    for way in CONVOLUTIONS:
         for device in ("/CPU:0", "/GPU:0"):
             assert _chosen(monkeypatch, device, {}, convolution=way) == (way, [])
 
 
-@pytest.mark.parametrize("way", configuration.CONVOLUTIONS)
+@pytest.mark.parametrize("way", CONVOLUTIONS)
 def test_what_is_timed_are_updates(way):
     config = configuration.resolve({**SMALL, "convolution": way, "batch_size": 3})
     agent = build_learner(config, make(config.env))

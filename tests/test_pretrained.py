@@ -11,6 +11,7 @@ from benchmarks import package_agent
 from tests.faults.harness import weights
 from tfdqn import config as configuration
 from tfdqn import envs, evaluate, record, runs
+from tfdqn.envs import registry
 from tfdqn.errors import UserError
 from tfdqn.training import build_agent
 
@@ -18,7 +19,7 @@ GAMES = sorted(path.name for path in runs.PRETRAINED.iterdir())
 
 
 def test_there_is_one_for_every_game():
-    assert set(GAMES) == set(configuration.GAMES)
+    assert set(GAMES) == set(registry.names())
 
 
 @pytest.mark.parametrize("game", [pytest.param(g, marks=[pytest.mark.slow] * (g == "cave")) for g in GAMES])

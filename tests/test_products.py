@@ -10,6 +10,7 @@ from tfdqn import config as configuration
 from tfdqn.envs import make, make_for
 from tfdqn.envs.cave import rules as cave
 from tfdqn.errors import UserError
+from tfdqn.learners.dqn.settings import PRECISIONS
 from tfdqn.products import TRANSPOSED_ROWS, rounded_matmul
 from tfdqn.replay import Transition
 from tfdqn.rollout import push_frame, stack_frames
@@ -121,7 +122,7 @@ def test_an_update_is_close_to_that_in_float32(jit):
     frames = frames_of(130)
     batch = Transition(frames, tf.zeros([130], tf.int32), tf.ones([130]), tf.ones([130]), frames)
     norms = []
-    for precision in configuration.PRECISIONS:
+    for precision in PRECISIONS:
         config = configuration.resolve({"env": "catch8", "precision": precision})
         agent = build_learner(config, make("catch8"))
         before = [weight.numpy() for weight in agent.online.trainable_variables]
@@ -150,7 +151,7 @@ def test_a_trained_agent_decides_the_same():
     folder = runs.PRETRAINED / "cave"
     config = runs.read_config(folder)
     env = make_for(config)
-    exact, close = (build_agent(config.replace(precision=each), env) for each in configuration.PRECISIONS)
+    exact, close = (build_agent(config.replace(precision=each), env) for each in PRECISIONS)
     for agent in (exact, close):
         runs.load_weights(agent, folder / runs.BEST_MODEL)
 
