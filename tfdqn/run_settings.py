@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import Any
 
 from tfdqn import learners
-from tfdqn.envs import registry
+from tfdqn.envs import loading, registry
 from tfdqn.errors import UserError, nearest
 from tfdqn.settings import room, setting
 
@@ -15,7 +14,7 @@ from tfdqn.settings import room, setting
 @room("game", "what is played")
 class Game:
     env: str = setting("catch8", "the game: a name, package.module:Class or path/to/file.py:Class", common=True)
-    env_args: str = setting("{}", "arguments of a game of your own, a JSON object", common=True)
+    env_args: str = setting("", "arguments of a game of your own, a JSON object", common=True)
     preset: str = setting("default", "named settings for the game", common=True)
     learner: str = setting("dqn", "what learns", choices=tuple(learners.LEARNERS), common=True)
     seed: int = setting(0, "one seed for everything that is drawn", low=0, high=2**31 - 1, common=True)
@@ -34,17 +33,13 @@ class Game:
 
     def check(self, config: Any) -> None:
         entry = registry.entry(self.env)
+        if not entry.is_ours and isinstance(entry.factory, str):
+            loading.require(entry.factory)
         if self.preset not in entry.presets:
             raise UserError(
                 f"--preset {self.preset}: {self.env} has none of that name; {nearest(self.preset, entry.presets)}"
             )
-        try:
-            is_object = isinstance(json.loads(self.env_args), dict)
-        except ValueError:
-            is_object = False
-        if not is_object:
-            raise UserError(f"""--env-args {self.env_args}: must be a JSON object, such as '{{"size": 8}}'""")
-        if json.loads(self.env_args) and not entry.takes_arguments:
+        if loading.parse_arguments(self.env_args) and not entry.takes_arguments:
             raise UserError(f"--env-args {self.env_args}: {self.env} takes none; leave it out")
         if self.start_curriculum and entry.has_difficulties is False:
             raise UserError(

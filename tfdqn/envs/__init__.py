@@ -38,11 +38,10 @@ def make(name: str, **arguments: Any) -> Environment:
     Raises:
       ValueError: no such game (the message names the nearest), or one that takes no such arguments.
     """
-    from tfdqn.envs import loading, registry
+    from tfdqn.envs import registry
     from tfdqn.errors import UserError
 
     try:
-        game = registry.entry(name)
+        return registry.entry(name).make(arguments=arguments)
     except UserError as error:
         raise ValueError(str(error).removeprefix("--env ")) from None
-    return loading.make(game.factory, dict(game.arguments) | arguments)

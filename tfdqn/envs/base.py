@@ -2,24 +2,27 @@
 
 A game is a set of pure functions on tensors. Randomness enters as integers that were drawn beforehand, so a
 transition is deterministic: a recorded game can be replayed frame by frame, and eager, compiled, CPU and GPU
-results are equal in every bit. Shapes use one alphabet: N environments, H rows and W columns of a frame.
+results are equal in every bit. Shapes use one alphabet: N environments, A actions, H rows, W columns and C planes of a
+frame. Importing this module does not import TensorFlow.
 """
 
 from __future__ import annotations
 
 import abc
 import functools
-from typing import Any, ClassVar, NamedTuple
-
-import tensorflow as tf
+import math
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from tfdqn.envs.spec import ObservationSpec
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 
 class TimeStep(NamedTuple):
     """What a transition shows. `termination` and `truncation` are never both true."""
 
-    observation: tf.Tensor  # [N, H, W] uint8, the frame after the transition
+    observation: tf.Tensor  # [N, ...] as the game's `observation_spec`, the frame after the transition
     reward: tf.Tensor  # [N] float32
     termination: tf.Tensor  # [N] bool, ended by the rules: nothing follows, discount 0
     truncation: tf.Tensor  # [N] bool, ended by the time limit: a learner bootstraps through it
@@ -32,24 +35,53 @@ class Environment(abc.ABC):
     restart by itself; the caller chooses between `step` and `reset` (see `tfdqn.training`).
     """
 
-    name: ClassVar[str]
     # Raised when the behaviour changes, never for speed: equal versions mean comparable results.
-    version: ClassVar[int]
-    action_names: ClassVar[tuple[str, ...]]
-    frames_per_second: ClassVar[float]  # playing speed for people
-    time_limit: ClassVar[int]  # an episode is truncated in the frame that passes this many
-    best_score: ClassVar[float]  # what perfect play reaches
-    score_is_frames: ClassVar[bool]  # score: frames survived, capped at the limit; else the sum of rewards
+    version: ClassVar[int] = 1
+    frames_per_second: ClassVar[float] = 10.0  # playing speed for people
+    time_limit: ClassVar[int] = 10_000  # an episode is truncated in the frame that passes this many
+    best_score: ClassVar[float] = math.inf  # what perfect play reaches
+    score_is_frames: ClassVar[bool] = False  # score: frames survived, capped at the limit; else the sum of rewards
     # Colour of each grey level for people: {level: (red, green, blue)}, each 0..255.
-    palette: ClassVar[dict[int, tuple[int, int, int]]]
+    palette: ClassVar[dict[int, tuple[int, int, int]]] = {level: (level, level, level) for level in range(256)}
+    has_difficulties: ClassVar[bool] = False  # `training_reset` can start an episode at a difficulty that is drawn
 
-    @property
+    # A game may set each of the following as it likes: as an attribute of its class, in its constructor, or by a
+    # property. It must set `observation_spec`, and `num_actions` or `action_names`; each of these follows from the
+    # other.
+
+    @functools.cached_property
+    def name(self) -> str:
+        """What people call the game; the name of its class, unless it says otherwise."""
+        return type(self).__name__
+
+    @functools.cached_property
     def observation_spec(self) -> ObservationSpec:
-        return ObservationSpec(self.observation_shape)
+        """Shape, type and bounds of an observation."""
+        if not self._sets("observation_shape"):
+            name = type(self).__name__
+            raise TypeError(f"{name} does not say what it shows: set observation_spec, such as ObservationSpec((8, 8))")
+        return ObservationSpec(self.observation_shape, "uint8")
 
-    @property
+    @functools.cached_property
+    def observation_shape(self) -> tuple[int, ...]:
+        """The shape of one environment's observation, such as (H, W)."""
+        return self.observation_spec.shape
+
+    @functools.cached_property
     def num_actions(self) -> int:
+        """A; an action is 0..A-1."""
+        if not self._sets("action_names"):
+            raise TypeError(f"{type(self).__name__} does not say what one can do: set num_actions or action_names")
         return len(self.action_names)
+
+    @functools.cached_property
+    def action_names(self) -> tuple[str, ...]:
+        """A word for each action."""
+        return tuple(f"action {action}" for action in range(self.num_actions))
+
+    def _sets(self, name: str) -> bool:
+        """Whether the game, not only this class, says what `name` is."""
+        return name in vars(self) or getattr(type(self), name) is not getattr(Environment, name)
 
     @abc.abstractmethod
     def sample_noise(self, seed: tf.Tensor, num_envs: int) -> Any:
@@ -75,6 +107,8 @@ class Environment(abc.ABC):
         Raises:
           ValueError: a share above 0 in a game without difficulties.
         """
+        if curriculum > 0 and self.has_difficulties:
+            raise NotImplementedError(f"{self.name} has difficulties, but no training_reset that draws one")
         if curriculum > 0:
             raise ValueError(f"{self.name} is equally difficult from start to end")
         return self.reset(noise)
@@ -85,7 +119,22 @@ class Environment(abc.ABC):
 
     @abc.abstractmethod
     def observe(self, state: Any) -> tf.Tensor:
-        """Draw the screen: [N, H, W] uint8, grey levels times 255, rounded."""
+        """Draw what the player sees: [N, ...] as `observation_spec`; a screen is grey levels times 255, rounded."""
+
+    def legal_actions(self, state: Any) -> tf.Tensor | None:
+        """Which actions the rules allow: [N, A] bool, at least one an environment; None: all, always."""
+        return None
+
+    def render(self, state: Any) -> tf.Tensor | None:
+        """Draw a picture for people: [N, H, W, 3] uint8; None where there is nothing to draw.
+
+        Unless a game draws its own, a screen is in the colours of its palette, or grey without one, planes each have a
+        colour of their own, and a vector has no picture.
+        """
+        from tfdqn.envs import rendering
+
+        palette = self.palette if self._sets("palette") else None
+        return rendering.picture(self.observe(state), self.observation_spec, palette)
 
     @functools.cached_property
     def compiled_reset(self):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib
-import json
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from tfdqn.envs import loading
 from tfdqn.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -47,19 +47,19 @@ class Game:
         """Whether it comes along with tfdqn: a run of any other needs its game to be named again."""
         return not callable(self.factory) and self.factory.startswith("tfdqn.")
 
-    def make(self, settings: Any = None, arguments: str = "{}") -> Environment:
+    def make(self, settings: Any = None, arguments: str | Mapping[str, Any] = "") -> Environment:
         """Make the game.
 
         Args:
           settings: of its room, if it has one.
           arguments: more arguments of the factory, a JSON object.
         """
-        from tfdqn.envs import loading
-
-        given = dict(self.arguments) | json.loads(arguments)
+        given = dict(self.arguments) | loading.parse_arguments(arguments)
         if settings is not None:
             given |= dataclasses.asdict(settings)
-        return loading.make(self.factory, given)
+        if callable(self.factory):
+            return loading.call(self.factory, given, self.name, f"--env {self.name}")
+        return loading.load(self.factory, given)
 
 
 _registered: dict[str, Game] = {}
@@ -90,7 +90,7 @@ def entry(env: str) -> Game:
     known = _ours() | _registered
     if env in known:
         return known[env]
-    if ":" in env:
+    if loading.is_spec(env):
         return Game(name=env, factory=env, takes_arguments=True)
     raise UserError(f"--env {env}: unknown; {nearest(env, known)} (or your own: path/to/my_game.py:MyGame)")
 
@@ -106,6 +106,6 @@ def register(name: str, factory: str | Callable[..., Environment], preset: Mappi
     Raises:
       ValueError: a game that comes along has that name, or it is no plain name.
     """
-    if name in _ours() or not name or ":" in name or "/" in name:
+    if name in _ours() or not name or loading.is_spec(name):
         raise ValueError(f"register {name!r}: choose a plain name that no game has yet, such as my_{name or 'game'}")
     _registered[name] = Game(name, factory, presets={"default": dict(preset or {})}, takes_arguments=True)

@@ -115,6 +115,7 @@ class Cave(Environment):
     time_limit = TIME_LIMIT
     best_score = float(TIME_LIMIT)
     score_is_frames = True
+    has_difficulties = True
     palette = {  # noqa: RUF012
         0: (0, 0, 0),
         WALL_LEVEL: (0, 204, 255),
