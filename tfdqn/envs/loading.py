@@ -56,13 +56,9 @@ def load(spec: str, arguments: str | Mapping[str, Any] | None = None) -> Environ
         does not take these arguments.
     """
     given = parse_arguments(arguments)
-    require(spec)
+    factory = find(spec)
     where, name = _split(spec)
     path = _source_path(where, spec)
-    module = _run(where, path, spec)
-    if not hasattr(module, name):
-        raise UserError(f"{spec}: no {name} in {where}: {_hint(name, _games_in(module))}")
-    factory = getattr(module, name)
     env = call(factory, given, name, spec)
     if not isinstance(env, Environment):
         raise UserError(f"{spec}: {name} returned {_kind_of(env)}, not a game: return a tfdqn.envs.Environment")
@@ -74,8 +70,22 @@ def load(spec: str, arguments: str | Mapping[str, Any] | None = None) -> Environ
     return env
 
 
+def find(spec: str) -> Any:
+    """The class or function of a spec; its file is run for it.
+
+    Raises:
+      UserError: one line: no such file, module or name, or it raised.
+    """
+    require(spec)
+    where, name = _split(spec)
+    module = _run(where, _source_path(where, spec), spec)
+    if not hasattr(module, name):
+        raise UserError(f"{spec}: no {name} in {where}: {_hint(name, _games_in(module))}")
+    return getattr(module, name)
+
+
 def require(spec: str) -> None:
-    """Refuse what the text of its file tells to be no game, before anything in that file runs.
+    """Refuse a spec whose file or name is not there, before anything in that file runs.
 
     Raises:
       UserError: as `load`, as far as it shows.
@@ -119,7 +129,7 @@ def parse_arguments(arguments: str | Mapping[str, Any] | None) -> dict[str, Any]
     Raises:
       UserError: not JSON, or not an object of JSON.
     """
-    if not isinstance(arguments, str):
+    if not arguments or not isinstance(arguments, str):
         return dict(arguments or {})
     example = """such as '{"size": 8}'"""
 

@@ -95,6 +95,27 @@ def entry(env: str) -> Game:
     raise UserError(f"--env {env}: unknown; {nearest(env, known)} (or your own: path/to/my_game.py:MyGame)")
 
 
+def adopt(env: Environment) -> str:
+    """Give a game that is there already a name, for this process: that of its class, with its module where it has one.
+
+    Returns:
+      The name, for `--env`. Another game of the same class takes its place.
+
+    Raises:
+      UserError: it comes along with tfdqn.
+    """
+    cls = type(env)
+    if cls.__module__.startswith("tfdqn."):
+        raise UserError(
+            f'{cls.__name__}: name a game that comes along, with its settings: "{env.name}", not a game that is made'
+        )
+    name = cls.__qualname__ if cls.__module__ == "__main__" else f"{cls.__module__}:{cls.__qualname__}"
+    _registered[name] = Game(
+        name, lambda: env, has_difficulties=env.has_difficulties, observation_spec=lambda _: env.observation_spec
+    )
+    return name
+
+
 def register(name: str, factory: str | Callable[..., Environment], preset: Mapping[str, Any] | None = None) -> None:
     """Give a game of your own a name, for this process.
 

@@ -1,0 +1,299 @@
+"""An agent from Python: `tfdqn.Agent("cave").fit(minutes=10)`, the same runs as `python -m tfdqn.train` makes.
+
+Names follow Keras and Stable-Baselines3 where these agree: `fit` with `callbacks` and `verbose` returns a `History`
+(Keras), `save` and `load` (both), `evaluate` (Keras; `evaluate_policy` there). `act` is what Stable-Baselines3 calls
+`predict`: Keras's `predict` gives the model's output, which is `q_values` here. Importing this imports no TensorFlow.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tfdqn import cli, console, runs, train
+from tfdqn import config as configuration
+from tfdqn.envs import registry
+from tfdqn.errors import UserError
+from tfdqn.signals import StopRequest
+
+if TYPE_CHECKING:
+    import numpy as np
+    import tensorflow as tf
+
+    from tfdqn.agent import DQN
+    from tfdqn.config import Config
+    from tfdqn.envs.base import Environment
+    from tfdqn.loop import Run
+
+PRETRAINED = "pretrained:"
+
+
+class Agent:
+    """What plays a game, and how it learns to.
+
+    Args:
+      env: a game's name, "package.module:Class", "path/to/file.py:Class", or a game itself (`tfdqn.envs.Environment`).
+      network: a body's name, "package.module:function", or a function from an `ObservationSpec` to a Keras model.
+      **settings: any other setting, by the names of `python -m tfdqn.train -h --env NAME`, such as `seed=1`.
+
+    Raises:
+      UserError: an unknown setting, a value out of range, or values that do not fit together.
+    """
+
+    def __init__(self, env: str | Environment = "catch8", *, network: str | Callable | None = None, **settings: Any):
+        self._game: Environment | None = None
+        if not isinstance(env, str):
+            self._game, env = env, registry.adopt(env)
+        if network is not None:
+            from tfdqn import bodies
+
+            settings["network"] = network if isinstance(network, str) else bodies.adopt(network)
+        self._given: dict[str, Any] = {"env": env, **settings}
+        self._config = configuration.resolve(self._given)
+        self._run_dir: Path | None = None
+        self._folder: Path | None = None  # that holds its weights
+        self._player: DQN | None = None
+        self._device: str | None = None
+
+    @property
+    def config(self) -> Config:
+        """All of its settings."""
+        return self._config
+
+    @property
+    def run_dir(self) -> Path | None:
+        """The folder of its run, once it has been trained."""
+        return self._run_dir
+
+    @property
+    def env(self) -> Environment:
+        """The game."""
+        if self._game is None:
+            from tfdqn.envs import make_for
+
+            self._game = make_for(self._config)
+        return self._game
+
+    @property
+    def model(self) -> DQN:
+        """The Keras model that plays: with the best weights found, or those that it begins with."""
+        if self._player is None:
+            from tfdqn.training import build_agent
+
+            self._start_device()
+            # As it suits this device, whatever it was trained on.
+            self._player = build_agent(self._config.replace(convolution="auto"), self.env)
+            if self._folder is not None:
+                runs.load_weights(self._player, self._folder / runs.BEST_MODEL)
+        return self._player
+
+    # Learning.
+
+    def fit(
+        self,
+        *,
+        minutes: float | None = None,
+        total_env_frames: int | None = None,
+        callbacks: Iterable[tf.keras.callbacks.Callback] = (),
+        logdir: str | Path = "runs",
+        run_name: str | None = None,
+        verbose: int = 1,
+    ) -> tf.keras.callbacks.History:
+        """Train, as `python -m tfdqn.train` with the same settings: the same folder, logs, checkpoints and bits.
+
+        Called again, it goes on with its run. Ctrl-C ends it as it does the command: all is saved, and what there is
+        is returned.
+
+        Args:
+          minutes: train for so long now; until the settings' own end if None.
+          total_env_frames: train until the run has played so many frames, over all environments.
+          callbacks: Keras callbacks; an epoch is what lies between two evaluations, and its logs are the evaluation's
+            results, such as `score_mean`, `frames` and `updates`.
+          logdir: the folder that holds run folders.
+          run_name: the name of the run's folder; made from the settings if None.
+          verbose: 0 for silence.
+
+        Returns:
+          A Keras `History`; its `history` has a list a log, its `params` the run's totals.
+        """
+        length = {"minutes": minutes, "total_env_frames": total_env_frames}
+        length = {name: value for name, value in length.items() if value is not None}
+        quiet = console.silence() if not verbose else console.as_is()
+        with StopRequest() as stop, quiet:
+            run = self._begin(length, Path(logdir), run_name, stop)
+            try:
+                history = _Callbacks(run, callbacks)
+                run.on_evaluation = history.evaluated
+                history.begin()
+                result = run.train()
+                history.end(result)
+            finally:
+                run.close()
+        self._run_dir = self._folder = run.run_dir
+        if not (run.run_dir / runs.BEST_MODEL).is_file():
+            self._folder = None  # stopped before its first evaluation
+        self._config, self._player = run.config.replace(convolution=self._config.convolution), None
+        return history.history
+
+    def _begin(self, length: Mapping[str, Any], logdir: Path, run_name: str | None, stop: StopRequest) -> Run:
+        """A new run, or the one there is, going on."""
+        if self._run_dir is not None:
+            if run_name is not None:
+                raise UserError(f"run_name {run_name!r}: this agent has its run already, {self._run_dir}")
+            if "minutes" in length:
+                length = {**length, "minutes": length["minutes"] + runs.trained_minutes(self._run_dir)}
+            return train.resume(self._run_dir, length, stop, self._game)
+        given = {**self._given, **length}
+        if self._folder is not None:
+            given["init_from"] = str(self._folder)
+        return train.start(given, stop, logdir=str(logdir), run_name=run_name, env=self._game)
+
+    # Playing.
+
+    def act(self, observation: Any, *, epsilon: float = 0.0, seed: int = 0) -> np.ndarray | int:
+        """The actions that it takes.
+
+        Args:
+          observation: NumPy, tensor or list of the game's type: one observation, as the network sees it (frames
+            stacked, newest last), or many, [B, ...].
+          epsilon: share of random actions.
+          seed: decides which are random.
+
+        Returns:
+          [B] int32, or a Python integer for a single observation.
+
+        Raises:
+          ValueError: another shape or type.
+        """
+        import tensorflow as tf
+
+        from tfdqn import seeds
+
+        batch, is_one = self._batch(observation)
+        draw = seeds.at(seeds.stream(seed, "play"), 0)
+        action, _ = self.model.act(batch, (), tf.constant(epsilon, tf.float32), draw)
+        return int(action[0]) if is_one else action.numpy()
+
+    def q_values(self, observation: Any) -> np.ndarray:
+        """Action values [B, A] float32, or [A] for a single observation; as for `act`."""
+        batch, is_one = self._batch(observation)
+        values = self.model(batch).numpy()
+        return values[0] if is_one else values
+
+    def _batch(self, observation: Any) -> tuple[tf.Tensor, bool]:
+        import numpy as np
+        import tensorflow as tf
+
+        shape = tuple(self.model.input_shape[1:])
+        values = observation if tf.is_tensor(observation) else np.asarray(observation)
+        wanted = self.env.observation_spec
+        if tuple(values.shape) not in (shape, (values.shape[0] if len(values.shape) else 0, *shape)):
+            raise ValueError(
+                f"observation of shape {tuple(values.shape)}: must be {shape}, or a batch of these; frames are stacked "
+                "along the last axis"
+            )
+        is_one = len(values.shape) == len(shape)
+        return wanted.convert(values[None] if is_one else values), is_one
+
+    def evaluate(self, episodes: int = 256, *, seed: int = 0, epsilon: float = 0.0) -> dict[str, float]:
+        """Play whole episodes greedily; the same numbers as `python -m tfdqn.evaluate` gives.
+
+        Args:
+          episodes: how many.
+          seed: of the game's draws.
+          epsilon: share of random actions.
+
+        Returns:
+          episodes, score_mean, score_std, score_median, score_min and score_max.
+        """
+        from tfdqn.evaluation import Evaluator
+
+        config = self._config.replace(jit=True, eager=False, convolution="auto")
+        model = self.model
+        return (
+            Evaluator(config, self.env, model, self._start_device()).evaluate(episodes, seed, epsilon=epsilon).summary()
+        )
+
+    def _start_device(self) -> str:
+        if self._device is None:
+            config = self._config
+            self._device = cli.choose_device(config.device, config.deterministic, config.threads)
+        return self._device
+
+    # Keeping.
+
+    def save(self, path: str | Path) -> None:
+        """Write the agent into a folder, for `tfdqn.load` and every command that takes a run's folder.
+
+        Args:
+          path: the folder; made if it is not there.
+
+        Raises:
+          UserError: it holds an agent or a run already.
+        """
+        folder = Path(path).expanduser()
+        if (folder / runs.CONFIG_FILE).exists():
+            raise UserError(f"{path}: holds an agent already; choose another folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        if self._folder is not None:
+            shutil.copyfile(self._folder / runs.BEST_MODEL, folder / runs.BEST_MODEL)
+        else:
+            runs.save_agent(self.model, folder / runs.BEST_MODEL)
+        runs.write_config(self._config.replace(init_from=""), folder)
+
+
+def load(path: str | Path, *, env: str | Environment | None = None, network: str | Callable | None = None) -> Agent:
+    """An agent that was saved or trained before.
+
+    Args:
+      path: a folder of `Agent.save`, a run's folder, or "pretrained:cave" for an agent that comes along.
+      env: its game, where that does not come along with tfdqn: no folder decides which code runs here.
+      network: its network, likewise.
+
+    Raises:
+      UserError: no agent is there, or its game or network has to be named.
+    """
+    name = str(path)
+    folder = runs.pretrained_folder(name.removeprefix(PRETRAINED)) if name.startswith(PRETRAINED) else Path(name)
+    game = env if env is None or isinstance(env, str) else registry.adopt(env)
+    config = runs.read_config(folder.expanduser(), {"env": game} if game else {})
+    agent = Agent.__new__(Agent)
+    Agent.__init__(agent, **{"env": config.env, **configuration.plain(config)})
+    if env is not None and not isinstance(env, str):
+        agent._game = env
+    agent._folder = folder
+    if (folder / "checkpoints").is_dir():
+        agent._run_dir = folder
+    return agent
+
+
+class _Callbacks:
+    """Keras callbacks beside a run: each evaluation ends an epoch."""
+
+    def __init__(self, run: Run, callbacks: Iterable[tf.keras.callbacks.Callback]):
+        import tensorflow as tf
+
+        self._run, self._epoch = run, 0
+        self._model = run.trainer.agent
+        self._list = tf.keras.callbacks.CallbackList(list(callbacks), add_history=True, model=self._model)
+        (self.history,) = [each for each in self._list.callbacks if isinstance(each, tf.keras.callbacks.History)]
+
+    def begin(self) -> None:
+        self._model.stop_training = False
+        self._list.on_train_begin()
+        self._list.on_epoch_begin(0)
+
+    def evaluated(self, values: Mapping[str, float]) -> None:
+        """The end of an epoch; `values` are the evaluation's results. A callback may ask the run to stop."""
+        self._list.on_epoch_end(self._epoch, dict(values))
+        self._epoch += 1
+        if self._model.stop_training:
+            self._run.ask_to_stop()
+        else:
+            self._list.on_epoch_begin(self._epoch)
+
+    def end(self, result: Mapping[str, Any]) -> None:
+        self._list.on_train_end()
+        self.history.params = dict(result)

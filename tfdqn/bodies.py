@@ -1,0 +1,76 @@
+"""Bodies of one's own for a Q-network: `--network package.module:function`, or a function from Python.
+
+Such a function takes the `ObservationSpec` of what the network sees (frames stacked) and returns a Keras model, or any
+Keras layer, from [B, ...] of that shape and type to features [B, ...]; the head is put behind it. It is called once for
+the online and once for the target network, and must make new layers each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from tfdqn.envs import loading
+from tfdqn.envs.spec import ObservationSpec
+from tfdqn.errors import UserError
+
+_adopted: dict[str, Callable] = {}
+
+
+def adopt(function: Callable) -> str:
+    """Give a function a name, for this process: its own, with its module where that can be imported.
+
+    Raises:
+      UserError: it cannot be called.
+    """
+    if not callable(function):
+        raise UserError(f"network {function!r}: must be a name, or a function from an ObservationSpec to a Keras model")
+    module = getattr(function, "__module__", None) or "__main__"
+    name = f"{module}:{getattr(function, '__qualname__', type(function).__qualname__)}"
+    _adopted[name] = function
+    return name
+
+
+def find(name: str) -> Callable:
+    """The function of a name.
+
+    Raises:
+      UserError: one line: no such file, module or function, or it raised.
+    """
+    return _adopted[name] if name in _adopted else loading.find(name)
+
+
+def connect(name: str, spec: ObservationSpec, inputs: Any) -> Any:
+    """The features, a Keras tensor [B, F] float32, that the body of a name makes of `inputs`.
+
+    Raises:
+      UserError: it raises, or returns no layer, or what it makes are no features.
+    """
+    function = find(name)
+    try:
+        body = function(spec)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"--network {name}: raised {type(error).__name__}: {_first_line(error)}") from None
+    if not isinstance(body, tf.keras.layers.Layer):
+        raise UserError(
+            f"--network {name}: returned {type(body).__name__}; it must return a tf.keras.Model or layer (of Keras 2, "
+            "as `import tfdqn` makes tf.keras)"
+        )
+    try:
+        features = body(inputs)
+    except Exception as error:
+        raise UserError(
+            f"--network {name}: {body.name} cannot take {spec.dtype} [B, {', '.join(map(str, spec.shape))}]: "
+            f"{_first_line(error)}"
+        ) from None
+    if not isinstance(features, type(inputs)) or not features.dtype.is_floating or None in features.shape[1:]:
+        raise UserError(f"--network {name}: must make one float tensor [B, ...] of fixed shape, not {features}")
+    return tf.keras.layers.Flatten(data_format="channels_last")(features) if features.shape.rank != 2 else features
+
+
+def _first_line(error: Exception) -> str:
+    return next((line for line in str(error).strip().splitlines() if line), type(error).__name__)
