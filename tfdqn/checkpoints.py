@@ -304,6 +304,20 @@ def load_newest(run_dir: Path) -> tuple[Checkpoint, list[str]]:
     raise UserError(f"{run_dir}: no whole checkpoint to resume from: {found}", EXIT_REFUSED)
 
 
+def peek(run_dir: Path) -> dict[str, Any]:
+    """The manifest of the newest checkpoint, as it stands; empty if there is none. Nothing is verified or changed."""
+    folder = run_dir / FOLDER
+    for path in _committed(folder) if folder.is_dir() else []:
+        try:
+            with open(path / MANIFEST, "rb") as file:
+                manifest = json.loads(file.read(MANIFEST_MAX_BYTES))
+        except (OSError, ValueError, RecursionError):
+            continue
+        if isinstance(manifest, dict):
+            return manifest
+    return {}
+
+
 def _set_aside(path: Path) -> Path:
     names = _numbered(f"{SET_ASIDE}{path.name}", "-")
     aside = next(path.with_name(name) for name in names if not os.path.lexists(path.with_name(name)))

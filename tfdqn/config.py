@@ -45,6 +45,7 @@ FIELDS = _fields(all_rooms())
 FIELD_TYPES = {name: kind_of(field) for name, field in FIELDS.items()}
 # What may change when a run is resumed: none of these decides what any frame or update computes.
 RESUMABLE_FIELDS = tuple(name for name, field in FIELDS.items() if field.metadata["resumable"])
+CODE_FIELDS = tuple(name for name, field in FIELDS.items() if field.metadata["code"])
 SIZE_FIELDS = tuple(name for name, field in FIELDS.items() if field.metadata["size"])
 
 

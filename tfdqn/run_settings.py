@@ -13,7 +13,9 @@ from tfdqn.settings import room, setting
 
 @room("game", "what is played")
 class Game:
-    env: str = setting("catch8", "the game: a name, package.module:Class or path/to/file.py:Class", common=True)
+    env: str = setting(
+        "catch8", "the game: a name, package.module:Class or path/to/file.py:Class", common=True, code=True
+    )
     env_args: str = setting("", "arguments of a game of your own, a JSON object", common=True)
     preset: str = setting("default", "named settings for the game", common=True)
     learner: str = setting("dqn", "what learns", choices=tuple(learners.LEARNERS), common=True)
@@ -33,7 +35,7 @@ class Game:
 
     def check(self, config: Any) -> None:
         entry = registry.entry(self.env)
-        if not entry.is_ours and isinstance(entry.factory, str):
+        if entry.name == entry.factory:  # a game from anywhere
             loading.require(entry.factory)
         if self.preset not in entry.presets:
             raise UserError(

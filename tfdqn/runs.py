@@ -30,7 +30,9 @@ from typing import IO, TYPE_CHECKING, Any
 
 from tfdqn import config as configuration
 from tfdqn.config import Config
+from tfdqn.envs import loading
 from tfdqn.errors import EXIT_REFUSED, UserError, nearest
+from tfdqn.settings import flag_of
 
 if TYPE_CHECKING:
     from tfdqn.agent import DQN
@@ -142,7 +144,7 @@ def resumed_config(run_dir: str, given: Mapping[str, Any]) -> Config:
       UserError: it is no run's folder, or a setting is asked for that would change what the run computes; exit code 3.
     """
     try:
-        config = read_config(run_dir)
+        config = read_config(run_dir, given)
     except UserError as error:
         raise UserError(f"--resume {error}", EXIT_REFUSED) from None
     refuse_changes(run_dir, configuration.plain(config), given)
@@ -179,16 +181,56 @@ def save_agent(agent: DQN, path: Path) -> None:
     write_atomically(path, lambda temporary: agent.save(temporary, save_format="keras"))
 
 
-def read_config(run_dir: str | os.PathLike) -> Config:
-    """The configuration of a run."""
+def read_settings(run_dir: str | os.PathLike) -> dict[str, Any]:
+    """All settings of a run by name, as its `config.toml` has them; whether they fit together is not looked at.
+
+    Raises:
+      UserError: it is no run's folder, or its `config.toml` is not one of ours.
+    """
     path = Path(run_dir)
     if not path.is_dir():
         raise UserError(f"{run_dir}: no such run folder")
     if not (path / CONFIG_FILE).is_file():
         raise UserError(f"{run_dir}: not a run folder ({CONFIG_FILE} is missing)")
     # What an older version did not know yet takes the value that changes nothing, not that of today's preset.
-    known = configuration.plain(Config())
-    return configuration.resolve({**known, **configuration.read_toml(path / CONFIG_FILE)})
+    known = {name: field.default for name, field in configuration.FIELDS.items()}
+    return {**known, **configuration.read_toml(path / CONFIG_FILE)}
+
+
+def read_config(run_dir: str | os.PathLike, named: Mapping[str, Any] | None = None) -> Config:
+    """The configuration of a run, whose folder may be from anyone: it does not decide which code runs.
+
+    Args:
+      run_dir: its folder.
+      named: settings that the user has given along with it. A game or network that does not come along with tfdqn must
+        be among them.
+
+    Raises:
+      UserError: it is no run's folder, or its game or network has to be named.
+    """
+    settings, named = read_settings(run_dir), named or {}
+    for name in configuration.CODE_FIELDS:
+        held = settings[name]
+        if not loading.is_spec(held) or named.get(name) == held:
+            continue
+        flag = flag_of(name)
+        if name in named:
+            raise UserError(f"{flag} {named[name]}: {run_dir} has {held}; use {flag} {shlex.quote(held)}")
+        raise UserError(
+            f"{run_dir}: its {name}, {held}, does not come along with tfdqn, and a folder does not decide which code "
+            f"runs here: if you trust that code, add {flag} {shlex.quote(held)}"
+        )
+    return configuration.resolve(settings)
+
+
+def is_locked(run_dir: Path) -> bool:
+    """Whether a process trains in a run's folder. Unlike `lock` it can be in nobody's way."""
+    try:
+        inode = f":{os.stat(run_dir / LOCK_FILE).st_ino} "
+        with open("/proc/locks", encoding="ascii") as file:
+            return any(inode in line for line in file)
+    except FileNotFoundError:
+        return False  # no lock, or a system that does not tell
 
 
 def add_agent_arguments(parser: argparse.ArgumentParser) -> None:
@@ -205,11 +247,17 @@ def agent_folder(arguments: argparse.Namespace) -> Path:
         raise UserError("name either the folder of a run, such as runs/NAME, or --pretrained GAME")
     if game is None:
         return Path(run_dir)
+    folder = pretrained_folder(game)
+    if arguments.model != "best":
+        raise UserError(f"--model {arguments.model}: --pretrained has the best agent only; leave it out")
+    return folder
+
+
+def pretrained_folder(game: str) -> Path:
+    """The folder of an agent that comes along."""
     games = sorted(path.name for path in PRETRAINED.iterdir() if path.is_dir()) if PRETRAINED.is_dir() else []
     if game not in games:
         raise UserError(f"--pretrained {game}: no such agent; {nearest(game, games)}")
-    if arguments.model != "best":
-        raise UserError(f"--model {arguments.model}: --pretrained has the best agent only; leave it out")
     return PRETRAINED / game
 
 

@@ -30,6 +30,7 @@ def setting(
     resumable: bool = False,
     common: bool = False,
     size: bool = False,
+    code: bool = False,
 ) -> Any:
     """A field of a room's settings.
 
@@ -42,9 +43,10 @@ def setting(
       resumable: a run may change it when it goes on, as it decides nothing that a frame or an update computes.
       common: shown by plain `-h`.
       size: one of those that a GPU has values of its own for.
+      code: it may name code, as "module:name" or "path/to/file.py:name"; a run's folder alone never has it run.
     """
     limits = {"choices": choices, "low": low, "high": high, "above": above}
-    marks = {"resumable": resumable, "common": common, "size": size}
+    marks = {"resumable": resumable, "common": common, "size": size, "code": code}
     return dataclasses.field(default=default, metadata={"help": help, **limits, **marks})
 
 

@@ -42,11 +42,6 @@ class Game:
     observation_spec: Callable[[Any], ObservationSpec] | None = None
     takes_arguments: bool = False
 
-    @property
-    def is_ours(self) -> bool:
-        """Whether it comes along with tfdqn: a run of any other needs its game to be named again."""
-        return not callable(self.factory) and self.factory.startswith("tfdqn.")
-
     def make(self, settings: Any = None, arguments: str | Mapping[str, Any] = "") -> Environment:
         """Make the game.
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from tfdqn.errors import UserError
+from tfdqn.envs import loading
+from tfdqn.errors import UserError, nearest
 from tfdqn.settings import room, setting
 
 NETWORKS = ("mlp", "conv", "conv_stride4", "columns", "columns_deep", "columns_wide")
@@ -25,7 +26,12 @@ class Sizes:
 
 @room("network", "the Q-network")
 class Network:
-    network: str = setting("mlp", "body of the Q-network", choices=NETWORKS, common=True)
+    network: str = setting(
+        "mlp",
+        f"body of the Q-network: {', '.join(NETWORKS)}, package.module:function or path/to/file.py:function",
+        common=True,
+        code=True,
+    )
     members: int = setting(1, "networks side by side, whose values are averaged", low=1, high=100)
     head: str = setting(
         "scalar", "expected returns, or probabilities of returns learnt by cross-entropy", choices=HEADS
@@ -49,6 +55,13 @@ class Network:
     )
 
     def check(self, config: Any) -> None:
+        if loading.is_spec(self.network):
+            loading.require(self.network)
+        elif self.network not in NETWORKS:
+            raise UserError(
+                f"--network {self.network}: unknown; {nearest(self.network, NETWORKS)} (or your own: "
+                "path/to/my_network.py:my_body)"
+            )
         if self.head != "categorical":
             return
         # In float32 the atoms must lie apart.
