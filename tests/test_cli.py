@@ -193,13 +193,13 @@ def test_tensorboard_holds_scalars_text_histograms_and_pictures(finished_run):
     assert [step // 1000 for step in steps] == [1, 2, 3, 4, 5, 6]
 
 
-def test_every_metric_is_explained_in_the_readme(finished_run):
+def test_every_metric_is_explained_in_the_documentation(finished_run):
     (run_dir,) = finished_run[0].iterdir()
-    readme = (ROOT / "README.md").read_text()
+    page = (ROOT / "docs" / "metrics.md").read_text()
     for line in (run_dir / "metrics.jsonl").read_text().splitlines():
         for tag in json.loads(line):
             short = "_" + tag.rsplit("_", 1)[-1]
-            assert f"`{tag}`" in readme or (tag.startswith("eval/score") and f"`{short}`" in readme), tag
+            assert f"`{tag}`" in page or (tag.startswith("eval/score") and f"`{short}`" in page), tag
 
 
 def test_evaluate_repeats_the_runs_last_evaluation(finished_run):

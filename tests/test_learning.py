@@ -1,4 +1,4 @@
-"""Does the whole program learn? Trained agents against the scores that the README promises."""
+"""Does the whole program learn? Trained agents against the scores that the documentation promises."""
 
 import contextlib
 

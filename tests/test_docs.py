@@ -1,0 +1,208 @@
+"""What a program can check of the documentation: links, names of files, tests and flags, settings, and its Python."""
+
+import importlib
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+from tfdqn.config import FIELDS, RETIRED
+from tfdqn.presets import GPU_SIZES, PRESETS
+
+ROOT = Path(__file__).parent.parent
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text()
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks" / "README.md")
+}
+EVERY_PAGE = pytest.mark.parametrize("page", PAGES)
+COMMANDS = (
+    *("tfdqn.train", "tfdqn.evaluate", "tfdqn.record", "benchmarks.run", "benchmarks.compare", "benchmarks.learning"),
+    *("benchmarks.deaths", "benchmarks.tunnel", "benchmarks.article_figure", "benchmarks.package_agent"),
+    "benchmarks.peers",
+)
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.S | re.M)
+FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z](?![\w-])")
+# Of pip.
+FOREIGN_FLAGS = {"--no-deps", "--require-hashes", "--no-build-isolation", "--use-pep517"}
+# Files that the reader makes, beside those that a run makes, which packaged agents have.
+MADE_BY_READERS = {"tfdqn/envs/mygame.py"}
+
+
+def prose(page):
+    """A page without its blocks of code."""
+    return FENCE.sub("", PAGES[page])
+
+
+def links(page):
+    """The targets of a page's links and pictures."""
+    return re.findall(r"\]\(([^()\s]+)\)", re.sub(r"`[^`\n]*`", "", prose(page)))
+
+
+def anchors(page):
+    """What `#` may be followed by in a link to this page, as GitHub names headings."""
+    names = []
+    for heading in re.findall(r"^#+ (.+?)\s*$", prose(page), flags=re.M):
+        text = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).lower()
+        name = re.sub(r"[^\w\- ]", "", text).replace(" ", "-")
+        repeats = sum(re.sub(r"-\d+$", "", other) == name for other in names)
+        names.append(f"{name}-{repeats}" if repeats else name)
+    return names
+
+
+def flags_of(command):
+    """The flags of one of `COMMANDS`."""
+    module = importlib.import_module(command + (".__main__" if command == "benchmarks.peers" else ""))
+    return set(module.parser()._option_string_actions)
+
+
+def flags_in_scripts():
+    return {flag for path in (ROOT / "scripts").iterdir() if path.is_file() for flag in FLAG.findall(path.read_text())}
+
+
+def table_under(page, heading):
+    """The cells of the first table under a heading, row by row, without its head."""
+    text = ("\n" + PAGES[page]).split(f"\n{heading}\n")[1]
+    table = re.search(r"(?:^\|.*\n)+", text, flags=re.M).group()
+    return [[cell.strip() for cell in line[1:-1].split("|")] for line in table.splitlines()[2:]]
+
+
+def shown(value):
+    """A setting's value as the tables have it."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:g}" if isinstance(value, float) else value or "none"
+
+
+def flag(name):
+    return f"`--{name.replace('_', '-')}`"
+
+
+def test_the_readme_is_a_front_door():
+    assert len(PAGES["README.md"].splitlines()) <= 140
+
+
+def test_the_readme_leads_to_every_page():
+    targets = set(links("README.md"))
+    assert set(PAGES) - {"README.md"} <= targets
+
+
+@EVERY_PAGE
+def test_nothing_is_left_to_fill_in(page):
+    assert "@@" not in PAGES[page] and "TODO" not in PAGES[page]
+
+
+@EVERY_PAGE
+def test_every_link_leads_somewhere(page):
+    for target in links(page):
+        if re.match(r"[a-z]+:", target):
+            continue  # another site
+        path, _, anchor = target.partition("#")
+        file = (ROOT / page).parent / path if path else ROOT / page
+        assert file.exists(), f"{page}: {target}"
+        if anchor:
+            assert anchor in anchors(str(file.resolve().relative_to(ROOT.resolve()))), f"{page}: {target}"
+
+
+def test_anchors_are_githubs():
+    PAGES["made up"] = (
+        "# The `--json` object, *now*\n```bash\n# no heading\n```\n## A_b [c](d.md)\n## Twice\n## Twice\n"
+    )
+    try:
+        assert anchors("made up") == ["the---json-object-now", "a_b-c", "twice", "twice-1"]
+    finally:
+        del PAGES["made up"]
+
+
+@EVERY_PAGE
+def test_every_test_it_names_exists(page):
+    for file, function in re.findall(r"`(?:tests/)?((?:\w+/)?test_\w+\.py)::(test_\w+)`", PAGES[page]):
+        assert f"def {function}(" in (ROOT / "tests" / file).read_text(), f"{page}: {file}::{function}"
+    functions = set(re.findall(r"`(test_\w+)`", PAGES[page]))
+    defined = {
+        name for path in (ROOT / "tests").rglob("*.py") for name in re.findall(r"def (test_\w+)", path.read_text())
+    }
+    assert functions <= defined
+
+
+def test_every_difference_names_the_test_that_pins_it():
+    rows = table_under("docs/differences.md", "# Differences from the article, the originals and the papers")
+    assert len(rows) > 20
+    for *_, pinned in rows:
+        assert "test" in pinned or pinned == "none: there is nothing to run", pinned
+
+
+@EVERY_PAGE
+def test_every_file_it_names_exists(page):
+    folders = (ROOT, ROOT / "tfdqn", ROOT / "tests", ROOT / "benchmarks", ROOT / "tfdqn" / "pretrained" / "cave")
+    named = re.findall(r"`([\w./*-]+\.(?:py|toml|json|txt|cfg|md|png|gif))(?:::\w+)?`", PAGES[page])
+    named += re.findall(r"`((?:tests|tfdqn|scripts|benchmarks|requirements|docs|\.ci)/[\w./*-]*)`", PAGES[page])
+    named += re.findall(r"(?<![\w/])(?:scripts/|\.ci/|requirements/py)[\w./*-]*[\w*]", PAGES[page])
+    for path in set(named) - MADE_BY_READERS:
+        pattern = path.rstrip("/").replace("py3.X", "py3.*")
+        assert any(any(folder.glob(pattern)) for folder in folders), f"{page}: {path}"
+
+
+@EVERY_PAGE
+def test_every_module_it_runs_exists(page):
+    for module in re.findall(r"python -m ((?:tfdqn|benchmarks)[\w.]*\w)", PAGES[page]):
+        assert importlib.util.find_spec(module), f"{page}: {module}"
+
+
+@EVERY_PAGE
+def test_every_flag_it_names_exists(page):
+    known = FOREIGN_FLAGS | flags_in_scripts() | {"--" + name.replace("_", "-") for name in RETIRED}
+    known = known.union(*map(flags_of, COMMANDS))
+    assert set(FLAG.findall(PAGES[page])) <= known
+
+
+@EVERY_PAGE
+def test_commands_take_the_flags_they_are_given(page):
+    blocks = "\n".join(block for kind, block in FENCE.findall(PAGES[page]) if kind == "bash")
+    inline = "\n".join(re.findall(r"`([^`\n]+)`", prose(page)))
+    lines = (blocks.replace("\\\n", " ") + "\n" + inline).splitlines()
+    for line in (line.split("#")[0] for line in lines):
+        line = line.replace("scripts/train", "python -m tfdqn.train")
+        if command := re.match(r"(?:\.venv/bin/)?python -m ([\w.]+)(.*)", line):
+            name, rest = command.groups()
+            if name in COMMANDS:
+                rest = re.sub(r"--flags='[^']*'", "--flags", rest)
+                assert set(FLAG.findall(rest)) <= flags_of(name), f"{page}: {line}"
+
+
+@EVERY_PAGE
+def test_its_python_runs(page):
+    names = {}
+    for kind, block in FENCE.findall(PAGES[page]):
+        if kind == "python":
+            exec(block, names)  # our own text
+    if page == "docs/environments.md":
+        assert names["timestep"].observation.shape == (64, 48, 48)
+
+
+def test_every_setting_is_listed_with_its_default():
+    text = PAGES["docs/learning.md"].split("\n## Settings\n")[1]
+    listed = re.findall(r"^\| (`--[a-z0-9-]+`) \| (\S+) \| .+ \|$", text, flags=re.M)
+    assert listed == [(flag(name), shown(field.default)) for name, field in FIELDS.items()]
+
+
+def test_presets_are_listed_as_they_are():
+    columns = [
+        *((game, "default") for game in ("catch8", "catch8_single", "catch16", "cave")),
+        *((game, "article") for game in ("catch8", "catch8_single", "catch16", "cave")),
+    ]
+    assert sorted(columns) == sorted(PRESETS)
+    expected = {
+        flag(name): [shown(PRESETS[key][name]) if name in PRESETS[key] else "" for key in columns]
+        for name in FIELDS
+        if any(name in preset for preset in PRESETS.values())
+    }
+    assert {row[0]: row[1:] for row in table_under("docs/learning.md", "## Presets")} == expected
+
+
+def test_sizes_on_a_gpu_are_listed_as_they_are():
+    listed = dict(table_under("docs/learning.md", "### Sizes on a GPU"))
+    for game, sizes in GPU_SIZES.items():
+        assert listed == {flag(name): shown(value) for name, value in sizes.items()}, game
