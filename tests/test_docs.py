@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tfdqn.config import FIELDS, RETIRED
-from tfdqn.presets import GPU_SIZES, PRESETS
+from tfdqn.config import RETIRED
 
 ROOT = Path(__file__).parent.parent
 PAGES = {
@@ -65,19 +64,6 @@ def table_under(page, heading):
     text = ("\n" + PAGES[page]).split(f"\n{heading}\n")[1]
     table = re.search(r"(?:^\|.*\n)+", text, flags=re.M).group()
     return [[cell.strip() for cell in line[1:-1].split("|")] for line in table.splitlines()[2:]]
-
-
-def shown(value):
-    """A setting's value as the tables have it."""
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:g}" if isinstance(value, float) else value or "none"
-
-
-def flag(name):
-    return f"`--{name.replace('_', '-')}`"
 
 
 def test_the_readme_is_a_front_door():
@@ -182,27 +168,9 @@ def test_its_python_runs(page):
         assert names["timestep"].observation.shape == (64, 48, 48)
 
 
-def test_every_setting_is_listed_with_its_default():
-    text = PAGES["docs/learning.md"].split("\n## Settings\n")[1]
-    listed = re.findall(r"^\| (`--[a-z0-9-]+`) \| (\S+) \| .+ \|$", text, flags=re.M)
-    assert listed == [(flag(name), shown(field.default)) for name, field in FIELDS.items()]
-
-
-def test_presets_are_listed_as_they_are():
-    columns = [
-        *((game, "default") for game in ("catch8", "catch8_single", "catch16", "cave")),
-        *((game, "article") for game in ("catch8", "catch8_single", "catch16", "cave")),
-    ]
-    assert sorted(columns) == sorted(PRESETS)
-    expected = {
-        flag(name): [shown(PRESETS[key][name]) if name in PRESETS[key] else "" for key in columns]
-        for name in FIELDS
-        if any(name in preset for preset in PRESETS.values())
-    }
-    assert {row[0]: row[1:] for row in table_under("docs/learning.md", "## Presets")} == expected
-
-
-def test_sizes_on_a_gpu_are_listed_as_they_are():
-    listed = dict(table_under("docs/learning.md", "### Sizes on a GPU"))
-    for game, sizes in GPU_SIZES.items():
-        assert listed == {flag(name): shown(value) for name, value in sizes.items()}, game
+def test_the_page_of_settings_is_current():
+    """`python docs/write_settings.py` writes it."""
+    found = importlib.util.spec_from_file_location("write_settings", ROOT / "docs" / "write_settings.py")
+    writer = importlib.util.module_from_spec(found)
+    found.loader.exec_module(writer)
+    assert PAGES["docs/settings.md"] == writer.page()

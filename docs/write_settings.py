@@ -1,0 +1,85 @@
+"""Writes docs/settings.md from the code: `python docs/write_settings.py`. A test holds the page current."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from tfdqn import config as configuration
+from tfdqn import learners
+from tfdqn.envs import registry
+from tfdqn.settings import flag_of
+
+PAGE = Path(__file__).with_name("settings.md")
+HEAD = """\
+# Settings
+
+Every setting has a flag and a line in its table of `config.toml`. `python -m tfdqn.train -h` shows the common ones,
+with `--env NAME` all of them as they are for that game. This page is written by `docs/write_settings.py`.
+"""
+
+
+def shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:g}" if isinstance(value, float) else str(value) or "none"
+
+
+def bounds(field: dataclasses.Field) -> str:
+    """What values a setting may have."""
+    limits = field.metadata
+    if limits["choices"] is not None:
+        return ", ".join(str(choice) for choice in limits["choices"])
+    words = {"low": "at least", "above": "above", "high": "at most"}
+    parts = [f"{word} {shown(limits[name])}" for name, word in words.items() if limits[name] is not None]
+    return ", ".join(parts)
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    lines = [list(head), ["---"] * len(list(head)), *map(list, rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def page() -> str:
+    """The whole page."""
+    parts = [HEAD]
+    for room in configuration.all_rooms():
+        rows = [
+            (f"`{flag_of(field.name)}`", shown(field.default), bounds(field), field.metadata["help"])
+            for field in dataclasses.fields(room)
+        ]
+        parts.append(
+            f"## `[{room.table}]`: {room.title}\n\n" + table(("setting", "default", "values", "meaning"), rows)
+        )
+    games = registry.games()
+    columns = [(game, name) for name in ("default", "article") for game in games if name in game.presets]
+    named = [name for name in configuration.FIELDS if any(name in game.presets[preset] for game, preset in columns)]
+    rows = [
+        (
+            f"`{flag_of(name)}`",
+            *(shown(game.presets[p][name]) if name in game.presets[p] else "" for game, p in columns),
+        )
+        for name in named
+    ]
+    head = ("setting", *(f"`{game.name}`" + (", article" if name == "article" else "") for game, name in columns))
+    parts.append(
+        "## Presets\n\n`--preset` chooses among named settings of a game: `default`, and `article` for the article's settings\n"
+        "as far as they are not faults. What you give wins over presets. An empty cell is the default above.\n\n"
+        + table(head, rows)
+    )
+    for learner in learners.LEARNERS:
+        sizes = learners.settings_of(learner).GPU_SIZES
+        parts.append(
+            f"## Sizes on a GPU, `{learner}`\n\nThe default preset takes these on a GPU unless you give a size yourself. "
+            "They have not been measured yet.\n\n"
+            + table(("setting", "value"), [(f"`{flag_of(name)}`", shown(value)) for name, value in sizes.items()])
+        )
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
