@@ -13,6 +13,7 @@ from benchmarks.replay_case import fill
 from benchmarks.specs import GROWTH
 from benchmarks.timing import MAX_COUNT, Bench, WrongResult
 from tfdqn import config as configuration
+from tfdqn import memory
 from tfdqn.errors import UserError
 from tfdqn.loop import Run
 from tfdqn.signals import StopRequest
@@ -42,7 +43,7 @@ class LoopBench(Bench):
         on_gpu = "GPU" in device
         config = configuration.resolve({**settings, "device": "gpu" if on_gpu else "cpu"}, on_gpu=on_gpu)
         if not on_gpu:
-            configuration.check_memory(config, configuration.available_memory_bytes())
+            configuration.check_memory(config, memory.available_bytes())
         self.trainer = Trainer(config, device)
         self._carry = self.trainer.initial_carry()
         self._updates = 0

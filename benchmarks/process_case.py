@@ -75,7 +75,7 @@ def _start(request: dict[str, Any]) -> tuple[Config, str]:
     Raises:
       UserError: its replay does not fit into memory.
     """
-    from tfdqn import cli
+    from tfdqn import cli, memory
     from tfdqn import config as configuration
 
     on_gpu = "GPU" in request["device"]
@@ -84,7 +84,7 @@ def _start(request: dict[str, Any]) -> tuple[Config, str]:
         os.environ.pop("TF_NUM_INTRAOP_THREADS", None)
     device = cli.choose_device("gpu" if on_gpu else "cpu", False, config.threads)
     if not on_gpu:
-        configuration.check_memory(config, configuration.available_memory_bytes())
+        configuration.check_memory(config, memory.available_bytes())
     return config, device
 
 

@@ -326,20 +326,6 @@ def check_memory(config: Config, available_bytes: int) -> None:
         )
 
 
-def available_memory_bytes() -> int:
-    """Memory this process may still take: what the system says is available, or the control group's rest if less."""
-    available = 2**63
-    try:
-        with open("/proc/meminfo") as file:
-            fields = dict(line.split(":", 1) for line in file)
-        available = int(fields["MemAvailable"].split()[0]) * 1024
-        with open("/sys/fs/cgroup/memory.max") as limit, open("/sys/fs/cgroup/memory.current") as used:
-            available = min(available, int(limit.read()) - int(used.read()))
-    except (OSError, ValueError, KeyError):
-        pass  # another system, or a group without a limit ("max")
-    return available
-
-
 def _check_field(name: str, value: Any) -> None:
     limits, flag = FIELDS[name].metadata, "--" + name.replace("_", "-")
     kind = FIELD_TYPES[name]

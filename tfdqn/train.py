@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import tfdqn
-from tfdqn import checkpoints, cli, runs
+from tfdqn import checkpoints, cli, memory, paths, runs
 from tfdqn import config as configuration
 from tfdqn.errors import EXIT_IO, UserError
 from tfdqn.loop import Run
@@ -64,11 +64,11 @@ def start(arguments: Any, given: dict[str, Any], stop: StopRequest) -> Run | Non
     logdir = runs.check_writable(arguments.logdir)
     run_dir = runs.choose_name(config, logdir, arguments.run_name)
     if config.device == "cpu" or (config.device == "auto" and not Path("/dev/nvidiactl").exists()):
-        configuration.check_memory(config, configuration.available_memory_bytes())
+        configuration.check_memory(config, memory.available_bytes())
     device = cli.choose_device(config.device, config.deterministic, config.threads, config.profile > 0)
     config = configuration.resolve(given, on_gpu="GPU" in device)
     if "GPU" not in device:
-        configuration.check_memory(config, configuration.available_memory_bytes())
+        configuration.check_memory(config, memory.available_bytes())
     return Run(config, run_dir, device, stop)
 
 
@@ -91,7 +91,7 @@ def resume(arguments: Any, given: dict[str, Any], stop: StopRequest) -> Run | No
     runs.refuse_changes(checkpoint.path, facts.config, configuration.as_json(config))
     device = cli.choose_device(config.device, config.deterministic, config.threads, config.profile > 0)
     if "GPU" not in device:
-        configuration.check_memory(config, configuration.available_memory_bytes())
+        configuration.check_memory(config, memory.available_bytes())
     if device != facts.device:
         cli.say(f"tfdqn: warning: this run was on {facts.device} and goes on on {device}: its bits will differ")
     return Run(config, run_dir, device, stop, lock, checkpoint)
