@@ -79,7 +79,7 @@ def main() -> int:
         arguments = [word for file in call for word in ("--requirement", str(file))]
         arguments += ["--disable-pip", "--require-hashes", "--format", "json", "--progress-spinner", "off"]
         done = subprocess.run(
-            [sys.executable, "-m", "pip_audit", *arguments, *sys.argv[1:]],
+            [sys.executable, "-P", "-m", "pip_audit", *arguments, *sys.argv[1:]],
             capture_output=True,
             text=True,
         )
