@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "curves": curves,
     }
     command = [environments.python("figures"), Path(__file__).with_name("draw.py"), out]
-    done = subprocess.run(command, input=json.dumps(figure), text=True, stderr=subprocess.PIPE)
+    done = subprocess.run(command, input=json.dumps(figure), text=True, stderr=subprocess.PIPE, encoding="utf-8")
     if done.returncode:
         raise UserError(f"--out {out}: not drawn: {done.stderr.strip().splitlines()[-1]}", EXIT_IO)
     for curve in curves:
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def losses(run_dir: Path) -> list[list[Any]]:
     """[env frames, mean loss since the last report] of each report of a run; some reports come a frame or two late."""
-    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     period = REPORT_FRAMES
     return [[line["env_frames"] // period * period, line["train/loss"]] for line in lines if "train/loss" in line]
 

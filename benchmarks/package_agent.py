@@ -100,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "steps": steps,
     }
     text = json.dumps(facts, indent=1) + "\n"
-    runs.write_atomically(folder / PAPERS, lambda temporary: temporary.write_text(text))
+    runs.write_atomically(folder / PAPERS, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     cli.say(f"{folder}: {facts['score']} (tfdqn {tfdqn.__version__})")
     return 0
 
@@ -216,7 +216,7 @@ def history(run_dir: Path) -> list[dict[str, Any]]:
     """
     papers = run_dir / PAPERS
     if papers.is_file():  # an agent of this command's
-        return json.loads(papers.read_text())["steps"]
+        return json.loads(papers.read_text(encoding="utf-8"))["steps"]
     config = runs.read_config(run_dir)
     before = history(Path(config.init_from)) if config.init_from else []
     # With all that the preset sets today: the command is to mean the same when the preset has changed.

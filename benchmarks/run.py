@@ -164,7 +164,7 @@ def write(path: str | None, rows: list[dict[str, Any]]) -> None:
     text = "[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n"
     try:
         scratch = Path(f"{path}.part")
-        scratch.write_text(text)
+        scratch.write_text(text, encoding="utf-8")
         os.replace(scratch, path)
     except OSError as error:
         raise UserError(f"--json {path}: {error.strerror or error}", EXIT_IO) from None

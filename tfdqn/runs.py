@@ -99,7 +99,9 @@ def create(config: Config, path: Path) -> IO[str]:
 
 def write_config(config: Config, path: Path) -> None:
     """Write a run's `config.toml`."""
-    write_atomically(path / CONFIG_FILE, lambda temporary: temporary.write_text(configuration.to_toml(config)))
+    write_atomically(
+        path / CONFIG_FILE, lambda temporary: temporary.write_text(configuration.to_toml(config), encoding="utf-8")
+    )
 
 
 def lock(run_dir: Path) -> IO[str]:
