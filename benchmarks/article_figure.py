@@ -24,8 +24,13 @@ LABELS = {"rmsprop": "RMSProp", "rmsprop_graves": "RMSPropGraves"}
 
 def parser() -> cli.Parser:
     parser = cli.Parser(prog="python -m benchmarks.article_figure", description="Draw the loss of two optimizers.")
-    parser.add_argument("--out", default="article.png", help="file to write, ending in .png")
-    parser.add_argument("--folder", default=None, help="where runs are kept and found finished: .bench/learning")
+    parser.add_argument("--out", type=cli.path("--out"), default="article.png", help="file to write, ending in .png")
+    parser.add_argument(
+        "--folder",
+        type=cli.path("--folder"),
+        default=None,
+        help="where runs are kept and found finished: .bench/learning",
+    )
     return parser
 
 

@@ -96,8 +96,15 @@ SUITES: dict[str, list[Experiment]] = {
 def parser() -> cli.Parser:
     parser = cli.Parser(prog="python -m benchmarks.learning", description="Train, and write down what was learnt.")
     parser.add_argument("suite", help=f"one of {', '.join(SUITES)}")
-    parser.add_argument("--json", metavar="FILE", default=None, help="write all results of the suite to FILE")
-    parser.add_argument("--folder", default=None, help="where runs are kept and found finished: .bench/learning")
+    parser.add_argument(
+        "--json", metavar="FILE", type=cli.path("--json"), default=None, help="write all results of the suite to FILE"
+    )
+    parser.add_argument(
+        "--folder",
+        type=cli.path("--folder"),
+        default=None,
+        help="where runs are kept and found finished: .bench/learning",
+    )
     parser.add_argument("--only", metavar="NAME", default=None, help="one experiment of the suite")
     parser.add_argument("--flags", default="", help="more training flags, such as a fault: --flags='--target none'")
     return parser

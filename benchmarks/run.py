@@ -24,7 +24,9 @@ def parser() -> cli.Parser:
     parser.add_argument(
         "--case", action="append", default=[], metavar="CASE", help=f"one of {cases}, or the beginning of a row's name"
     )
-    parser.add_argument("--json", metavar="FILE", default=None, help="write the rows to FILE as a JSON list")
+    parser.add_argument(
+        "--json", metavar="FILE", type=cli.path("--json"), default=None, help="write the rows to FILE as a JSON list"
+    )
     parser.add_argument("--quick", action="store_true", help="small sizes, few and short repeats: is all in order?")
     parser.add_argument("--device", default="auto", help="auto, cpu or gpu")
     parser.add_argument(

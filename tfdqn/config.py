@@ -226,6 +226,7 @@ FIELD_TYPES = {name: {"int": int, "float": float, "bool": bool, "str": str}[f.ty
 RESUMABLE_FIELDS = tuple(
     name for name, field in FIELDS.items() if field.metadata["group"] in ("length", "checkpoints") or name == "profile"
 )
+PATH_FIELDS = ("init_from",)
 SIZE_FIELDS = tuple(name for name, field in FIELDS.items() if field.metadata["group"] == "sizes")
 
 

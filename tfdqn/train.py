@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,10 +21,22 @@ from tfdqn.signals import StopRequest
 def parser() -> cli.Parser:
     """The command line, a contract with users."""
     parser = cli.Parser(prog="python -m tfdqn.train", description="Train a DQN agent in one XLA program.")
-    parser.add_argument("--resume", metavar="RUN_DIR", default=None, help="go on with a run from its last checkpoint")
-    parser.add_argument("--logdir", default="runs", help="folder that holds run folders")
+    parser.add_argument(
+        "--resume",
+        metavar="RUN_DIR",
+        type=cli.path("--resume"),
+        default=None,
+        help="go on with a run from its last checkpoint",
+    )
+    parser.add_argument("--logdir", type=cli.path("--logdir"), default="runs", help="folder that holds run folders")
     parser.add_argument("--run-name", default=None, help="name of the run's folder; made from the settings if absent")
-    parser.add_argument("--config", metavar="FILE", default=None, help="read settings from a TOML file; flags win")
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        type=cli.path("--config"),
+        default=None,
+        help="read settings from a TOML file; flags win",
+    )
     parser.add_argument("--print-config", action="store_true", help="print the settings as TOML and end")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line of standard output")
     parser.add_argument("--version", action="version", version=f"tfdqn {tfdqn.__version__}")
@@ -30,16 +44,26 @@ def parser() -> cli.Parser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, start_seconds: float | None = None) -> int:
+    """Train, and return the exit code.
+
+    Args:
+      argv: the command line's words; the process's own if None.
+      start_seconds: the `time.monotonic()` from which `--minutes` and all seconds count; now if None.
+    """
+    start_seconds = time.monotonic() if start_seconds is None else start_seconds
     arguments = parser().parse(argv)
     given = (configuration.read_toml(arguments.config) if arguments.config else {}) | cli.given_fields(arguments)
+    for name in configuration.PATH_FIELDS:
+        if given.get(name):
+            given[name] = paths.local(f"--{name.replace('_', '-')}", given[name])
     with StopRequest() as stop:
         make, run_dir = start if arguments.resume is None else resume, arguments.resume
         try:
             run = make(arguments, given, stop)
             if run is None:
                 return 0
-            run_dir = run.run_dir
+            run.start_seconds, run_dir = start_seconds, run.run_dir
             result = run.train()
         except BrokenPipeError:  # nobody reads what we print: no fault of the run's folder
             raise
@@ -48,9 +72,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             if run_dir is not None:
                 hint = f"; to go on, {runs.resume_command(Path(run_dir))}"
             raise UserError(f"{where}: {error.strerror or error}{hint}", EXIT_IO) from None
-    exit_code = result.pop("exit_code", 0)
-    if arguments.json:
-        print(json.dumps(result), flush=True)
+        exit_code = result.pop("exit_code", 0)
+        if arguments.json:
+            cli.print_result(json.dumps(result) + "\n")
     return exit_code
 
 
@@ -58,7 +82,7 @@ def start(arguments: Any, given: dict[str, Any], stop: StopRequest) -> Run | Non
     """A new run, or None where its settings were only to be printed."""
     config = configuration.resolve(given, on_gpu=given.get("device") == "gpu")
     if arguments.print_config:
-        print(configuration.to_toml(config), end="")
+        cli.print_result(configuration.to_toml(config))
         return None
     runs.check_donor(config)
     logdir = runs.check_writable(arguments.logdir)
@@ -80,7 +104,7 @@ def resume(arguments: Any, given: dict[str, Any], stop: StopRequest) -> Run | No
     run_dir = Path(arguments.resume)
     config = runs.resumed_config(arguments.resume, given)
     if arguments.print_config:
-        print(configuration.to_toml(config), end="")
+        cli.print_result(configuration.to_toml(config))
         return None
     stop.hint = f"to go on, {runs.resume_command(run_dir)}"
     lock = runs.lock(run_dir)
@@ -98,4 +122,4 @@ def resume(arguments: Any, given: dict[str, Any], stop: StopRequest) -> Run | No
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(functools.partial(main, start_seconds=tfdqn.PROCESS_START_SECONDS))
