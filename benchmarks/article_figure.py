@@ -24,8 +24,13 @@ LABELS = {"rmsprop": "RMSProp", "rmsprop_graves": "RMSPropGraves"}
 
 def parser() -> cli.Parser:
     parser = cli.Parser(prog="python -m benchmarks.article_figure", description="Draw the loss of two optimizers.")
-    parser.add_argument("--out", default="article.png", help="file to write, ending in .png")
-    parser.add_argument("--folder", default=None, help="where runs are kept and found finished: .bench/learning")
+    parser.add_argument("--out", type=cli.path("--out"), default="article.png", help="file to write, ending in .png")
+    parser.add_argument(
+        "--folder",
+        type=cli.path("--folder"),
+        default=None,
+        help="where runs are kept and found finished: .bench/learning",
+    )
     return parser
 
 
@@ -49,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "curves": curves,
     }
     command = [environments.python("figures"), Path(__file__).with_name("draw.py"), out]
-    done = subprocess.run(command, input=json.dumps(figure), text=True, stderr=subprocess.PIPE)
+    done = subprocess.run(command, input=json.dumps(figure), text=True, stderr=subprocess.PIPE, encoding="utf-8")
     if done.returncode:
         raise UserError(f"--out {out}: not drawn: {done.stderr.strip().splitlines()[-1]}", EXIT_IO)
     for curve in curves:
@@ -61,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def losses(run_dir: Path) -> list[list[Any]]:
     """[env frames, mean loss since the last report] of each report of a run; some reports come a frame or two late."""
-    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     period = REPORT_FRAMES
     return [[line["env_frames"] // period * period, line["train/loss"]] for line in lines if "train/loss" in line]
 

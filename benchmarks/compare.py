@@ -168,7 +168,7 @@ def checkout(revision: str) -> Iterator[Path]:
 
 def _git(*arguments: str) -> subprocess.CompletedProcess:
     try:
-        return subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True)
+        return subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, encoding="utf-8")
     except FileNotFoundError:
         raise UserError("git is not installed: it is needed to check the base out") from None
 
@@ -176,7 +176,7 @@ def _git(*arguments: str) -> subprocess.CompletedProcess:
 def _device(wanted: str) -> str:
     """Found in a process that ends: the workers must have a GPU's memory to themselves."""
     code = f"from tfdqn import cli; print(cli.choose_device({wanted!r}))"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, encoding="utf-8")
     if result.returncode:
         raise UserError(f"--device {wanted}: TensorFlow sees no such device on this machine")
     return result.stdout.split()[-1]

@@ -48,7 +48,7 @@ def parser() -> cli.Parser:
     runs.add_agent_arguments(parser)
     parser.add_argument("--episodes", type=cli.converter("--episodes", int), default=64, help="games, played at once")
     parser.add_argument("--seed", type=cli.converter("--seed", int), default=0, help="seed of the games' draws")
-    parser.add_argument("--out", default="deaths.png", help="file to write, ending in .png")
+    parser.add_argument("--out", type=cli.path("--out"), default="deaths.png", help="file to write, ending in .png")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
 

@@ -96,8 +96,15 @@ SUITES: dict[str, list[Experiment]] = {
 def parser() -> cli.Parser:
     parser = cli.Parser(prog="python -m benchmarks.learning", description="Train, and write down what was learnt.")
     parser.add_argument("suite", help=f"one of {', '.join(SUITES)}")
-    parser.add_argument("--json", metavar="FILE", default=None, help="write all results of the suite to FILE")
-    parser.add_argument("--folder", default=None, help="where runs are kept and found finished: .bench/learning")
+    parser.add_argument(
+        "--json", metavar="FILE", type=cli.path("--json"), default=None, help="write all results of the suite to FILE"
+    )
+    parser.add_argument(
+        "--folder",
+        type=cli.path("--folder"),
+        default=None,
+        help="where runs are kept and found finished: .bench/learning",
+    )
     parser.add_argument("--only", metavar="NAME", default=None, help="one experiment of the suite")
     parser.add_argument("--flags", default="", help="more training flags, such as a fault: --flags='--target none'")
     return parser
@@ -146,23 +153,23 @@ def run(experiment: Experiment, seed: int, folder: Path, more: Sequence[str] = (
     name = run_name(experiment, seed, more)
     run_dir, kept = folder / name, folder / f"{name}.json"
     if kept.is_file():
-        result = json.loads(kept.read_text())
+        result = json.loads(kept.read_text(encoding="utf-8"))
         if result["flags"] != " ".join(flags):
             raise UserError(f"{kept}: was made with other flags; name another --folder")
         if (run_dir / "metrics.jsonl").is_file():  # which the article's figure reads
             return result
     started = folder / f"{name}.flags"
     checkpoints = list((run_dir / "checkpoints").glob("[0-9]*"))
-    if checkpoints and started.is_file() and started.read_text() == " ".join(flags):
+    if checkpoints and started.is_file() and started.read_text(encoding="utf-8") == " ".join(flags):
         arguments = ["--resume", str(run_dir)]
     else:
         shutil.rmtree(run_dir, ignore_errors=True)  # it never came to a checkpoint, or was another run
         folder.mkdir(parents=True, exist_ok=True)
-        started.write_text(" ".join(flags))
+        started.write_text(" ".join(flags), encoding="utf-8")
         arguments = [*flags, "--logdir", str(folder), "--run-name", name]
     cli.say(f"{name}: {' '.join(arguments)}")
     command = [sys.executable, "-m", "tfdqn.train", *arguments, "--json"]
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, encoding="utf-8")
     if done.returncode:
         raise UserError(f"{name}: training ended with code {done.returncode}", done.returncode)
     result = {
@@ -179,7 +186,7 @@ def run(experiment: Experiment, seed: int, folder: Path, more: Sequence[str] = (
 
 def curve(run_dir: Path) -> list[dict[str, float]]:
     """Every evaluation of a run."""
-    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     keys = ("env_frames", "updates", "wall_seconds", "eval/score_mean")
     return [{key: line[key] for key in keys} for line in lines if "eval/score_mean" in line]
 
@@ -206,7 +213,9 @@ def below_floor(experiments: Sequence[Experiment], results: Sequence[dict[str, A
 
 def write(path: Path, content: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    runs.write_atomically(path, lambda temporary: temporary.write_text(json.dumps(content, indent=1) + "\n"))
+    runs.write_atomically(
+        path, lambda temporary: temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    )
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ class Process:
             stdout=subprocess.PIPE,
             text=True,
             env={**os.environ, **environment},
+            encoding="utf-8",
         )
 
     def ask(self, **request: Any) -> Any:
@@ -78,7 +79,7 @@ class Process:
 def answer(handlers: Mapping[str, Callable[..., Any]]) -> None:
     """Answer requests until the line is closed: `do` names the handler, all else are its arguments."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the asker's; this ends when the line is closed
-    answers = os.fdopen(os.dup(1), "w")
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever is printed meanwhile is no answer
     for line in sys.stdin:
         request = json.loads(line)

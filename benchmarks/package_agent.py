@@ -37,9 +37,11 @@ NEVER = -30.0  # logit of an atom that a member does not have: e**-30 adds nothi
 
 def parser() -> cli.Parser:
     parser = cli.Parser(prog="python -m benchmarks.package_agent", description="Put a run's best agent into tfdqn.")
-    parser.add_argument("run_dirs", nargs="+", metavar="run_dir", help="folder of a run; of several: the members")
+    parser.add_argument(
+        "run_dirs", nargs="+", metavar="run_dir", type=cli.path(""), help="folder of a run; of several: the members"
+    )
     parser.add_argument("--average", action="store_true", help="one network, the mean of the weights of all")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="to begin runs from, in place of the package's")
+    parser.add_argument("--out", type=cli.path("--out"), metavar="FOLDER", help="to begin runs from, not the package's")
     parser.add_argument("--model", choices=list(runs.MODELS), default="best", help="which of the run's agents")
     parser.add_argument("--episodes", type=cli.converter("--episodes", int), default=EPISODES, help="to score it by")
     return parser
@@ -56,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.average:
         check_kin(histories, folders)
     steps, names = merged(histories)
+    arguments.out = Path(arguments.out) if arguments.out else None
     if arguments.out and arguments.out.exists():
         raise UserError(f"--out {arguments.out}: there is something there already; name a folder that is yet to be")
     device = cli.choose_device("cpu")
@@ -100,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "steps": steps,
     }
     text = json.dumps(facts, indent=1) + "\n"
-    runs.write_atomically(folder / PAPERS, lambda temporary: temporary.write_text(text))
+    runs.write_atomically(folder / PAPERS, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     cli.say(f"{folder}: {facts['score']} (tfdqn {tfdqn.__version__})")
     return 0
 
@@ -216,7 +219,7 @@ def history(run_dir: Path) -> list[dict[str, Any]]:
     """
     papers = run_dir / PAPERS
     if papers.is_file():  # an agent of this command's
-        return json.loads(papers.read_text())["steps"]
+        return json.loads(papers.read_text(encoding="utf-8"))["steps"]
     config = runs.read_config(run_dir)
     before = history(Path(config.init_from)) if config.init_from else []
     # With all that the preset sets today: the command is to mean the same when the preset has changed.

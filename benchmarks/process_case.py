@@ -43,6 +43,7 @@ def measure(case: str, settings: dict[str, Any], device: str, quick: bool = Fals
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": path},
+        encoding="utf-8",
     )
     if result.returncode:
         lines = result.stderr.strip().splitlines() or [f"exit code {result.returncode}"]
@@ -136,7 +137,7 @@ def _reports(request: dict[str, Any], config: Config, device: str) -> dict[str, 
 def _peak_host_bytes() -> int:
     """The largest resident set of this process so far."""
     try:
-        with open("/proc/self/status") as file:
+        with open("/proc/self/status", encoding="utf-8") as file:
             return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM:"))
     except (OSError, StopIteration):
         pass  # not Linux, where `getrusage` would begin at what the parent held when it started this process

@@ -24,7 +24,9 @@ def parser() -> cli.Parser:
     parser.add_argument(
         "--case", action="append", default=[], metavar="CASE", help=f"one of {cases}, or the beginning of a row's name"
     )
-    parser.add_argument("--json", metavar="FILE", default=None, help="write the rows to FILE as a JSON list")
+    parser.add_argument(
+        "--json", metavar="FILE", type=cli.path("--json"), default=None, help="write the rows to FILE as a JSON list"
+    )
     parser.add_argument("--quick", action="store_true", help="small sizes, few and short repeats: is all in order?")
     parser.add_argument("--device", default="auto", help="auto, cpu or gpu")
     parser.add_argument(
@@ -164,7 +166,7 @@ def write(path: str | None, rows: list[dict[str, Any]]) -> None:
     text = "[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n"
     try:
         scratch = Path(f"{path}.part")
-        scratch.write_text(text)
+        scratch.write_text(text, encoding="utf-8")
         os.replace(scratch, path)
     except OSError as error:
         raise UserError(f"--json {path}: {error.strerror or error}", EXIT_IO) from None

@@ -49,5 +49,10 @@ def replay_bytes(config: Any) -> int:
 
 def check_memory(config: Any) -> None:
     """Refuse a replay that does not fit."""
+    if hasattr(configuration, "available_memory_bytes"):
+        configuration.check_memory(config, configuration.available_memory_bytes())
+        return
+    from tfdqn import memory
+
     spec = () if IS_EARLIER else (config.observation_spec,)
-    configuration.check_memory(config, *spec, configuration.available_memory_bytes())
+    configuration.check_memory(config, *spec, memory.available_bytes())

@@ -67,15 +67,15 @@ def page() -> str:
     ]
     head = ("setting", *(f"`{game.name}`" + (", article" if name == "article" else "") for game, name in columns))
     parts.append(
-        "## Presets\n\n`--preset` chooses among named settings of a game: `default`, and `article` for the article's settings\n"
-        "as far as they are not faults. What you give wins over presets. An empty cell is the default above.\n\n"
+        "## Presets\n\n`--preset` chooses among named settings of a game: `default`, and `article` for the\n"
+        "article's settings as far as they are not faults. What you give wins over presets. An empty cell is the default above.\n\n"
         + table(head, rows)
     )
     for learner in learners.LEARNERS:
         sizes = learners.settings_of(learner).GPU_SIZES
         parts.append(
-            f"## Sizes on a GPU, `{learner}`\n\nThe default preset takes these on a GPU unless you give a size yourself. "
-            "They have not been measured yet.\n\n"
+            f"## Sizes on a GPU, `{learner}`\n\nThe default preset takes these on a GPU unless you give a size "
+            "yourself. They have not been measured yet.\n\n"
             + table(("setting", "value"), [(f"`{flag_of(name)}`", shown(value)) for name, value in sizes.items()])
         )
     return "\n".join(parts)

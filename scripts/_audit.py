@@ -64,7 +64,7 @@ def problems(findings: set[Finding], unknown: set[str], allowed: list[dict], tod
 
 
 def read_allowed() -> list[dict]:
-    return tomllib.loads((ROOT / "requirements/audit-allow.toml").read_text()).get("allow", [])
+    return tomllib.loads((ROOT / "requirements/audit-allow.toml").read_text(encoding="utf-8")).get("allow", [])
 
 
 def main() -> int:
@@ -79,9 +79,10 @@ def main() -> int:
         arguments = [word for file in call for word in ("--requirement", str(file))]
         arguments += ["--disable-pip", "--require-hashes", "--format", "json", "--progress-spinner", "off"]
         done = subprocess.run(
-            [sys.executable, "-m", "pip_audit", *arguments, *sys.argv[1:]],
+            [sys.executable, "-P", "-m", "pip_audit", *arguments, *sys.argv[1:]],
             capture_output=True,
             text=True,
+            encoding="utf-8",
         )
         try:
             report = json.loads(done.stdout)

@@ -74,10 +74,10 @@ def parse(text: str) -> list[Entry]:
 def wanted(root: Path = ROOT) -> dict[str, list[Requirement]]:
     """What setup.cfg and pyproject.toml ask for, by purpose."""
     config = configparser.ConfigParser()
-    config.read(root / "setup.cfg")
+    config.read(root / "setup.cfg", encoding="utf-8")
     texts = {"base": config["options"]["install_requires"], **config["options.extras_require"]}
     lines = {purpose: text.splitlines() for purpose, text in texts.items()}
-    lines["build"] = tomllib.loads((root / "pyproject.toml").read_text())["build-system"]["requires"]
+    lines["build"] = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["build-system"]["requires"]
     return {
         purpose: [Requirement(line) for line in of_purpose if line.strip() and not line.lstrip().startswith("#")]
         for purpose, of_purpose in lines.items()
@@ -146,10 +146,10 @@ def compile_pins(python, requirements, platforms, *options, known="", constraint
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         # The one place where uv takes the platforms from.
-        (folder / "pyproject.toml").write_text(f"[tool.uv]\nenvironments = {markers!r}\n")
-        (folder / "requirements.in").write_text("\n".join(map(str, requirements)) + "\n")
-        (folder / "constraints.txt").write_text(constraints)
-        (folder / "pins.txt").write_text(known)
+        (folder / "pyproject.toml").write_text(f"[tool.uv]\nenvironments = {markers!r}\n", encoding="utf-8")
+        (folder / "requirements.in").write_text("\n".join(map(str, requirements)) + "\n", encoding="utf-8")
+        (folder / "constraints.txt").write_text(constraints, encoding="utf-8")
+        (folder / "pins.txt").write_text(known, encoding="utf-8")
         command = "-m uv pip compile requirements.in --constraints constraints.txt --output-file pins.txt --quiet"
         command += f" --universal --python-version {python} --generate-hashes --no-header --annotation-style line"
         subprocess.run(
@@ -157,7 +157,7 @@ def compile_pins(python, requirements, platforms, *options, known="", constraint
             cwd=folder,
             check=True,
         )
-        return (folder / "pins.txt").read_text()
+        return (folder / "pins.txt").read_text(encoding="utf-8")
 
 
 def blocks(pins: str) -> dict[str, str]:
@@ -184,12 +184,12 @@ def write(python: str, purpose: str, text: dict[str, str]) -> None:
         if all(is_for(entry.requirement, python, platform) for platform in platforms_of(purpose)):
             part = re.sub(r"\A(\S+) ;.* \\\n", r"\1 \\\n", part)
         lines.append(part)
-    path.write_text("".join(lines))
+    path.write_text("".join(lines), encoding="utf-8")
 
 
 def read(python: str, *purposes: str) -> dict[str, str]:
     folder = ROOT / "requirements" / f"py{python}"
-    return {p: (folder / f"{p}.txt").read_text() for p in purposes if (folder / f"{p}.txt").exists()}
+    return {p: (folder / f"{p}.txt").read_text(encoding="utf-8") for p in purposes if (folder / f"{p}.txt").exists()}
 
 
 def lock(python: str, options: list[str]) -> None:

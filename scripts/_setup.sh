@@ -148,13 +148,14 @@ is_up_to_date() {
     return "$status"
 }
 
-has_pip() { "$python" -m pip --version >/dev/null 2>&1 || { "$python" -m ensurepip && "$python" -m pip --version; } >"$log" 2>&1; }
+# -P everywhere: where this is called, there may be files with the names of Python's modules.
+has_pip() { "$python" -P -m pip --version >/dev/null 2>&1 || { "$python" -P -m ensurepip && "$python" -P -m pip --version; } >"$log" 2>&1; }
 
 make_venv() {
     has_pip && return 0
     find_interpreter || exit 2
     say "Making an environment with Python $found_version in $prefix"
-    if ! "$found" -m venv --clear "$prefix" >"$log" 2>&1; then
+    if ! "$found" -P -m venv --clear "$prefix" >"$log" 2>&1; then
         say "python -m venv failed: $(tail -n 1 "$log")"
         exit 1
     fi
@@ -162,7 +163,7 @@ make_venv() {
 
 # Runs pip with the given arguments, quietly, and turns its failures into one line each.
 pip_install() {
-    "$python" -m pip install --no-input --disable-pip-version-check "$@" >>"$log" 2>&1 </dev/null && return 0
+    "$python" -P -m pip install --no-input --disable-pip-version-check "$@" >>"$log" 2>&1 </dev/null && return 0
     if grep -qi 'No space left on device' "$log"; then
         say "The disk is full: setting up takes about 2 GB in $prefix, and as much again while it runs. Details: $log"
     elif grep -qiE 'NewConnectionError|NameResolutionError|name resolution|Name or service not known|Network is unreachable|ConnectTimeout|Connection (refused|aborted|broken|reset)|ProxyError|Read ?timed ?out|SSLError|requirement setuptools.*from versions: none' "$log"; then

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import build, process_case, results, run
-from tfdqn import cli
-from tfdqn import config as configuration
+from tfdqn import cli, memory
 from tfdqn.errors import UserError
 
 ROOT = Path(__file__).parent.parent
@@ -45,7 +44,7 @@ def test_a_process_says_that_it_does_not_fit_and_which_threads_it_had(monkeypatc
         patch.setattr(process_case, "_needs", wrong)
         with pytest.raises(UserError, match="not finite"):  # which ends the process with a code
             process_case._probe(request)
-    monkeypatch.setattr(configuration, "available_memory_bytes", lambda: 0)
+    monkeypatch.setattr(memory, "available_bytes", lambda: 0)
     assert "GB are free" in process_case._probe(request)["does_not_fit"]
 
 

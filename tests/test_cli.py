@@ -6,11 +6,14 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+import tfdqn
 from tfdqn import cli, train
 from tfdqn import config as configuration
 from tfdqn.envs import registry
@@ -274,6 +277,30 @@ def test_ctrl_c_ends_a_command_in_one_line(capfd):
     with pytest.raises(SystemExit) as ended:
         cli.run(interrupted, [])
     assert (ended.value.code, capfd.readouterr().err) == (130, "stopped by SIGINT\n")
+
+
+@pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full", "2>&1 | head -n 1"])
+def test_a_run_whose_progress_cannot_be_shown_trains_to_its_end(tmp_path, redirection):
+    words = " ".join([sys.executable, "-m", "tfdqn.train", *TINY, "--logdir", str(tmp_path), "--run-name", "run"])
+    line = f"{words} {redirection}; exit ${{PIPESTATUS[0]}}"
+    result = subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert {path.name for path in (tmp_path / "run").iterdir()} >= {"model.keras", "final.keras", "checkpoints"}
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert all(json.loads(line) for line in lines)  # nothing of a library's in it
+
+
+def test_training_in_a_thread_of_an_old_process_counts_from_its_own_start(tmp_path, monkeypatch, capsys):
+    """As a notebook's executor or a job runner does it."""
+    monkeypatch.setattr(tfdqn, "PROCESS_START_SECONDS", time.monotonic() - 10**6)
+    ended = []
+    words = [*TINY, "--minutes", "1000", "--total-env-frames", "1500", "--logdir", str(tmp_path), "--json"]
+    thread = threading.Thread(target=lambda: ended.append(train.main(words)))
+    thread.start()
+    thread.join()
+    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert ended == [0] and report["env_frames"] >= 1500
+    assert report["wall_seconds"] < 10**5
 
 
 def test_commands_refuse_what_is_no_run(tmp_path):

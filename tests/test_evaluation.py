@@ -7,7 +7,7 @@ import tensorflow as tf
 from tfdqn import config as configuration
 from tfdqn import seeds
 from tfdqn.envs import make
-from tfdqn.evaluation import STRIP_FRAMES, Evaluator
+from tfdqn.evaluation import BLOCK_DECISIONS, STRIP_FRAMES, Evaluator, Stopped
 
 
 class Scripted:
@@ -110,3 +110,41 @@ def test_strip_and_action_values_come_from_the_first_episode():
     assert scores.strip[0].max() > 0 and scores.strip[-1].max() > 0
     assert scores.q_values.shape == (501, 3)
     np.testing.assert_array_equal(scores.q_values.sum(1), np.ones(501))
+
+
+def test_an_evaluation_can_be_stopped_long_before_its_end():
+    evaluator, env = make_evaluator("cave", always(1), 2, jit=False)
+    env.time_limit = 10**9
+    evaluator.env.step = forever(env.step)
+    asked = []
+
+    def should_stop():
+        asked.append(None)
+        return len(asked) == 3
+
+    evaluator.should_stop = should_stop
+    with pytest.raises(Stopped):
+        evaluator.evaluate(2)
+    assert len(asked) == 3 and 10 < BLOCK_DECISIONS < 1000
+
+
+def forever(step):
+    """The game's step without any end."""
+
+    def endless(state, action, noise):
+        after, timestep = step(state, action, noise)
+        no = tf.zeros_like(timestep.termination)
+        return after, timestep._replace(termination=no, truncation=no)
+
+    return endless
+
+
+@pytest.mark.parametrize("jit", [True, False])
+def test_how_often_an_evaluation_can_be_stopped_changes_nothing(monkeypatch, jit):
+    found = []
+    for decisions in (7, 10**6):
+        monkeypatch.setattr("tfdqn.evaluation.BLOCK_DECISIONS", decisions)
+        evaluator, _ = make_evaluator("catch8", catches, 5, jit=jit)
+        found.append(evaluator.evaluate(8, seed=3, epsilon=0.3))
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)

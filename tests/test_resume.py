@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import zipfile
@@ -210,6 +211,26 @@ def test_resume_refuses_what_is_no_run_and_flags_that_mean_nothing(tmp_path):
     with pytest.raises(UserError, match="--run-name") as error:
         train.main(["--resume", str(tmp_path), "--run-name", "x"])
     assert error.value.exit_code == 2
+
+
+def test_a_signal_ends_an_evaluation_which_the_resumed_run_then_does_whole(unbroken, tmp_path):
+    run_dir = tmp_path / "run"
+    run = make_run(run_dir)
+
+    def should_stop():
+        if run.env_frames >= 1500:  # the first evaluation
+            run.stop.signal = signal.SIGTERM
+        return run.stop.signal is not None
+
+    run.evaluator.should_stop = should_stop
+    result = run.train()
+    assert result["exit_code"] == 128 + signal.SIGTERM and 1500 <= result["env_frames"] < 3000
+    assert "eval/score_mean" not in (run_dir / "metrics.jsonl").read_text()
+    run._lock.close()
+    resumed = resume(run_dir)
+    resumed.train()
+    resumed._lock.close()
+    assert harness.differences(unbroken[0], run_dir) == []
 
 
 def test_a_second_process_is_kept_out_by_name_and_a_dead_ones_lock_is_free(tmp_path):

@@ -3,6 +3,7 @@
 The lock files have their own tests, in test_locks.py.
 """
 
+import ast
 import configparser
 import importlib.metadata
 import os
@@ -12,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -218,11 +220,11 @@ case "$*" in
   "-I -S - "*check*) exec {shlex.quote(sys.executable)} "$@" ;;
   "-I -S - "*write*) exec {shlex.quote(sys.executable)} "$@" ;;
   "-I -S -") exec {shlex.quote(sys.executable)} "$@" ;;
-  "-m pip --version") exit 0 ;;
-  "-m pip install"*) echo "$@" >> {log}; sleep "${{PIP_SECONDS:-0}}"
+  "-P -m pip --version") exit 0 ;;
+  "-P -m pip install"*) echo "$@" >> {log}; sleep "${{PIP_SECONDS:-0}}"
       [ -z "${{PIP_SAYS:-}}" ] || {{ echo "$PIP_SAYS"; exit 1; }} ;;
   "-c"*) exit "${{IMPORT_STATUS:-0}}" ;;
-  "-m tfdqn.train"* | "-m pytest"* | *"/scripts/_"*) printf '<%s>' "$@"; exit "${{COMMAND_STATUS:-0}}" ;;
+  "-P -m tfdqn.train"* | "-m pytest"* | *"/scripts/_"*) printf '<%s>' "$@"; exit "${{COMMAND_STATUS:-0}}" ;;
   *) echo "unexpected: $*" >&2; exit 99 ;;
 esac"""
         template = self.home / "environment-python"
@@ -232,9 +234,9 @@ esac"""
             f"""
 case "$*" in
   "-I -S -") echo {version}; {"echo venv" if has_venv else ""} ;;
-  "-m venv --clear "*)
+  "-P -m venv --clear "*)
       echo venv {version} >> {log}
-      mkdir -p "$4/bin"; ln -sf {shlex.quote(str(template))} "$4/bin/python" ;;
+      mkdir -p "$5/bin"; ln -sf {shlex.quote(str(template))} "$5/bin/python" ;;
   *) echo "unexpected: $*" >&2; exit 99 ;;
 esac""",
         )
@@ -258,7 +260,7 @@ esac""",
 def test_train_makes_the_environment_once_and_passes_everything_on(machine):
     machine.add_python("python3.12", "3.12")
     first = machine.run("scripts/train", "--env", "catch8", "two words", COMMAND_STATUS="4")
-    assert first.stdout == "<-m><tfdqn.train><--env><catch8><two words>", first.stderr
+    assert first.stdout == "<-P><-m><tfdqn.train><--env><catch8><two words>", first.stderr
     assert first.returncode == 4
     locks = f"{machine.checkout}/requirements"
     hashed = "--no-deps --require-hashes --no-build-isolation --use-pep517"
@@ -270,7 +272,7 @@ def test_train_makes_the_environment_once_and_passes_everything_on(machine):
     ]
     assert "minutes" in first.stderr and "Ready" in first.stderr
     again = machine.run("scripts/train")
-    assert (again.stdout, again.stderr, again.returncode) == ("<-m><tfdqn.train>", "", 0)
+    assert (again.stdout, again.stderr, again.returncode) == ("<-P><-m><tfdqn.train>", "", 0)
     assert len(machine.steps) == 4
 
 
@@ -311,7 +313,7 @@ def test_called_through_a_symbolic_link(machine):
     (machine.home / "links" / "go").symlink_to(
         os.path.relpath(machine.checkout / "scripts/train", machine.home / "links")
     )
-    assert machine.run(str(machine.home / "links" / "go")).stdout == "<-m><tfdqn.train>"
+    assert machine.run(str(machine.home / "links" / "go")).stdout == "<-P><-m><tfdqn.train>"
 
 
 def test_unusable_interpreters_are_passed_over(machine):
@@ -364,9 +366,11 @@ def test_missing_venv_module_is_one_line(machine):
 def test_active_environment_is_used(machine, variable):
     machine.add_python("python3", "3.12")
     active = machine.home / "active env"
-    subprocess.run([machine.bin / "python3", "-m", "venv", "--clear", active], env=machine.environment(), check=True)
+    subprocess.run(
+        [machine.bin / "python3", "-P", "-m", "venv", "--clear", active], env=machine.environment(), check=True
+    )
     done = machine.run("scripts/train", **{variable: str(active)})
-    assert done.stdout == "<-m><tfdqn.train>", done.stderr
+    assert done.stdout == "<-P><-m><tfdqn.train>", done.stderr
     assert (active / ".tfdqn-base").exists() and not (machine.checkout / ".venv").exists()
     gone = machine.run("scripts/train", **{variable: str(machine.home / "gone")})
     assert gone.returncode == 2 and gone.stderr.count("\n") == 1
@@ -446,3 +450,61 @@ def test_environment_of_an_unsupported_python_is_refused_and_kept(machine):
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert "Python 3.10.13" in done.stderr and "delete that folder" in done.stderr
     assert fake.exists()
+
+
+# --- where it is called, and in which locale ---
+
+
+def test_a_folder_of_the_packages_name_where_python_runs_is_not_taken_for_it(tmp_path):
+    """Such as the checkout, seen from the folder above: an import hook would come too late for it."""
+    checkout = tmp_path / "tfdqn"
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        (checkout / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, checkout / name)
+    (checkout / "tfdqn").mkdir()
+    shutil.copy(ROOT / "tfdqn/__init__.py", checkout / "tfdqn")
+    code = "from setuptools import build_meta; build_meta.build_editable('.')"
+    built = subprocess.run([sys.executable, "-c", code], cwd=checkout, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    (wheel,) = checkout.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        hooks = {name: archive.read(name).decode() for name in archive.namelist() if ".dist-info/" not in name}
+    assert len(hooks) == 1 and all(name.endswith(".pth") for name in hooks)
+    assert [text.strip() for text in hooks.values()] == [str(checkout)]
+
+
+def calls(tree):
+    """(name of the function, its module if that is named, the call) of every call in a file."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            function = node.func
+            yield getattr(function, "attr", getattr(function, "id", "")), getattr(function, "value", None), node
+
+
+def without_encoding(text):
+    """The lines of a program that read or write text in whatever encoding the locale has."""
+    found = []
+    for name, owner, call in calls(ast.parse(text)):
+        options = {keyword.arg: keyword.value for keyword in call.keywords}
+        mode = options.get("mode", call.args[1] if len(call.args) > 1 else None)
+        is_binary = isinstance(mode, ast.Constant) and isinstance(mode.value, str) and "b" in mode.value
+        is_text = name in ("read_text", "write_text") or "text" in options or "universal_newlines" in options
+        is_text |= name in ("open", "fdopen") and not is_binary and not (name == "open" and is_named(owner, "os"))
+        is_text |= name == "read" and is_named(owner, "config")  # of a configparser
+        if is_text and "encoding" not in options:
+            found.append(call.lineno)
+    return found
+
+
+def is_named(owner, name):
+    return isinstance(owner, ast.Name) and owner.id == name
+
+
+def test_files_are_utf_8_whatever_the_locale():
+    assert without_encoding("open('a')\nopen('a', 'rb')\np.read_text()\nos.open('a', 0)\nrun(['a'], text=True)") == [
+        *(1, 3, 5),
+    ]
+    files = [path for folder in ("tfdqn", "scripts", "benchmarks") for path in (ROOT / folder).rglob("*.py")]
+    assert len(files) > 60
+    found = {str(path): without_encoding(path.read_text(encoding="utf-8")) for path in files}
+    assert {path: lines for path, lines in found.items() if lines} == {}

@@ -13,7 +13,7 @@ from tfdqn import _quiet
 
 __version__ = "0.1.0"
 
-# `--minutes` counts from here: the package is the first thing that every command imports.
+# A command's `--minutes` count from here: the package is the first thing that it imports.
 PROCESS_START_SECONDS = time.monotonic()
 
 
@@ -48,6 +48,7 @@ def _make_small_loops_one_kernel() -> None:
         os.environ["XLA_FLAGS"] = f"{flags} {ONE_KERNEL_OPTION}".strip()
 
 
+_quiet.open_standard_streams()
 _choose_keras_2()
 _make_small_loops_one_kernel()
 _quiet.silence_tensorflow()

@@ -15,6 +15,18 @@ from collections.abc import Iterator
 NOISE = r"^WARNING: All log messages before absl::InitializeLog|^I[0-9]{4} [0-9:.]+|Unable to register cu[A-Z]+ factory"
 
 
+def open_standard_streams() -> None:
+    """Have nothing lie behind standard input, output and error where they are closed.
+
+    The next file that is opened would take the place, and what C++ code writes to descriptor 2 would land in it.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # opens as the lowest free number, which is this
+
+
 def silence_tensorflow() -> None:
     """Quieten what TensorFlow's C++ code prints from its import to its first compilation."""
     # Level 3 drops everything but fatal errors, such as `failed call to cuInit` on a machine without a GPU.

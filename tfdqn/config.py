@@ -46,6 +46,7 @@ FIELD_TYPES = {name: kind_of(field) for name, field in FIELDS.items()}
 # What may change when a run is resumed: none of these decides what any frame or update computes.
 RESUMABLE_FIELDS = tuple(name for name, field in FIELDS.items() if field.metadata["resumable"])
 CODE_FIELDS = tuple(name for name, field in FIELDS.items() if field.metadata["code"])
+PATH_FIELDS = tuple(name for name, field in FIELDS.items() if field.metadata["path"])
 SIZE_FIELDS = tuple(name for name, field in FIELDS.items() if field.metadata["size"])
 
 
@@ -189,20 +190,6 @@ def check_memory(config: Config, spec: ObservationSpec | None, available_bytes: 
             f"--replay-capacity {config.replay_capacity}: needs {needed / 1e9:.2f} GB, but "
             f"{available_bytes / 1e9:.2f} GB are free; use at most {rows}"
         )
-
-
-def available_memory_bytes() -> int:
-    """Memory this process may still take: what the system says is available, or the control group's rest if less."""
-    available = 2**63
-    try:
-        with open("/proc/meminfo") as file:
-            fields = dict(line.split(":", 1) for line in file)
-        available = int(fields["MemAvailable"].split()[0]) * 1024
-        with open("/sys/fs/cgroup/memory.max") as limit, open("/sys/fs/cgroup/memory.current") as used:
-            available = min(available, int(limit.read()) - int(used.read()))
-    except (OSError, ValueError, KeyError):
-        pass  # another system, or a group without a limit ("max")
-    return available
 
 
 # Settings of earlier versions, with the value at which they changed nothing.

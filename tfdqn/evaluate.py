@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections.abc import Sequence
@@ -34,7 +35,9 @@ def parser() -> cli.Parser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, start_seconds: float | None = None) -> int:
+    """Play, and return the exit code; the arguments are those of `tfdqn.train.main`."""
+    start_seconds = time.monotonic() if start_seconds is None else start_seconds
     arguments = parser().parse(argv)
     if arguments.episodes is None:
         arguments.episodes = PLANNER_EPISODES if arguments.player == "planner" else EPISODES
@@ -51,8 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"{summary['score_max']:g})"
     )
     if arguments.json:
-        seconds = round(time.monotonic() - tfdqn.PROCESS_START_SECONDS, 3)
-        print(json.dumps({"env": env, "device": device, "wall_seconds": seconds, **summary}))
+        seconds = round(time.monotonic() - start_seconds, 3)
+        cli.print_result(json.dumps({"env": env, "device": device, "wall_seconds": seconds, **summary}) + "\n")
     return 0
 
 
@@ -98,4 +101,4 @@ def _planner_scores(arguments: Any) -> tuple[str, str, dict[str, float]]:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(functools.partial(main, start_seconds=tfdqn.PROCESS_START_SECONDS))

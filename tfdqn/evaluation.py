@@ -5,6 +5,7 @@ Counting the first E episodes to finish instead would favour short ones.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +18,12 @@ from tfdqn.envs import Environment
 from tfdqn.rollout import play, push_frame, score_of, select, stack_frames
 
 FILM_DECISIONS = 600  # of the first episode that an evaluation keeps, from its start, a frame each
+BLOCK_DECISIONS = 250  # in one call of the program: how often an evaluation can be stopped
 STRIP_FRAMES = 12  # of these, evenly spaced, shown in TensorBoard
+
+
+class Stopped(Exception):
+    """An evaluation was given up."""
 
 
 class Scores(NamedTuple):
@@ -65,10 +71,19 @@ class Evaluator:
       env: the game.
       agent: the player; its current weights are read at each call.
       device: TensorFlow device.
+      should_stop: whether to give up; asked between calls of the program.
     """
 
-    def __init__(self, config: Config, env: Environment, agent: DQN, device: str = "/CPU:0"):
-        self.config, self.env, self.agent, self.device = config, env, agent, device
+    def __init__(
+        self,
+        config: Config,
+        env: Environment,
+        agent: DQN,
+        device: str = "/CPU:0",
+        should_stop: Callable[[], bool] = lambda: False,
+    ):
+        self.config, self.env, self.agent, self.device, self.should_stop = config, env, agent, device, should_stop
+        self._begin = compiled.program(self._start, jit=config.jit, eager=config.eager)
         self._block = compiled.program(self._play_block, jit=config.jit, eager=config.eager)
 
     @property
@@ -91,35 +106,41 @@ class Evaluator:
           seed: with `stream`, decides every draw.
           max_frames: cut episodes after this many frames; the game's limit if None.
           epsilon: share of random actions.
+
+        Raises:
+          Stopped: `should_stop` said so.
         """
         size = self.config.eval_episodes
         limit = self.env.time_limit + 1 if max_frames is None else max_frames
         parts = []
         with tf.device(self.device):
             for block in range(-(-episodes // size)):
-                parts.append(
-                    self._block(
-                        # The game's draws and the player's, for each block of episodes.
-                        tf.constant([seeds.stream(seed, stream, block, who) for who in (0, 1)], tf.int64),
-                        tf.constant(limit, tf.int32),
-                        tf.constant(epsilon, tf.float32),
+                # The game's draws and the player's, for each block of episodes.
+                streams = tf.constant([seeds.stream(seed, stream, block, who) for who in (0, 1)], tf.int64)
+                carry, is_over = self._begin(streams), False
+                while not is_over:
+                    if self.should_stop():
+                        raise Stopped
+                    carry, score = self._block(
+                        carry, streams, tf.constant(limit, tf.int32), tf.constant(epsilon, tf.float32)
                     )
-                )
+                    is_over = bool(tf.reduce_all(carry.is_done))
+                parts.append((score, carry.episode_frames, carry.film, carry.q_values))
         scores, frames = (np.concatenate([part[i].numpy() for part in parts])[:episodes] for i in (0, 1))
         filmed = min(-(-int(frames[0]) // self.config.action_repeat), FILM_DECISIONS)
         picks = np.linspace(0, filmed - 1, STRIP_FRAMES).round().astype(int)
         film, q_values = (parts[0][i].numpy() for i in (2, 3))
         return Scores(scores, frames, film[picks], q_values[:filmed])
 
-    def _play_block(self, streams, max_frames, epsilon):
-        config, env, agent = self.config, self.env, self.agent
-        size, repeat = config.eval_episodes, config.action_repeat
+    def _start(self, streams):
+        config, env = self.config, self.env
+        size = config.eval_episodes
         depth = (config.frame_stack - 1) * config.frame_stride + 1
 
         # Counter 0 of each stream is the reset, 1 the first decision or frame.
         state = env.reset(env.sample_noise(seeds.at(streams[0], 0), size))
         frame = env.observe(state)
-        carry = _Carry(
+        return _Carry(
             step=tf.ones([], tf.int64),
             env_state=state,
             history=tf.tile(frame[tf.newaxis], [depth, 1, 1, 1]),
@@ -129,6 +150,12 @@ class Evaluator:
             film=tf.zeros([FILM_DECISIONS + 1, *env.observation_shape], tf.uint8),
             q_values=tf.zeros([FILM_DECISIONS + 1, env.num_actions]),
         )
+
+    def _play_block(self, carry, streams, max_frames, epsilon):
+        """Up to `BLOCK_DECISIONS` more of each episode, and the scores so far, [E] float32."""
+        config, env, agent = self.config, self.env, self.agent
+        size, repeat = config.eval_episodes, config.action_repeat
+        end = carry.step + BLOCK_DECISIONS
 
         def body(carry):
             place = tf.where(
@@ -153,6 +180,8 @@ class Evaluator:
                 q_values=tf.tensor_scatter_nd_update(carry.q_values, place, q_values[:1]),
             )
 
-        carry = tf.while_loop(lambda c: ~tf.reduce_all(c.is_done), lambda c: (body(c),), (carry,))[0]
-        score = score_of(env, carry.episode_return, tf.minimum(carry.episode_frames, max_frames))
-        return score, carry.episode_frames, carry.film, carry.q_values
+        def is_going_on(carry):
+            return ~tf.reduce_all(carry.is_done) & (carry.step < end)
+
+        carry = tf.while_loop(is_going_on, lambda c: (body(c),), (carry,))[0]
+        return carry, score_of(env, carry.episode_return, tf.minimum(carry.episode_frames, max_frames))

@@ -46,6 +46,7 @@ class Run:
         from tfdqn.training import Trainer
 
         self.run_dir, self.device, self.stop = run_dir, device, stop
+        self.start_seconds = time.monotonic()  # of this process's work on the run; a command began earlier
         env = make_for(config)
         try:
             self.trainer = Trainer(config, device, env)
@@ -55,7 +56,9 @@ class Run:
                 f"do not fit in the memory of {device.strip('/')}; use at most {config.replay_capacity // 2}"
             ) from None
         self.config = config = self.trainer.config
-        self.evaluator = Evaluator(config, self.trainer.env, self.trainer.agent, device)
+        self.evaluator = Evaluator(
+            config, self.trainer.env, self.trainer.agent, device, should_stop=lambda: stop.signal is not None
+        )
         self.carry = self.trainer.initial_carry()
         self.progress = Progress(config.log_every_frames, config.eval_every_frames, config.eval_max_frames)
         self.best_weights: list[np.ndarray] | None = None
@@ -91,7 +94,7 @@ class Run:
 
     @property
     def wall_seconds(self) -> float:
-        return self.progress.wall_seconds + time.monotonic() - tfdqn.PROCESS_START_SECONDS
+        return self.progress.wall_seconds + time.monotonic() - self.start_seconds
 
     @property
     def is_goal_reached(self) -> bool:
@@ -180,6 +183,9 @@ class Run:
     def train_chunk(self) -> None:
         """Let the compiled program run for about `CHUNK_SECONDS`, then do what is due."""
         config, progress = self.config, self.progress
+        if self.env_frames >= progress.next_eval:  # a signal had cut it short
+            self._evaluate_as_planned()
+            return
         start, wall_before = time.monotonic(), self.wall_seconds
         frames_before, updates_before, round_before = self.env_frames, self.updates, int(self.carry.iteration)
         stop = min(progress.next_eval, config.total_env_frames)
@@ -206,8 +212,7 @@ class Run:
         progress.next_log = int(reports.next_env_frames)
         self._guard()
         if frames >= progress.next_eval:
-            progress.next_eval = (frames // config.eval_every_frames + 1) * config.eval_every_frames
-            self._evaluate()
+            self._evaluate_as_planned()
         self.monitor.live(frames, progress.frames_per_second, progress.updates_per_second, self.wall_seconds)
         self.saver.save_if_due()
 
@@ -248,6 +253,17 @@ class Run:
         # Right after an evaluation, or with none to come, there is no better place.
         is_best = frames == progress.evaluated_env_frames or progress.next_eval >= config.total_env_frames
         return frames + most <= stop or is_best
+
+    def _evaluate_as_planned(self) -> None:
+        """Evaluate while training goes on. Where a signal cuts it short, it is the first that a resumed run does."""
+        from tfdqn.evaluation import Stopped
+
+        try:
+            self._evaluate()
+        except Stopped:
+            return
+        every = self.config.eval_every_frames
+        self.progress.next_eval = (self.env_frames // every + 1) * every
 
     def _evaluate(self) -> None:
         """Evaluate the greedy player and keep it if it is the best."""

@@ -7,7 +7,6 @@ import errno
 import json
 import math
 import os
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,8 +15,8 @@ import numpy as np
 import tensorflow as tf
 from tensorboard.plugins.scalar.summary import scalar_pb
 
-from tfdqn import cli
 from tfdqn import config as configuration
+from tfdqn import console
 from tfdqn.config import Config
 from tfdqn.envs import Environment
 from tfdqn.errors import EXIT_REFUSED, UserError
@@ -149,8 +148,7 @@ class Monitor:
         options = tf.profiler.experimental.ProfilerOptions(host_tracer_level=3)
         with tf.profiler.experimental.Profile(str(self.run_dir), options):
             yield
-        self._line.finish()
-        cli.say(f"profile written to {self.run_dir / 'plugins' / 'profile'}; tensorboard --logdir {self.run_dir}")
+        console.say(f"profile written to {self.run_dir / 'plugins' / 'profile'}; tensorboard --logdir {self.run_dir}")
 
     def show_player(self, env_frames: int, scores: Scores) -> None:
         """Write the greedy player's frames and action values of one evaluation."""
@@ -180,7 +178,7 @@ class Monitor:
         """Finish the live line and flush everything to disk; closing again does nothing."""
         if self._jsonl.closed:
             return
-        self._line.finish()
+        console.end_live()
         for name in self._writers:
             with self._writing(name) as writer:
                 writer.close()
@@ -188,46 +186,37 @@ class Monitor:
 
 
 class LiveLine:
-    """One line on standard error, rewritten in place on a terminal, else repeated now and then."""
+    """How a run is doing, in one line: written over on a terminal, else repeated now and then."""
 
     def __init__(self, config: Config):
         self._config = config
         self._values: dict[str, float] = {}
-        self._is_terminal = sys.stderr.isatty()
         self._last_shown = -math.inf
-        self._width = 0
 
     def update(self, values: Mapping[str, float], wall_seconds: float) -> None:
         self._values.update(values)
 
     def show(self, env_frames: int, frames_per_second: float, updates_per_second: float, wall_seconds: float) -> None:
         now = time.monotonic()
-        if not self._is_terminal and now - self._last_shown < PLAIN_LINE_SECONDS:
+        if not console.is_terminal() and now - self._last_shown < PLAIN_LINE_SECONDS:
             return
         self._last_shown = now
-        known = self._values
-        parts = [f"{env_frames:,} frames", f"{frames_per_second:,.0f} frames/s", f"{updates_per_second:,.0f} updates/s"]
-        for tag, label, digits in (
-            ("rollout/score", "score", 1),
-            ("eval/score_mean", "greedy", 1),
-            ("rollout/epsilon", "epsilon", 3),
-            ("train/loss", "loss", 5),
+        # A narrow terminal has room for the first of these ranks.
+        parts = [
+            (0, f"{env_frames:,} frames"),
+            (3, f"{frames_per_second:,.0f} frames/s"),
+            (7, f"{updates_per_second:,.0f} updates/s"),
+        ]
+        for rank, tag, label, digits in (
+            (4, "rollout/score", "score", 1),
+            (2, "eval/score_mean", "greedy", 1),
+            (6, "rollout/epsilon", "epsilon", 3),
+            (5, "train/loss", "loss", 5),
         ):
-            if tag in known:
-                parts.append(f"{label} {known[tag]:.{digits}f}")
-        parts.append(f"left {self._left(env_frames, frames_per_second, wall_seconds)}")
-        text = "  ".join(parts)
-        if self._is_terminal:
-            sys.stderr.write("\r" + text.ljust(self._width))
-            self._width = len(text)
-        else:
-            sys.stderr.write(text + "\n")
-        sys.stderr.flush()
-
-    def finish(self) -> None:
-        if self._is_terminal and self._width:
-            sys.stderr.write("\n")
-            sys.stderr.flush()
+            if tag in self._values:
+                parts.append((rank, f"{label} {self._values[tag]:.{digits}f}"))
+        parts.append((1, f"left {self._left(env_frames, frames_per_second, wall_seconds)}"))
+        console.live(parts)
 
     def _left(self, env_frames: int, frames_per_second: float, wall_seconds: float) -> str:
         seconds = (self._config.total_env_frames - env_frames) / max(frames_per_second, 1e-9)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def parser() -> cli.Parser:
     parser = cli.Parser(prog="python -m tfdqn.record", description="Film one episode of a trained agent as a GIF.")
     runs.add_agent_arguments(parser)
-    parser.add_argument("--out", default="episode.gif", help="file to write, ending in .gif")
+    parser.add_argument("--out", type=cli.path("--out"), default="episode.gif", help="file to write, ending in .gif")
     parser.add_argument("--seed", type=cli.converter("--seed", int), default=0, help="seed of the game's draws")
     parser.add_argument("--start", type=cli.converter("--start", int), default=0, help="first frame to keep")
     parser.add_argument("--frames", type=cli.converter("--frames", int), default=600, help="frames to keep at most")

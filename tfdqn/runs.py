@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import functools
 import io
 import lzma
 import math
@@ -29,6 +30,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from tfdqn import config as configuration
+from tfdqn import paths
 from tfdqn.config import Config
 from tfdqn.envs import loading
 from tfdqn.errors import EXIT_REFUSED, UserError, nearest
@@ -49,7 +51,7 @@ def check_writable(logdir: str) -> Path:
     if not logdir:
         raise UserError("--logdir '': must name a folder; the default is runs")
     try:
-        path = existing = Path(logdir).expanduser()
+        path = existing = Path(logdir)
         while True:
             try:
                 os.stat(existing)
@@ -61,8 +63,6 @@ def check_writable(logdir: str) -> Path:
         # Permissions do not tell everything, least of all to root: write a file, one without a name.
         with tempfile.TemporaryFile(dir=existing):
             pass
-    except RuntimeError:
-        raise UserError(f"--logdir {logdir}: no such user; name another folder") from None
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"--logdir {logdir}: cannot write in {existing}: {reason}; name another folder") from None
@@ -101,7 +101,9 @@ def create(config: Config, path: Path) -> IO[str]:
 
 def write_config(config: Config, path: Path) -> None:
     """Write a run's `config.toml`."""
-    write_atomically(path / CONFIG_FILE, lambda temporary: temporary.write_text(configuration.to_toml(config)))
+    write_atomically(
+        path / CONFIG_FILE, lambda temporary: temporary.write_text(configuration.to_toml(config), encoding="utf-8")
+    )
 
 
 def lock(run_dir: Path) -> IO[str]:
@@ -178,7 +180,8 @@ def write_atomically(path: Path, write) -> None:
 
 def save_agent(agent: DQN, path: Path) -> None:
     """Save as a `.keras` file, loadable by `tf.keras.models.load_model` after `import tfdqn.agent`."""
-    write_atomically(path, lambda temporary: agent.save(temporary, save_format="keras"))
+    # The same format as "keras", which in any thread but the main one means HDF5 from the second time on (tf-keras 2.21).
+    write_atomically(path, lambda temporary: agent.save(temporary, save_format="keras_v3"))
 
 
 def read_settings(run_dir: str | os.PathLike) -> dict[str, Any]:
@@ -235,7 +238,9 @@ def is_locked(run_dir: Path) -> bool:
 
 def add_agent_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments that name a trained agent, for `agent_folder`."""
-    parser.add_argument("run_dir", nargs="?", default=None, help="folder of a run")
+    parser.add_argument(
+        "run_dir", nargs="?", type=functools.partial(paths.local, ""), default=None, help="a run's folder"
+    )
     parser.add_argument("--pretrained", metavar="GAME", default=None, help="take the agent that comes with tfdqn")
     parser.add_argument("--model", choices=list(MODELS), default="best", help="which of the run's agents plays")
 

@@ -31,6 +31,7 @@ def setting(
     common: bool = False,
     size: bool = False,
     code: bool = False,
+    path: bool = False,
 ) -> Any:
     """A field of a room's settings.
 
@@ -44,9 +45,10 @@ def setting(
       common: shown by plain `-h`.
       size: one of those that a GPU has values of its own for.
       code: it may name code, as "module:name" or "path/to/file.py:name"; a run's folder alone never has it run.
+      path: it names a local file or folder.
     """
     limits = {"choices": choices, "low": low, "high": high, "above": above}
-    marks = {"resumable": resumable, "common": common, "size": size, "code": code}
+    marks = {"resumable": resumable, "common": common, "size": size, "code": code, "path": path}
     return dataclasses.field(default=default, metadata={"help": help, **limits, **marks})
 
 

@@ -1,18 +1,23 @@
-"""Ctrl-C and SIGTERM: the first lets the run save what it has, a second ends the process at once."""
+"""Ctrl-C, SIGTERM and SIGHUP: the first lets the run save what it has, a later one ends the process at once."""
 
 from __future__ import annotations
 
 import os
 import signal
 import threading
+import time
 from contextlib import contextmanager
 from typing import Any
 
-NUMBERS = (signal.SIGINT, signal.SIGTERM)
+from tfdqn import console
+
+NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# A scheduler and a terminal may both tell of one wish to stop, or one of them twice.
+SAME_WISH_SECONDS = 2.0
 
 
 class StopRequest:
-    """Watches for signals while it is entered.
+    """Watches for signals while it is entered, in the main thread; in another thread nothing comes.
 
     Python runs its handlers only between two steps of its own, and compiling a program is one step of many seconds. So
     the bytes that Python's C handler writes to a pipe are read by a thread, which can end the process in the middle of
@@ -27,22 +32,30 @@ class StopRequest:
         self.signal: int | None = None
         self.hint = "nothing was saved"
         self._waits = False
+        self._first_seconds = 0.0
         self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
 
     def __enter__(self) -> StopRequest:
+        if threading.current_thread() is not threading.main_thread():
+            return self  # only the main thread may set handlers: signals are for whoever has set them
         self._read_end, self._write_end = os.pipe()
         os.set_blocking(self._write_end, False)
         # A handler must exist for Python to write to the pipe; what follows from a signal is decided in the thread.
-        self._handlers = {number: signal.signal(number, lambda *_: None) for number in NUMBERS}
+        # SIGHUP stays ignored under nohup.
+        numbers = [n for n in NUMBERS if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
+        self._handlers = {number: signal.signal(number, lambda *_: None) for number in numbers}
         self._old_wakeup = signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
         self._thread = threading.Thread(target=self._watch, name="signals", daemon=True)
         self._thread.start()
         return self
 
     def __exit__(self, *_: Any) -> None:
+        if self._thread is None:
+            return
         signal.set_wakeup_fd(self._old_wakeup)
         for number, handler in self._handlers.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: not set from Python
         os.write(self._write_end, b"\0")
         self._thread.join()
         os.close(self._read_end)
@@ -64,12 +77,14 @@ class StopRequest:
             number = os.read(self._read_end, 1)[0]
             if number == 0:
                 return
-            if number not in NUMBERS:
+            if number not in self._handlers:
                 continue
+            now = time.monotonic()
             with self._lock:
                 if self._waits and self.signal is None:
-                    self.signal = number
+                    self.signal, self._first_seconds = number, now
                     continue
-                # Not `print`: the main thread may hold the stream's lock.
-                os.write(2, f"\nstopped by {signal.Signals(number).name}; {self.hint}\n".encode())
+                if self.signal is not None and now - self._first_seconds < SAME_WISH_SECONDS:
+                    continue
+                console.last_words(f"stopped by {signal.Signals(number).name}; {self.hint}")
                 os._exit(128 + number)

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tfdqn
-from tfdqn import checkpoints, cli, flags, runs
+from tfdqn import checkpoints, cli, flags, memory, paths, runs
 from tfdqn import config as configuration
 from tfdqn.errors import EXIT_IO, UserError
 from tfdqn.loop import Run
 from tfdqn.saving import read_facts
+from tfdqn.settings import flag_of
 from tfdqn.signals import StopRequest
+
+if TYPE_CHECKING:
+    from tfdqn.envs import Environment
 
 
 def parser() -> cli.Parser:
@@ -27,75 +33,141 @@ def _parser() -> cli.Parser:
     """The arguments that are no settings."""
     parser = cli.Parser(prog="python -m tfdqn.train", description="Train an agent in one XLA program.", add_help=False)
     parser.add_argument("-h", "--help", action="store_true", help="this; with --env NAME, all settings for that game")
-    parser.add_argument("--resume", metavar="RUN_DIR", default=None, help="go on with a run from its last checkpoint")
-    parser.add_argument("--logdir", default="runs", help="folder that holds run folders")
+    parser.add_argument(
+        "--resume",
+        metavar="RUN_DIR",
+        type=cli.path("--resume"),
+        default=None,
+        help="go on with a run from its last checkpoint",
+    )
+    parser.add_argument(
+        "--accept-changed-env",
+        action="store_true",
+        help="go on also where the source of a game of your own has changed",
+    )
+    parser.add_argument("--logdir", type=cli.path("--logdir"), default="runs", help="folder that holds run folders")
     parser.add_argument("--run-name", default=None, help="name of the run's folder; made from the settings if absent")
-    parser.add_argument("--config", metavar="FILE", default=None, help="read settings from a TOML file; flags win")
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        type=cli.path("--config"),
+        default=None,
+        help="read settings from a TOML file; flags win",
+    )
     parser.add_argument("--print-config", action="store_true", help="print the settings as TOML and end")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line of standard output")
     parser.add_argument("--version", action="version", version=f"tfdqn {tfdqn.__version__}")
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, start_seconds: float | None = None) -> int:
+    """Train, and return the exit code.
+
+    Args:
+      argv: the command line's words; the process's own if None.
+      start_seconds: the `time.monotonic()` from which `--minutes` and all seconds count; now if None.
+    """
+    start_seconds = time.monotonic() if start_seconds is None else start_seconds
     arguments = parser().parse(argv)
     given = (configuration.read_toml(arguments.config) if arguments.config else {}) | flags.given_fields(arguments)
     if arguments.help:
-        print(flags.format_help(_parser(), given), end="")
+        cli.print_result(flags.format_help(_parser(), given))
+        return 0
+    _refuse_together(arguments)
+    if arguments.print_config:
+        config = runs.resumed_config(arguments.resume, given) if arguments.resume else configuration.resolve(given)
+        cli.print_result(configuration.to_toml(config))
         return 0
     with StopRequest() as stop:
-        make, run_dir = start if arguments.resume is None else resume, arguments.resume
+        run_dir = arguments.resume
         try:
-            run = make(arguments, given, stop)
-            if run is None:
-                return 0
-            run_dir = run.run_dir
+            if arguments.resume is None:
+                run = start(given, stop, logdir=arguments.logdir, run_name=arguments.run_name)
+            else:
+                run = resume(arguments.resume, given, stop, accepts_changed_env=arguments.accept_changed_env)
+            run.start_seconds, run_dir = start_seconds, run.run_dir
             result = run.train()
         except BrokenPipeError:  # nobody reads what we print: no fault of the run's folder
             raise
         except OSError as error:
             where, hint = error.filename or run_dir or arguments.logdir, ""
-            if run_dir is not None:
+            if run_dir is not None and checkpoints.exist(Path(run_dir)):
                 hint = f"; to go on, {runs.resume_command(Path(run_dir))}"
             raise UserError(f"{where}: {error.strerror or error}{hint}", EXIT_IO) from None
-    exit_code = result.pop("exit_code", 0)
-    if arguments.json:
-        print(json.dumps(result), flush=True)
+        exit_code = result.pop("exit_code", 0)
+        if arguments.json:
+            cli.print_result(json.dumps(result) + "\n")
     return exit_code
 
 
-def start(arguments: Any, given: dict[str, Any], stop: StopRequest) -> Run | None:
-    """A new run, or None where its settings were only to be printed."""
-    config = configuration.resolve(given, on_gpu=given.get("device") == "gpu")
-    if arguments.print_config:
-        print(configuration.to_toml(config), end="")
-        return None
+def _refuse_together(arguments: Any) -> None:
+    if arguments.resume is None:
+        if arguments.accept_changed_env:
+            raise UserError("--accept-changed-env: is for a run that goes on; add --resume RUN_DIR")
+        return
+    for flag in ("logdir", "run_name"):
+        if getattr(arguments, flag) != parser().get_default(flag):
+            raise UserError(f"{flag_of(flag)}: the run has its folder already; leave it out with --resume")
+
+
+def start(
+    given: Mapping[str, Any],
+    stop: StopRequest,
+    *,
+    logdir: str = "runs",
+    run_name: str | None = None,
+    game: Environment | None = None,
+) -> Run:
+    """A new run.
+
+    Args:
+      given: settings by name, what the user chose; presets and defaults give the others.
+      stop: what tells it to stop.
+      logdir: the folder that holds run folders.
+      run_name: its folder's name; made from the settings if None.
+      game: the game, where it is there already.
+
+    Raises:
+      UserError: a setting, or its folder; nothing is left behind.
+    """
+    given = dict(given)
+    for name in configuration.PATH_FIELDS:
+        if given.get(name):
+            given[name] = paths.local(flag_of(name), given[name])
+    config = configuration.resolve(given, on_gpu=given.get("device") == "gpu", notes=cli.say)
     runs.check_donor(config)
-    logdir = runs.check_writable(arguments.logdir)
-    run_dir = runs.choose_name(config, logdir, arguments.run_name)
+    run_dir, *others = runs.folders(config, runs.check_writable(logdir), run_name)
     if config.device == "cpu" or (config.device == "auto" and not Path("/dev/nvidiactl").exists()):
-        _check_memory(config)
+        _check_memory(config, game)
     device = cli.choose_device(config.device, config.deterministic, config.threads, config.profile > 0)
     config = configuration.resolve(given, on_gpu="GPU" in device)
     if "GPU" not in device:
-        _check_memory(config)
-    return Run(config, run_dir, device, stop)
+        _check_memory(config, game)
+    return Run(config, run_dir, device, stop, other_dirs=others, game=game)
 
 
-def _check_memory(config: configuration.Config) -> None:
-    configuration.check_memory(config, config.observation_spec, configuration.available_memory_bytes())
+def resume(
+    run_dir: str | Path,
+    given: Mapping[str, Any],
+    stop: StopRequest,
+    *,
+    game: Environment | None = None,
+    accepts_changed_env: bool = False,
+) -> Run:
+    """A run that goes on from its newest whole checkpoint.
 
+    Args:
+      run_dir: its folder.
+      given: settings to change, and those that name its game or network where these do not come along with tfdqn.
+      stop: what tells it to stop.
+      game: the game, where it is there already.
+      accepts_changed_env: go on also with another source of the game.
 
-def resume(arguments: Any, given: dict[str, Any], stop: StopRequest) -> Run | None:
-    """A run that goes on from its newest whole checkpoint."""
-    for flag in ("logdir", "run_name"):
-        if getattr(arguments, flag) != parser().get_default(flag):
-            raise UserError(f"--{flag.replace('_', '-')}: the run has its folder already; leave it out with --resume")
-    run_dir = Path(arguments.resume)
-    config = runs.resumed_config(arguments.resume, given)
-    if arguments.print_config:
-        print(configuration.to_toml(config), end="")
-        return None
+    Raises:
+      UserError: no run is there, it has no whole checkpoint, or what is asked for would change what it computes.
+    """
+    run_dir = Path(run_dir)
+    config = runs.resumed_config(str(run_dir), given)
     stop.hint = f"to go on, {runs.resume_command(run_dir)}"
     lock = runs.lock(run_dir)
     checkpoint, problems = checkpoints.load_newest(run_dir)
@@ -103,13 +175,19 @@ def resume(arguments: Any, given: dict[str, Any], stop: StopRequest) -> Run | No
         cli.say(f"tfdqn: warning: {problem}")
     facts = read_facts(checkpoint)
     runs.refuse_changes(checkpoint.path, facts.config, configuration.as_json(config))
+    runs.refuse_other_source(run_dir, facts.game_source, config, accepts_changed_env)
     device = cli.choose_device(config.device, config.deterministic, config.threads, config.profile > 0)
     if "GPU" not in device:
-        _check_memory(config)
+        _check_memory(config, game)
     if device != facts.device:
         cli.say(f"tfdqn: warning: this run was on {facts.device} and goes on on {device}: its bits will differ")
-    return Run(config, run_dir, device, stop, lock, checkpoint)
+    return Run(config, run_dir, device, stop, lock, checkpoint, game=game)
+
+
+def _check_memory(config: configuration.Config, game: Environment | None) -> None:
+    spec = config.observation_spec if game is None else game.observation_spec
+    configuration.check_memory(config, spec, memory.available_bytes())
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(functools.partial(main, start_seconds=tfdqn.PROCESS_START_SECONDS))

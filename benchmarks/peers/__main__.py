@@ -27,7 +27,9 @@ def parser() -> cli.Parser:
     parser = cli.Parser(prog="python -m benchmarks.peers", description="Measure tfdqn beside its peers.")
     parser.add_argument("--peer", action="append", default=[], metavar="NAME", help=f"one of {', '.join(PEERS)}")
     parser.add_argument("--row", action="append", default=[], metavar="NAME", help=f"one of {', '.join(ROWS)}")
-    parser.add_argument("--json", metavar="FILE", default=None, help="write the rows to FILE as a JSON list")
+    parser.add_argument(
+        "--json", metavar="FILE", type=cli.path("--json"), default=None, help="write the rows to FILE as a JSON list"
+    )
     parser.add_argument(
         "--repeats", type=cli.converter("--repeats", int), default=9, help="times each contender is timed, in turn"
     )

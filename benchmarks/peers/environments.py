@@ -44,7 +44,7 @@ def python(name: str) -> Path:
     """
     folder = FOLDER / name
     mark, interpreter = folder / "made-from", folder / "bin" / "python"
-    if mark.exists() and mark.read_text() == stamp(name):
+    if mark.exists() and mark.read_text(encoding="utf-8") == stamp(name):
         return interpreter
     cli.say(f"making the environment {folder.relative_to(ROOT)} (once, some minutes)")
     try:
@@ -54,13 +54,13 @@ def python(name: str) -> Path:
     except (OSError, subprocess.CalledProcessError) as error:
         raise UserError(f"{folder}: no environment can be made here: {error}", EXIT_IO) from None
     log = FOLDER / f"{name}.log"
-    with open(log, "w") as output:
+    with open(log, "w", encoding="utf-8") as output:
         for path, with_dependencies in REQUIREMENTS[name]:
             command = [interpreter, "-m", "pip", "install", "--no-input", "-r", path]
             command += [] if with_dependencies else ["--no-deps"]
             if subprocess.run(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL).returncode:
                 raise UserError(f"{path.name}: pip could not install it; see {log}", EXIT_IO)
     scratch = mark.with_suffix(".part")
-    scratch.write_text(stamp(name))
+    scratch.write_text(stamp(name), encoding="utf-8")
     os.replace(scratch, mark)
     return interpreter

@@ -27,7 +27,7 @@ def pins() -> dict[str, str]:
     for lists in environments.REQUIREMENTS.values():
         for path, _ in lists:
             # One pin a line; what follows it are a marker, hashes, or a comment.
-            found |= dict(re.findall(r"^([A-Za-z0-9_.-]+)==([^\s;]+)", path.read_text(), re.MULTILINE))
+            found |= dict(re.findall(r"^([A-Za-z0-9_.-]+)==([^\s;]+)", path.read_text(encoding="utf-8"), re.MULTILINE))
     return found
 
 

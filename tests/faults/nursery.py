@@ -72,7 +72,6 @@ class Fork:
 
 
 def serve() -> None:
-    import tfdqn
     from tfdqn import cli, evaluation, monitor, train, training  # noqa: F401 (what a run imports later)
 
     for line in iter(sys.stdin.readline, ""):
@@ -89,7 +88,6 @@ def serve() -> None:
         nothing = os.open(os.devnull, os.O_RDWR)
         for number, descriptor in enumerate((nothing, nothing, os.open(errors, os.O_WRONLY | os.O_APPEND))):
             os.dup2(descriptor, number)
-        tfdqn.PROCESS_START_SECONDS = time.monotonic()
         cli.run(train.main, arguments)
 
 

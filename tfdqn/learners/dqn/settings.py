@@ -40,7 +40,7 @@ class Network:
     value_min: float = setting(-1.0, "least return of the categorical head", low=-1e6, high=1e6)
     value_max: float = setting(1.0, "largest return of the categorical head", low=-1e6, high=1e6)
     dueling: bool = setting(False, "value and advantages from hidden layers of their own")
-    init_from: str = setting("", "folder of a run whose best agent's weights to start from")
+    init_from: str = setting("", "folder of a run whose best agent's weights to start from", path=True)
     convolution: str = setting(
         "auto",
         "convolutions as patches times a matrix, or TensorFlow's native ones; auto: patches on a CPU, on a GPU what is "
