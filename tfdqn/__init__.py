@@ -5,16 +5,42 @@ Keras 2 (the `tf-keras` package), which TF-Agents 0.19 needs and which is chosen
 must be set before `tf.keras` is first touched.
 """
 
+from __future__ import annotations
+
+import importlib
 import os
 import sys
 import time
+from typing import TYPE_CHECKING, Any
 
 from tfdqn import _quiet
+
+if TYPE_CHECKING:
+    from tfdqn.agent_api import Agent, load
+    from tfdqn.envs.check import check_env
+    from tfdqn.envs.registry import register
+
+__all__ = ["Agent", "__version__", "check_env", "load", "register"]
 
 __version__ = "0.1.0"
 
 # A command's `--minutes` count from here: the package is the first thing that it imports.
 PROCESS_START_SECONDS = time.monotonic()
+
+# The public names and the modules that have them, which are imported when a name is first used.
+_HOMES = {"Agent": "tfdqn.agent_api", "load": "tfdqn.agent_api", "register": "tfdqn.envs.registry"}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "check_env":  # a module that can be called
+        return importlib.import_module("tfdqn.check_env")
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def _choose_keras_2() -> None:

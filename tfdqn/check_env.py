@@ -12,9 +12,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from tfdqn import cli
-from tfdqn import config as configuration
-from tfdqn.envs import Environment, loading
-from tfdqn.errors import UserError, nearest
+from tfdqn.envs import loading, registry
+from tfdqn.errors import UserError
 
 EXIT_FAULT = 1  # the game does not keep the contract
 NUM_ENVS, STEPS = (4, 4096), (1, 1000)  # from, to
@@ -26,7 +25,7 @@ def parser() -> cli.Parser:
         description="Check that a game keeps the contract of games: one line a check, exit code 1 if one fails.",
     )
     parser.add_argument("spec", help="my_game.py:MyGame, package.module:Class, or the name of a game of tfdqn")
-    parser.add_argument("--env-args", default="{}", help="""arguments of the constructor, such as '{"size": 8}'""")
+    parser.add_argument("--env-args", default="", help="""arguments of the constructor, such as '{"size": 8}'""")
     parser.add_argument("--num-envs", type=cli.converter("--num-envs", int), default=16, help="environments to play")
     parser.add_argument(
         "--steps", type=cli.converter("--steps", int), default=32, help="moves to make again in other ways"
@@ -44,14 +43,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError(
                 f"--{name.replace('_', '-')} {value}: must be between {low} and {high}; use {nearest_value}"
             )
-    if not loading.is_spec(arguments.spec) and arguments.spec not in configuration.GAMES:
-        raise UserError(
-            f"{arguments.spec}: {nearest(arguments.spec, configuration.GAMES)} (a game of your own is "
-            "my_game.py:MyGame or package.module:Class)"
-        )
+    game = registry.entry(arguments.spec)
     given = loading.parse_arguments(arguments.env_args)
     cli.choose_device("cpu")
-    env = _make(arguments.spec, given)
+    env = game.make(arguments=given)
 
     from tfdqn.envs import check
 
@@ -66,14 +61,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(json.dumps({"env": arguments.spec, "passed": not faults, "checks": rows}))
     cli.say(f"{arguments.spec}: " + (f"{len(faults)} failed: {', '.join(faults)}" if faults else "keeps the contract"))
     return EXIT_FAULT if faults else 0
-
-
-def _make(spec: str, arguments: dict[str, Any]) -> Environment:
-    if loading.is_spec(spec):
-        return loading.load(spec, arguments)
-    from tfdqn import envs
-
-    return loading.call(envs.make, {**arguments, "name": spec}, spec, "--env-args")
 
 
 class _CallableModule(types.ModuleType):
