@@ -10,7 +10,7 @@ import dataclasses
 import math
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from tfdqn.errors import UserError, nearest
@@ -229,15 +229,18 @@ RESUMABLE_FIELDS = tuple(
 SIZE_FIELDS = tuple(name for name, field in FIELDS.items() if field.metadata["group"] == "sizes")
 
 
-def resolve(given: Mapping[str, Any], *, on_gpu: bool = False) -> Config:
+def resolve(given: Mapping[str, Any], *, on_gpu: bool = False, tell: Callable[[str], None] | None = None) -> Config:
     """Make a configuration: defaults, then the game's preset, then GPU sizes, then what the user gave.
+
+    Where a value that nobody asked for does not fit with one that the user gave, it gives way to the nearest that does.
 
     Args:
       given: explicitly chosen fields, from a file and from flags.
       on_gpu: use the GPU's sizes in the default preset, unless any size is in `given`.
+      tell: called with a line for each value that gave way.
 
     Raises:
-      UserError: a value out of range, or values that do not fit together.
+      UserError: a value out of range, or given values that do not fit together.
     """
     for name in ("env", "preset"):
         _check_field(name, given.get(name, FIELDS[name].default))
@@ -248,9 +251,83 @@ def resolve(given: Mapping[str, Any], *, on_gpu: bool = False) -> Config:
     values = dict(PRESETS[env, preset])
     if on_gpu and preset == "default" and not any(name in given for name in SIZE_FIELDS):
         values |= GPU_SIZES[env]
-    config = Config(**{**values, **given})
+    wanted = Config(**{**values, **given})
+    for name in FIELDS:
+        _check_field(name, getattr(wanted, name))
+    config = _fitted(wanted, given)
     check(config)
+    for name in FIELDS:
+        before, after = getattr(wanted, name), getattr(config, name)
+        if before != after and tell is not None:
+            flag = "--" + name.replace("_", "-")
+            tell(f"{flag} {before} of the preset {preset!r} does not fit what was given: {after} is used")
     return config
+
+
+def _fitted(config: Config, given: Mapping[str, Any]) -> Config:
+    """The configuration with values that are not `given` moved to where they fit, as far as that can be."""
+    for _ in range(len(FIELDS)):  # one change may ask for another; never as many as there are fields
+        for changes in _ways_to_fit(config):
+            name, value = next(iter(changes.items()))
+            metadata = FIELDS[name].metadata
+            low, high = metadata["low"], metadata["high"]
+            is_legal = (low is None or value >= low) and (high is None or value <= high)
+            if name not in given and is_legal and value != getattr(config, name):
+                config = dataclasses.replace(config, **changes)
+                break
+        else:
+            return config
+    return config
+
+
+def _ways_to_fit(config: Config) -> Iterator[dict[str, Any]]:
+    """For each rule that `check` finds broken, a field and the nearest value of it that mends the rule, if one does.
+
+    In the order of preference: what costs the run least comes first.
+    """
+    if config.super_resolution and config.downsample != 1:
+        yield {"downsample": 1}
+        yield {"super_resolution": False}
+    if config.play_target and config.target != "soft":
+        yield {"target": "soft"}
+        yield {"play_target": False}
+    if config.head == "categorical":
+        least = 1e-3 * max(1.0, abs(config.value_min))
+        if not config.value_max - config.value_min >= least:
+            width = max(FIELDS["value_max"].default - FIELDS["value_min"].default, 1e-2 * abs(config.value_max))
+            yield {"value_min": config.value_max - width}
+            yield {"value_max": config.value_min + max(width, 2 * least)}
+            yield {"head": "scalar"}
+        if config.loss != FIELDS["loss"].default:
+            yield {"head": "scalar"}
+            yield {"loss": FIELDS["loss"].default}
+    if not config.jit and config.eager:
+        yield {"jit": True}
+    window, num_envs = config.window_rows, config.num_envs
+    capacity = config.replay_capacity - config.replay_capacity % num_envs
+    if capacity < window * num_envs:
+        yield {"replay_capacity": window * num_envs}
+        yield {"num_envs": max(config.replay_capacity // window, 1)}
+        lookback = (config.frame_stack - 1) * config.frame_stride
+        yield {"n_step": max(config.replay_capacity // num_envs - 1 - lookback, 1)}
+        yield {"frame_stride": 1}
+        yield {"frame_stack": 1}
+    if config.batch_size > capacity:
+        yield {"replay_capacity": -(-config.batch_size // num_envs) * num_envs}
+        yield {"batch_size": max(capacity, 1)}
+    if config.replay_min_rows > capacity:
+        # Raised if the user wants to begin later; a smaller replay is learnt from once it is full.
+        yield {"replay_min_rows": max(capacity, 1)}
+        yield {"replay_capacity": -(-config.replay_min_rows // num_envs) * num_envs}
+    if config.restart_share and not config.num_practisers:
+        yield {"restart_share": 0.0}
+        yield {"num_envs": math.ceil(1 / config.restart_share)}
+    if config.learning_rate_decay_updates and config.learning_rate_end > config.learning_rate:
+        yield {"learning_rate_end": config.learning_rate}
+        yield {"learning_rate": config.learning_rate_end}
+    if config.epsilon_end > config.epsilon_start:
+        yield {"epsilon_end": config.epsilon_start}
+        yield {"epsilon_start": config.epsilon_end}
 
 
 def check(config: Config) -> None:

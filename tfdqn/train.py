@@ -56,7 +56,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def start(arguments: Any, given: dict[str, Any], stop: StopRequest) -> Run | None:
     """A new run, or None where its settings were only to be printed."""
-    config = configuration.resolve(given, on_gpu=given.get("device") == "gpu")
+    told: list[str] = []
+
+    def tell(line: str) -> None:
+        if line not in told:  # the device may ask for other sizes below
+            told.append(line)
+            cli.say(f"tfdqn: warning: {line}")
+
+    config = configuration.resolve(given, on_gpu=given.get("device") == "gpu", tell=tell)
     if arguments.print_config:
         print(configuration.to_toml(config), end="")
         return None
@@ -66,7 +73,7 @@ def start(arguments: Any, given: dict[str, Any], stop: StopRequest) -> Run | Non
     if config.device == "cpu" or (config.device == "auto" and not Path("/dev/nvidiactl").exists()):
         configuration.check_memory(config, configuration.available_memory_bytes())
     device = cli.choose_device(config.device, config.deterministic, config.threads, config.profile > 0)
-    config = configuration.resolve(given, on_gpu="GPU" in device)
+    config = configuration.resolve(given, on_gpu="GPU" in device, tell=tell)
     if "GPU" not in device:
         configuration.check_memory(config, configuration.available_memory_bytes())
     return Run(config, run_dir, device, stop)
