@@ -8,6 +8,7 @@ from tfdqn import config as configuration
 from tfdqn import seeds
 from tfdqn.envs import make
 from tfdqn.evaluation import BLOCK_DECISIONS, STRIP_FRAMES, Evaluator, Stopped
+from tfdqn.training import build_agent
 
 
 class Scripted:
@@ -101,6 +102,37 @@ def test_seeds_streams_and_blocks_have_draws_of_their_own():
     assert not np.array_equal(evaluator.evaluate(64, 1, stream="evaluation").scores, first)
     blocks = first.reshape(4, 16)
     assert all(not np.array_equal(blocks[0], block) for block in blocks[1:])
+
+
+@pytest.mark.parametrize("mode", [{}, {"eager": True}], ids=["xla", "eager"])
+@pytest.mark.parametrize("env_name", ["catch8", "cave"])
+def test_an_episode_is_the_same_however_many_are_played_at_a_time(env_name, mode):
+    """With the agent's own exploration, which draws, too."""
+    results = []
+    for size in (32, 16, 5):
+        config = configuration.resolve({"env": env_name, "network": "mlp", "eval_episodes": size, **mode})
+        env = make(env_name)
+        evaluator = Evaluator(config, env, build_agent(config, env))
+        results.append(evaluator.evaluate(32, 3, epsilon=1.0, max_frames=60))
+    for other in results[1:]:
+        np.testing.assert_array_equal(other.frames, results[0].frames)
+        np.testing.assert_array_equal(other.scores, results[0].scores)
+    assert len(set(results[0].frames[16:])) > 2
+    assert not np.array_equal(results[0].frames[16:], results[0].frames[:16])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"episodes": 0}, "episodes is 0, but must be between 1 and 1000000"),
+        ({"episodes": 8, "max_frames": 0}, "max_frames is 0, but must be at least 1"),
+        ({"episodes": 8, "epsilon": 1.5}, "epsilon is 1.5, but must be between 0 and 1"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(given, message):
+    evaluator, _ = make_evaluator("catch8", always(0), 8)
+    with pytest.raises(ValueError, match=message):
+        evaluator.evaluate(**given)
 
 
 def test_strip_and_action_values_come_from_the_first_episode():

@@ -50,6 +50,19 @@ def test_number_i_does_not_depend_on_how_many_are_drawn():
     np.testing.assert_array_equal(seeds.draw([1, 2], 5), seeds.draw([1, 2], 1000)[:5])
 
 
+@pytest.mark.parametrize("jit", [None, False, True])
+def test_a_seed_that_skips_some_draws_what_comes_after_them(jit):
+    skip = seeds.skip if jit is None else tf.function(seeds.skip, autograph=False, jit_compile=jit)
+    for seed in ([0, 0], [1, 2], [2**32 - 1, 2**62], [-1, -(2**63)], [7, 2**63 - 1]):
+        numbers = seeds.draw(seed, 300).numpy()
+        for count in (0, 1, 7, 255):
+            after = skip(tf.constant(seed, tf.int64), tf.constant(count, tf.int64))
+            assert after.dtype == tf.int64 and after.shape == [2]
+            np.testing.assert_array_equal(seeds.draw(after, 300 - count), numbers[count:])
+    far = skip(skip(tf.constant([3, 4], tf.int64), tf.constant(2**61, tf.int64)), tf.constant(2**61, tf.int64))
+    np.testing.assert_array_equal(far, skip(tf.constant([3, 4], tf.int64), tf.constant(2**62, tf.int64)))
+
+
 @pytest.mark.parametrize("jit", [False, True])
 def test_draws_are_equal_compiled_and_eager_at_any_counter(jit):
     compiled = tf.function(draw, autograph=False, jit_compile=jit)

@@ -11,7 +11,7 @@ import functools
 import math
 import os
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from tfdqn import learners, run_settings
@@ -146,26 +146,61 @@ def _tables(learner: str) -> set[str]:
     return {each.table for each in learners.settings_of(learner).ROOMS}
 
 
-def resolve(given: Mapping[str, Any], *, on_gpu: bool = False) -> Config:
+def resolve(given: Mapping[str, Any], *, on_gpu: bool = False, tell: Callable[[str], None] | None = None) -> Config:
     """Make a configuration: defaults, then the game's preset, then GPU sizes, then what the user gave.
+
+    Where a value that nobody asked for does not fit with one that the user gave, it gives way to the nearest that does.
 
     Args:
       given: explicitly chosen settings, from a file and from flags.
       on_gpu: use the GPU's sizes in the default preset, unless any size is in `given`.
+      tell: called with a line for each value that gave way.
 
     Raises:
-      UserError: a value out of range, or values that do not fit together.
+      UserError: a value out of range, or given values that do not fit together.
     """
-    chosen = {
-        name: check_value(FIELDS[name], given.get(name, FIELDS[name].default)) for name in ("env", "learner", "preset")
-    }
-    entry = registry.entry(chosen["env"])
-    values = dict(entry.presets.get(chosen["preset"], {}))
-    if on_gpu and chosen["preset"] == "default" and not any(name in given for name in SIZE_FIELDS):
+    given = {name: check_value(FIELDS[name], value) if name in FIELDS else value for name, value in given.items()}
+    chosen = {name: given.get(name, FIELDS[name].default) for name in ("env", "learner", "preset")}
+    preset = chosen["preset"]
+    values = dict(registry.entry(chosen["env"]).presets.get(preset, {}))
+    if on_gpu and preset == "default" and not any(name in given for name in SIZE_FIELDS):
         values |= learners.settings_of(chosen["learner"]).GPU_SIZES
-    config = Config(**{**values, **chosen, **given})
+    wanted = Config(**{**values, **chosen, **given})
+    config = _fitted(wanted, given)
     check(config)
+    before, after = plain(wanted), plain(config)
+    for name in before if tell is not None else ():
+        if before[name] != after[name]:
+            tell(
+                f"{flag_of(name)} {before[name]} of the preset {preset!r} does not fit what was given: {after[name]} is used"
+            )
     return config
+
+
+def _fitted(config: Config, given: Mapping[str, Any]) -> Config:
+    """The configuration with values that are not `given` moved to where they fit, as far as that can be."""
+    for _ in range(len(FIELDS)):  # one change may ask for another; never as many as there are fields
+        changes = next(
+            (way for way in _ways_to_fit(config) if all(_is_free(config, given, *change) for change in way.items())),
+            None,
+        )
+        if changes is None:
+            return config
+        config = config.replace(**changes)
+    return config
+
+
+def _ways_to_fit(config: Config) -> Iterator[dict[str, Any]]:
+    for each in config.rooms.values():
+        if hasattr(each, "ways_to_fit"):
+            yield from each.ways_to_fit(config)
+
+
+def _is_free(config: Config, given: Mapping[str, Any], name: str, value: Any) -> bool:
+    """Whether a setting that was not given may take another value."""
+    low, high = (FIELDS[name].metadata[bound] for bound in ("low", "high"))
+    is_legal = (low is None or value >= low) and (high is None or value <= high)
+    return name not in given and is_legal and value != getattr(config, name)
 
 
 def check(config: Config) -> None:

@@ -1,6 +1,7 @@
 """How good is the player? The first episode of each of many environments, on draws never trained on.
 
-Counting the first E episodes to finish instead would favour short ones.
+Counting the first E episodes to finish instead would favour short ones. Episode i's draws follow from the seed and i
+alone, so it is the same episode however many are played at a time.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from tfdqn.rollout import play, push_frame, score_of, select, stack_frames
 
 FILM_DECISIONS = 600  # of the first episode that an evaluation keeps, from its start, a frame each
 BLOCK_DECISIONS = 250  # in one call of the program: how often an evaluation can be stopped
+MAX_EPISODES = 1_000_000
 STRIP_FRAMES = 12  # of these, evenly spaced, shown in TensorBoard
 
 
@@ -103,26 +105,34 @@ class Evaluator:
         """Play `episodes` episodes from the game's own start.
 
         Args:
-          seed: with `stream`, decides every draw.
+          episodes: 1 to `MAX_EPISODES`; the program plays `config.eval_episodes` at a time.
+          seed: with `stream` and an episode's number, decides every draw.
           max_frames: cut episodes after this many frames; the game's limit if None.
           epsilon: share of random actions.
 
         Raises:
+          ValueError: a number out of range.
           Stopped: `should_stop` said so.
         """
-        size = self.config.eval_episodes
+        if not 1 <= episodes <= MAX_EPISODES:
+            raise ValueError(f"episodes is {episodes}, but must be between 1 and {MAX_EPISODES}")
+        if max_frames is not None and max_frames < 1:
+            raise ValueError(f"max_frames is {max_frames}, but must be at least 1, or None")
+        if not 0 <= epsilon <= 1:
+            raise ValueError(f"epsilon is {epsilon}, but must be between 0 and 1")
         limit = self.env.time_limit + 1 if max_frames is None else max_frames
+        # The games' draws and the player's.
+        streams = tf.constant([seeds.stream(seed, stream, 0, who) for who in (0, 1)], tf.int64)
         parts = []
         with tf.device(self.device):
-            for block in range(-(-episodes // size)):
-                # The game's draws and the player's, for each block of episodes.
-                streams = tf.constant([seeds.stream(seed, stream, block, who) for who in (0, 1)], tf.int64)
-                carry, is_over = self._begin(streams), False
+            for first in range(0, episodes, self.config.eval_episodes):
+                number = tf.constant(first, tf.int64)  # of the block's first episode
+                carry, is_over = self._begin(streams, number), False
                 while not is_over:
                     if self.should_stop():
                         raise Stopped
                     carry, score = self._block(
-                        carry, streams, tf.constant(limit, tf.int32), tf.constant(epsilon, tf.float32)
+                        carry, streams, number, tf.constant(limit, tf.int32), tf.constant(epsilon, tf.float32)
                     )
                     is_over = bool(tf.reduce_all(carry.is_done))
                 parts.append((score, carry.episode_frames, carry.film, carry.q_values))
@@ -132,13 +142,13 @@ class Evaluator:
         film, q_values = (parts[0][i].numpy() for i in (2, 3))
         return Scores(scores, frames, film[picks], q_values[:filmed])
 
-    def _start(self, streams):
+    def _start(self, streams, first):
         config, env = self.config, self.env
         size = config.eval_episodes
         depth = (config.frame_stack - 1) * config.frame_stride + 1
 
         # Counter 0 of each stream is the reset, 1 the first decision or frame.
-        state = env.reset(env.sample_noise(seeds.at(streams[0], 0), size))
+        state = env.reset(env.sample_noise(seeds.skip(seeds.at(streams[0], 0), first), size))
         frame = env.observe(state)
         return _Carry(
             step=tf.ones([], tf.int64),
@@ -151,7 +161,7 @@ class Evaluator:
             q_values=tf.zeros([FILM_DECISIONS + 1, env.num_actions]),
         )
 
-    def _play_block(self, carry, streams, max_frames, epsilon):
+    def _play_block(self, carry, streams, first, max_frames, epsilon):
         """Up to `BLOCK_DECISIONS` more of each episode, and the scores so far, [E] float32."""
         config, env, agent = self.config, self.env, self.agent
         size, repeat = config.eval_episodes, config.action_repeat
@@ -164,8 +174,8 @@ class Evaluator:
             place = tf.reshape(place, [1, 1])
             observation = stack_frames(carry.history, config.frame_stride)
             q_values = agent(observation)  # what `act` computes too; the compiler makes one of both
-            action, _ = agent.act(observation, (), epsilon, seeds.at(streams[1], carry.step))
-            state, timestep, frames, _ = play(env, carry.env_state, action, streams[0], carry.step, repeat)
+            action, _ = agent.act(observation, (), epsilon, seeds.skip(seeds.at(streams[1], carry.step), first))
+            state, timestep, frames, _ = play(env, carry.env_state, action, streams[0], carry.step, repeat, first)
             frames = tf.where(carry.is_done, 0, frames)
             episode_frames = carry.episode_frames + frames
             ended = timestep.termination | timestep.truncation | (episode_frames >= max_frames)

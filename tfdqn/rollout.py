@@ -23,7 +23,13 @@ def select(condition: tf.Tensor, if_true: Any, if_false: Any) -> Any:
 
 
 def play(
-    env: Environment, state: Any, action: tf.Tensor, stream: int | tf.Tensor, decision: tf.Tensor, repeat: int
+    env: Environment,
+    state: Any,
+    action: tf.Tensor,
+    stream: int | tf.Tensor,
+    decision: tf.Tensor,
+    repeat: int,
+    first: int | tf.Tensor = 0,
 ) -> tuple[Any, TimeStep, tf.Tensor, Any]:
     """Hold an action for `repeat` frames, or until the episode ends.
 
@@ -33,6 +39,7 @@ def play(
       stream: names the game's draws (see `tfdqn.seeds`).
       decision: [] int64, its number t; frame j draws at counter t * repeat + j.
       repeat: frames a decision.
+      first: number of the first environment, where these are some of many (see `tfdqn.seeds.skip`).
 
     Returns:
       The state, the time step (rewards summed, the last frame's ends), frames played [N] int32, and the noise of the
@@ -44,7 +51,10 @@ def play(
     frames = tf.zeros([num_envs], tf.int32)
     observation, first_noise = None, None
     for frame in range(repeat):
-        noise = env.sample_noise(seeds.at(stream, decision * repeat + frame), num_envs)
+        seed = seeds.at(stream, decision * repeat + frame)
+        if not (isinstance(first, int) and first == 0):
+            seed = seeds.skip(seed, first)
+        noise = env.sample_noise(seed, num_envs)
         first_noise = noise if first_noise is None else first_noise
         stepped, timestep = env.step(state, action, noise)
         if frame == 0:

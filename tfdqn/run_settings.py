@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 from tfdqn import learners
@@ -52,6 +53,11 @@ class Game:
                 f"--restart-share {self.restart_share}: not one of {config.num_envs} environments; use 0, or more "
                 "--num-envs"
             )
+
+    def ways_to_fit(self, config: Any) -> Iterator[dict[str, Any]]:
+        if self.restart_share and not config.num_practisers:
+            yield {"restart_share": 0.0}
+            yield {"num_envs": math.ceil(1 / self.restart_share)}
 
 
 @room("length", "how long")
@@ -119,6 +125,10 @@ class Machine:
     def check(self, config: Any) -> None:
         if not self.jit and self.eager:
             raise UserError("--eager already runs without XLA: leave out --no-jit")
+
+    def ways_to_fit(self, config: Any) -> Iterator[dict[str, Any]]:
+        if not self.jit and self.eager:
+            yield {"jit": True}
 
 
 ROOMS = (Game, Length, Evaluation, Checkpoints, Machine)

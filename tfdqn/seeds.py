@@ -41,6 +41,17 @@ def at(stream: int | tf.Tensor, counter: int | tf.Tensor) -> tf.Tensor:
     return tf.stack([tf.convert_to_tensor(word, tf.int64) for word in (stream, counter)])
 
 
+def skip(seed: tf.Tensor, count: int | tf.Tensor) -> tf.Tensor:
+    """The seed [2] int64 whose number i is number `count` + i of `seed`, for `count` [] int64.
+
+    So the draws of environments `count`, `count` + 1, ... are had without those before them.
+    """
+    first, second = _words(seed)
+    mixed = _mix(first)
+    start = _mix(mixed + second) + tf.cast(count, tf.uint64) * _word(_GOLDEN)
+    return tf.cast(tf.stack([first, _unmix(start) - mixed]), tf.int64)
+
+
 def draw(seed: tf.Tensor, num: int | tf.Tensor) -> tf.Tensor:
     """Uniform integers from 0 to 2**63 - 1, [num] int64.
 
@@ -48,10 +59,18 @@ def draw(seed: tf.Tensor, num: int | tf.Tensor) -> tf.Tensor:
       seed: [2] int64, all bits of which count; as from `at`, or any other two words.
       num: how many; number i depends on the seed and i alone.
     """
-    first, second = tf.unstack(tf.cast(tf.convert_to_tensor(seed, tf.int64), tf.uint64))
+    first, second = _words(seed)
     start = _mix(_mix(first) + second)
     steps = tf.cast(tf.range(1, tf.cast(num, tf.int64) + 1), tf.uint64)
     return tf.cast(_mix(start + steps * _word(_GOLDEN)) & _word(_LOW_63_BITS), tf.int64)
+
+
+def _words(seed: tf.Tensor) -> list[tf.Tensor]:
+    """Both words of a seed, [] uint64 each."""
+    seed = tf.convert_to_tensor(seed, tf.int64)
+    if not seed.shape.is_compatible_with([2]):
+        raise ValueError(f"a seed of shape {seed.shape}: must be two whole numbers, as from seeds.at")
+    return tf.unstack(tf.cast(tf.ensure_shape(seed, [2]), tf.uint64))
 
 
 def _mix(word: tf.Tensor) -> tf.Tensor:
@@ -59,6 +78,22 @@ def _mix(word: tf.Tensor) -> tf.Tensor:
     for shift, factor in _MIXERS:
         word = (word ^ tf.bitwise.right_shift(word, _word(shift))) * _word(factor)
     return word ^ tf.bitwise.right_shift(word, _word(_LAST_SHIFT))
+
+
+def _unmix(word: tf.Tensor) -> tf.Tensor:
+    """The word that `_mix` takes to this one."""
+
+    def unshift(word, shift):
+        # Each round makes `shift` more of the upper bits right.
+        found = word
+        for _ in range(64 // shift):
+            found = word ^ tf.bitwise.right_shift(found, _word(shift))
+        return found
+
+    word = unshift(word, _LAST_SHIFT)
+    for shift, factor in reversed(_MIXERS):
+        word = unshift(word * _word(pow(factor, -1, 2**64)), shift)
+    return word
 
 
 def _word(value: int) -> tf.Tensor:

@@ -134,13 +134,20 @@ def start(
     for name in configuration.PATH_FIELDS:
         if given.get(name):
             given[name] = paths.local(flag_of(name), given[name])
-    config = configuration.resolve(given, on_gpu=given.get("device") == "gpu", notes=cli.say)
+    told: list[str] = []
+
+    def tell(line: str) -> None:
+        if line not in told:  # the device may ask for other sizes below
+            told.append(line)
+            cli.say(f"tfdqn: warning: {line}")
+
+    config = configuration.resolve(given, on_gpu=given.get("device") == "gpu", tell=tell)
     runs.check_donor(config)
     run_dir, *others = runs.folders(config, runs.check_writable(logdir), run_name)
     if config.device == "cpu" or (config.device == "auto" and not Path("/dev/nvidiactl").exists()):
         _check_memory(config, game)
     device = cli.choose_device(config.device, config.deterministic, config.threads, config.profile > 0)
-    config = configuration.resolve(given, on_gpu="GPU" in device)
+    config = configuration.resolve(given, on_gpu="GPU" in device, tell=tell)
     if "GPU" not in device:
         _check_memory(config, game)
     return Run(config, run_dir, device, stop, other_dirs=others, game=game)

@@ -32,19 +32,17 @@ def play(
     """Frames [episodes] int32 that the planner survives, at most `max_frames`, from standard starts.
 
     Args:
-      seed: decides the draws, as for `tfdqn.evaluation.Evaluator.evaluate` on a single block of so many episodes.
+      seed: decides the draws, as for `tfdqn.evaluation.Evaluator.evaluate`: the episodes are the same.
       progress: called with a line now and then; a frame of eight games takes some hundredths of a second.
     """
-    import tensorflow as tf
-
+    if episodes < 1 or max_frames < 1:
+        raise ValueError(f"{episodes} episodes of {max_frames} frames: both must be at least 1")
     env = cave.Cave()
     stream = seeds.stream(seed, "final_evaluation", 0, 0)
     state = env.compiled_reset(env.sample_noise(seeds.at(stream, 0), episodes))
     is_alive, frames = np.ones(episodes, bool), np.zeros(episodes, np.int32)
     for t in range(1, max_frames + 1):
-        state, timestep = env.compiled_step(
-            state, tf.constant(act(state)), env.sample_noise(seeds.at(stream, t), episodes)
-        )
+        state, timestep = env.compiled_step(state, act(state), env.sample_noise(seeds.at(stream, t), episodes))
         frames += is_alive
         is_alive &= ~(timestep.termination | timestep.truncation).numpy()
         if progress is not None and t % 500 == 0:
@@ -62,6 +60,10 @@ def act(state: Any) -> np.ndarray:
 
 def count_safe_plans(state: Any, lookahead: int = LOOKAHEAD) -> np.ndarray:
     """Sequences of `lookahead` actions that touch nothing, by their first action: [N, 2] float32, release and hold."""
+    if not 1 <= lookahead <= LOOKAHEAD:
+        raise ValueError(f"lookahead is {lookahead}, but must be between 1 and {LOOKAHEAD}, which a screen shows")
+    if not isinstance(state, cave.State):
+        raise TypeError(f"state: is a {type(state).__name__}, expected the cave's State")
     time, tail, centres, tops = (np.asarray(part) for part in (state.time, state.tail, state.centres, state.block_tops))
     heights = tail[:, -1:].astype(np.int64) + np.arange(-REACH, REACH + 1)  # [N, M]
     middles = _middles(centres, tail[:, -1:])

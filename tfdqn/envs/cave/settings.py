@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from tfdqn.envs.article import ARTICLE
@@ -23,6 +24,11 @@ class Cave:
     def check(self, config: Any) -> None:
         if self.super_resolution and self.downsample != 1:
             raise UserError(f"--super-resolution with --downsample {self.downsample}: use one or the other")
+
+    def ways_to_fit(self, config: Any) -> Iterator[dict[str, Any]]:
+        if self.super_resolution and self.downsample != 1:
+            yield {"downsample": 1}
+            yield {"super_resolution": False}
 
 
 _DEFAULT = {

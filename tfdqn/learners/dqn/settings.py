@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 from tfdqn.envs import loading
@@ -75,6 +76,19 @@ class Network:
                 "--head scalar"
             )
 
+    def ways_to_fit(self, config: Any) -> Iterator[dict[str, Any]]:
+        if self.head != "categorical":
+            return
+        least = 1e-3 * max(1.0, abs(self.value_min))
+        if not self.value_max - self.value_min >= least:
+            width = max(2.0, 1e-2 * abs(self.value_max))  # 2: that of the defaults
+            yield {"value_min": self.value_max - width}
+            yield {"value_max": self.value_min + max(width, 2 * least)}
+            yield {"head": "scalar"}
+        if config.loss != "huber":
+            yield {"head": "scalar"}
+            yield {"loss": "huber"}
+
 
 @room("optimizer", "the optimizer")
 class Optimizer:
@@ -94,6 +108,11 @@ class Optimizer:
             raise UserError(
                 f"--learning-rate-end {self.learning_rate_end}: above --learning-rate; use at most {self.learning_rate}"
             )
+
+    def ways_to_fit(self, config: Any) -> Iterator[dict[str, Any]]:
+        if self.learning_rate_decay_updates and self.learning_rate_end > self.learning_rate:
+            yield {"learning_rate_end": self.learning_rate}
+            yield {"learning_rate": self.learning_rate_end}
 
 
 @room("dqn", "the learning rule")
@@ -118,6 +137,11 @@ class Rule:
     def check(self, config: Any) -> None:
         if self.play_target and self.target != "soft":
             raise UserError(f"--play-target: a {self.target} target is no average of weights; add --target soft")
+
+    def ways_to_fit(self, config: Any) -> Iterator[dict[str, Any]]:
+        if self.play_target and self.target != "soft":
+            yield {"target": "soft"}
+            yield {"play_target": False}
 
 
 @room("replay", "the replay")
@@ -146,6 +170,24 @@ class Replay:
                 f"--replay-min-rows {self.replay_min_rows}: the replay holds {capacity} rows; use at most {capacity}"
             )
 
+    def ways_to_fit(self, config: Any) -> Iterator[dict[str, Any]]:
+        window, num_envs = config.window_rows, config.num_envs
+        capacity = self.replay_capacity - self.replay_capacity % num_envs
+        if capacity < window * num_envs:
+            yield {"replay_capacity": window * num_envs}
+            yield {"num_envs": max(self.replay_capacity // window, 1)}
+            lookback = (config.frame_stack - 1) * config.frame_stride
+            yield {"n_step": max(self.replay_capacity // num_envs - 1 - lookback, 1)}
+            yield {"frame_stride": 1}
+            yield {"frame_stack": 1}
+        if config.batch_size > capacity:
+            yield {"replay_capacity": -(-config.batch_size // num_envs) * num_envs}
+            yield {"batch_size": max(capacity, 1)}
+        if self.replay_min_rows > capacity:
+            # Raised if the user wants to begin later; a smaller replay is learnt from once it is full.
+            yield {"replay_min_rows": max(capacity, 1)}
+            yield {"replay_capacity": -(-self.replay_min_rows // num_envs) * num_envs}
+
 
 @room("exploration", "exploration")
 class Exploration:
@@ -160,6 +202,11 @@ class Exploration:
             raise UserError(
                 f"--epsilon-end {self.epsilon_end}: above --epsilon-start; use at most {self.epsilon_start}"
             )
+
+    def ways_to_fit(self, config: Any) -> Iterator[dict[str, Any]]:
+        if self.epsilon_end > self.epsilon_start:
+            yield {"epsilon_end": self.epsilon_start}
+            yield {"epsilon_start": self.epsilon_end}
 
 
 ROOMS = (Sizes, Network, Optimizer, Rule, Replay, Exploration)
