@@ -171,9 +171,8 @@ def resolve(given: Mapping[str, Any], *, on_gpu: bool = False, tell: Callable[[s
     before, after = plain(wanted), plain(config)
     for name in before if tell is not None else ():
         if before[name] != after[name]:
-            tell(
-                f"{flag_of(name)} {before[name]} of the preset {preset!r} does not fit what was given: {after[name]} is used"
-            )
+            flag, gone, used = flag_of(name), before[name], after[name]
+            tell(f"{flag} {gone} of the preset {preset!r} does not fit what was given: {used} is used")
     return config
 
 

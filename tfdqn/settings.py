@@ -3,8 +3,8 @@
 A room's settings are a frozen dataclass made by `@room("table")` of fields made by `setting(...)`. Flags, help texts,
 `config.toml` and the checks of single values follow from the fields; what must hold between fields, also those of other
 rooms, a room says in a method `check(config)`. Its method `ways_to_fit(config)` yields, for each rule that is broken, a
-field and the nearest value that mends it, what costs a run least first: what nobody asked for gives way to what the user
-did. Nothing here imports TensorFlow, so bad input is found at once.
+field and the nearest value that mends it, what costs a run least first: what nobody asked for gives way to what the
+user did. Nothing here imports TensorFlow, so bad input is found at once.
 """
 
 from __future__ import annotations
