@@ -240,7 +240,7 @@ def resolve(given: Mapping[str, Any], *, on_gpu: bool = False) -> Config:
       UserError: a value out of range, or values that do not fit together.
     """
     for name in ("env", "preset"):
-        _check_field(name, given.get(name, FIELDS[name].default))
+        check_field(name, given.get(name, FIELDS[name].default))
     env, preset = given.get("env", FIELDS["env"].default), given.get("preset", FIELDS["preset"].default)
     if (env, preset) not in PRESETS:
         names = [known for game, known in PRESETS if game == env]
@@ -256,7 +256,7 @@ def resolve(given: Mapping[str, Any], *, on_gpu: bool = False) -> Config:
 def check(config: Config) -> None:
     """Raise a `UserError` that names the first bad field, its value and the nearest valid one."""
     for name in FIELDS:
-        _check_field(name, getattr(config, name))
+        check_field(name, getattr(config, name))
     if config.env != "cave" and config.downsample != 1:
         raise UserError(f"--downsample {config.downsample}: only the cave can be downsampled; use 1")
     if config.super_resolution and config.env != "cave":
@@ -340,7 +340,8 @@ def available_memory_bytes() -> int:
     return available
 
 
-def _check_field(name: str, value: Any) -> None:
+def check_field(name: str, value: Any) -> None:
+    """Raise a `UserError` where a field's value is of another kind or out of its range."""
     limits, flag = FIELDS[name].metadata, "--" + name.replace("_", "-")
     kind = FIELD_TYPES[name]
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
@@ -383,7 +384,7 @@ def read_toml(path: str | os.PathLike) -> dict[str, Any]:
             raise UserError(f"--config {path}: {name} {values[name]!r} is no longer known; use {RETIRED[name]!r}")
         if name not in FIELDS:
             raise UserError(f"--config {path}: unknown setting {name!r}; {nearest(name, FIELDS)}")
-        _check_field(name, values[name])
+        check_field(name, values[name])
     return {name: FIELD_TYPES[name](value) for name, value in values.items()}
 
 

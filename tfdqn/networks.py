@@ -68,7 +68,7 @@ def build(
         inputs = tf.keras.Input(observation_shape, dtype=tf.uint8)
         kinds = {"convolution": convolution, "precision": precision}
         each = [_one(name, observation_shape, head, seed, i, f"{label}_{i}", **kinds) for i in range(members)]
-        return tf.keras.Model(inputs, tf.keras.layers.Concatenate()([one(inputs) for one in each]), name=label)
+        return tf.keras.Model(inputs, tf.keras.layers.Concatenate(dtype=layers.DTYPE)([one(inputs) for one in each]), name=label)
     return _one(name, observation_shape, head, seed, 0, label, convolution, precision)
 
 
@@ -103,12 +103,12 @@ def _one(
     def norm():
         # Between a linear layer and its ReLU (Ba et al. 2016): most of a screen is wall, so without it inputs share a
         # large constant part, and precision comes late.
-        return [tf.keras.layers.LayerNormalization(), tf.keras.layers.ReLU()]
+        return [tf.keras.layers.LayerNormalization(dtype=layers.DTYPE), tf.keras.layers.ReLU(dtype=layers.DTYPE)]
 
     def residual(units, number):
         # Normed before use, and the sum left linear (He et al. 2016, "Identity mappings in deep residual networks").
         branch = [*norm(), dense(units, number, None)]
-        return lambda inputs: tf.keras.layers.Add()([inputs, _through(branch, inputs)])
+        return lambda inputs: tf.keras.layers.Add(dtype=layers.DTYPE)([inputs, _through(branch, inputs)])
 
     def deep(units):
         return [
@@ -120,7 +120,10 @@ def _one(
     def last(more):
         return [dense(128, 2 + more, None), *norm()]
 
-    grey, flatten = layers.Greyscale, tf.keras.layers.Flatten
+    def flatten():
+        return tf.keras.layers.Flatten("channels_last", dtype=layers.DTYPE)
+
+    grey = layers.Greyscale
     # Each body, and what makes the last hidden layer from a number: that one is the head's, which may need several.
     bodies = {
         "mlp": lambda: ([grey(), flatten(), dense(64, 0)], lambda more: [dense(32, 1 + more)]),
