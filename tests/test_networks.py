@@ -50,6 +50,25 @@ def test_networks_map_frames_to_units_and_follow_their_seed(name, shape):
     assert not np.array_equal(first(frames), other(frames))
 
 
+@pytest.mark.parametrize("name, shape", NAMES)
+def test_no_two_kernels_of_any_seeds_and_members_share_values(name, shape):
+    """Whatever their shapes: drawn alike, a larger layer's values are a smaller one's, but for their scale."""
+    places, draws = [], []
+    for seed in (0, 1, 2, 3, 4, 20, 100, 1000, 1001):
+        network = networks.build(name, shape, heads.ScalarHead(3, dueling=True), seed, "net", members=2)
+        kernels = [weight.numpy() for weight in network.weights if len(weight.shape) > 1]
+        assert len(kernels) >= 10
+        for number, kernel in enumerate(kernels):
+            fans = np.prod(kernel.shape[:-2], dtype=int) * (kernel.shape[-2] + kernel.shape[-1])
+            places.append((seed, number))
+            draws.append(kernel.ravel()[:8] * np.sqrt(fans / 6))  # from -1 to 1, whatever the layer's size
+    assert 0.9 < np.abs(draws).max() <= 1
+    apart = np.abs(np.array(draws)[:, np.newaxis] - draws).max(axis=-1)
+    np.fill_diagonal(apart, 1)
+    alike = [(places[i], places[j]) for i, j in np.argwhere(apart < 1e-4) if i < j]
+    assert not alike, f"these (seed, kernel) share values: {alike[:5]}"
+
+
 def test_residual_layers_add_to_what_they_are_given():
     """With their matrices at zero, `columns_deep` is `columns`, which has the same other weights."""
     frames = tf.constant(np.random.default_rng(0).integers(0, 256, (5, 48, 48, 2)), tf.uint8)

@@ -89,3 +89,9 @@ def test_streams_differ_by_seed_purpose_and_number():
 def test_unknown_streams_are_refused():
     with pytest.raises(ValueError, match="unknown stream"):
         seeds.stream(0, "misc")
+
+
+def test_a_seed_of_numpy_names_the_same_stream():
+    assert seeds.stream(np.int64(3), "weights", np.int32(1), 2) == seeds.stream(3, "weights", 1, 2)
+    with pytest.raises(TypeError):
+        seeds.stream(None, "weights")

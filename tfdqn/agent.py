@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import operator
+import secrets
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from tfdqn import heads, losses, networks, optimizers, seeds
-from tfdqn.learners.dqn.settings import TARGETS
+from tfdqn.errors import UserError
+from tfdqn.inputs import as_tensor, refusal
+from tfdqn.learners.dqn import settings as limits
 from tfdqn.replay import Transition
+from tfdqn.settings import check_value
 
 LOSSES = {"huber": losses.huber, "mse": losses.squared}
-
 
 CAUSES = ("the TD target", "the loss", "the gradient")  # of weights that are no longer finite
 
@@ -33,7 +39,11 @@ class DQN(tf.keras.Model):
     """Deep Q-network (Mnih et al. 2015) with a target network that shares nothing with the online one.
 
     `call` maps [B, H, W, stack] uint8 to action values [B, A]. After `compile(optimizer=...)` it learns from batches
-    of `Transition`, by `fit` on a `tf.data` set or by `learn` inside a larger compiled loop.
+    of `Transition`, by `fit` on a `tf.data` set or by `learn` inside a larger compiled loop. `fit`, `evaluate`,
+    `train_on_batch` and `test_on_batch` take a `Transition`, or a pair of one and weights [B].
+
+    It is float32 throughout, whatever `tf.keras.mixed_precision`'s policy or `keras.json` say. `save` makes `.keras`
+    files and, with `save_format="tf"`, SavedModels; HDF5 takes the weights alone (`save_weights`).
 
     Args:
       observation_shape: (H, W, stack).
@@ -53,9 +63,12 @@ class DQN(tf.keras.Model):
       dueling: learn the state's value and the actions' advantages apart (Wang et al. 2016).
       head: "scalar", the expected return; or "categorical", probabilities of `atoms` returns from `value_min` to
         `value_max` (Bellemare et al. 2017), which learns by cross-entropy and has no use for `loss`.
-      max_gradient_norm: clip the gradient's global norm, which is that of all members together; infinity for no
-        clipping.
-      seed: initial weights follow from it.
+      max_gradient_norm: clip the gradient's global norm, which is that of all members together; None or infinity for
+        no clipping.
+      seed: initial weights follow from it; None draws one, which `get_config` tells.
+
+    Raises:
+      ValueError: a setting is out of range; the limits are those of `tfdqn.config.Config`.
     """
 
     def __init__(
@@ -78,14 +91,12 @@ class DQN(tf.keras.Model):
         atoms: int = 51,
         value_min: float = -1.0,
         value_max: float = 1.0,
-        max_gradient_norm: float = float("inf"),
-        seed: int = 0,
+        max_gradient_norm: float | None = None,
+        seed: int | None = 0,
         **kwargs: Any,
     ):
-        super().__init__(**kwargs)
-        self._config = {
-            "observation_shape": tuple(observation_shape),
-            "num_actions": num_actions,
+        super().__init__(dtype="float32", **kwargs)
+        settings = {
             "network": network,
             "members": members,
             "convolution": convolution,
@@ -102,11 +113,15 @@ class DQN(tf.keras.Model):
             "atoms": atoms,
             "value_min": value_min,
             "value_max": value_max,
-            "max_gradient_norm": max_gradient_norm,
-            "seed": seed,
+            "max_gradient_norm": math.inf if max_gradient_norm is None else float(max_gradient_norm),
+            "seed": secrets.randbits(31) if seed is None else seed,
         }
-        if target not in TARGETS:
-            raise ValueError(f"target {target!r}: must be one of {', '.join(TARGETS)}")
+        settings = _checked(settings)
+        observation_shape, num_actions = _checked_sizes(observation_shape, num_actions)
+        self._config = {"observation_shape": observation_shape, "num_actions": num_actions, **settings}
+        if settings["max_gradient_norm"] == math.inf:
+            self._config["max_gradient_norm"] = None  # JSON has no infinity
+        seed = settings["seed"]
         self.num_actions = num_actions
         self._members = members
         self._target_mode = target
@@ -114,27 +129,60 @@ class DQN(tf.keras.Model):
         self._target_tau = target_tau
         self._double = double
         self._advantage_alpha = advantage_alpha
-        self._max_gradient_norm = max_gradient_norm
+        self._max_gradient_norm = settings["max_gradient_norm"]
         if head == "categorical":
             one = heads.CategoricalHead(num_actions, dueling, atoms, value_min, value_max, target_epsilon)
         else:
             one = heads.ScalarHead(num_actions, dueling, target_epsilon, LOSSES[loss])
         self.online, self.target = (
-            networks.build(network, tuple(observation_shape), one, seed, label, members, convolution, precision)
+            networks.build(network, observation_shape, one, seed, label, members, convolution, precision)
             for label in ("online", "target")
         )
         self.head = heads.Ensemble(one, members) if members > 1 else one
         self.target.trainable = False
         self.copy_to_target()
+        self._reports = {name: tf.keras.metrics.Mean(name, tf.float32) for name in ("loss", "td_error", "mean_q")}
         self.build((None, *observation_shape))
-        self._reports = {name: tf.keras.metrics.Mean(name) for name in ("loss", "td_error", "mean_q")}
+        self(tf.zeros([1, *observation_shape], tf.uint8))  # once, so that Keras knows what it takes and can save it
+
+    def build(self, input_shape: Any) -> None:
+        """Nothing is left to be made: the networks were, by the constructor."""
+        tf.keras.layers.Layer.build(self, (None, *self._config["observation_shape"]))
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Action values [B, A] float32 of observations [B, H, W, stack] uint8."""
-        return self.head.values(self.online(inputs))
+        """Action values [B, A] float32 of observations [B, H, W, stack] uint8.
+
+        Raises:
+          TypeError: the observations are no bytes; floats from 0 to 1 are refused, or all would be black.
+          ValueError: they have another shape.
+        """
+        return self.head.values(self.online(self._observations(inputs)))
+
+    def compile(self, optimizer: Any = "rmsprop", **kwargs: Any) -> None:
+        """As of every Keras model, without a loss or metrics: the constructor has said what is learnt."""
+        for name in ("loss", "metrics", "loss_weights", "weighted_metrics"):
+            if kwargs.get(name) is not None:
+                raise ValueError(f"DQN.compile: {name} must be left out; the loss is that of DQN(loss=...)")
+        super().compile(optimizer, **kwargs)
+
+    def predict(self, x: Any, *args: Any, **kwargs: Any) -> np.ndarray:
+        """Action values [B, A] float32 of observations [B, H, W, stack], an array or batches as of `tf.data`."""
+        return super().predict(self._entering(x), *args, **kwargs)
+
+    def predict_on_batch(self, x: Any) -> np.ndarray:
+        """The same of one batch."""
+        return super().predict_on_batch(self._entering(x))
 
     def get_config(self) -> dict[str, Any]:
         return {**self._config, "name": self.name}
+
+    def _observations(self, value: Any, what: str = "observations") -> tf.Tensor:
+        return as_tensor(value, tf.uint8, [None, *self._config["observation_shape"]], f"DQN: {what}")
+
+    def _entering(self, x: Any) -> Any:
+        """Observations on the host as bytes, before Keras puts them into a program; a data set as it is."""
+        is_array = isinstance(x, (np.ndarray, list, tuple)) or tf.is_tensor(x)
+        return self._observations(x) if is_array else x
 
     @property
     def metrics(self):
@@ -156,12 +204,13 @@ class DQN(tf.keras.Model):
         Returns:
           Actions [N] int32, and the next agent state.
         """
+        observation = self._observations(observation)
         draws = seeds.draw(seed, tf.shape(observation)[0])
         # Two independent parts of one draw: 24 bits decide whether to explore, the others which action.
         coin = tf.cast(tf.bitwise.bitwise_and(draws, 2**24 - 1), tf.float32)
         choice = tf.bitwise.bitwise_and(tf.bitwise.right_shift(draws, 24), 2**32 - 1)
         random_action = tf.cast(choice % self.num_actions, tf.int32)
-        explores = coin < epsilon * 2.0**24
+        explores = coin < tf.cast(epsilon, tf.float32) * 2.0**24
         return tf.where(explores, random_action, losses.greedy_action(self(observation))), agent_state
 
     # Learning.
@@ -169,24 +218,31 @@ class DQN(tf.keras.Model):
     def learn(self, transitions: Transition, weights: tf.Tensor) -> LearnResult:
         """Take one step of the optimizer on a batch, then bring the target network up to date.
 
+        In a replica of a `tf.distribute` strategy, by the mean of the gradients of all replicas' batches.
+
         Args:
           transitions: a batch of B.
           weights: [B] float32, importance of each transition in the mean loss.
+
+        Raises:
+          TypeError, ValueError: what is given has another type or shape, or an action on the host is none.
         """
+        if getattr(self, "optimizer", None) is None:
+            raise refusal(RuntimeError, "DQN.learn: call compile(optimizer=...) first")
+        transitions, weights = self._batch(transitions, weights)
         with tf.GradientTape() as tape:
-            output = self.online(transitions.observation, training=True)
-            with tape.stop_recording():
-                target = self._target_of(transitions, self.head.values(output))
-            each_loss, td_error = self.head.loss(output, transitions.action, target)
-            loss = tf.reduce_mean(weights * each_loss)
+            loss, td_error, output, target = self._judge(transitions, weights, tape)
         variables = self.online.trainable_variables
-        gradients = tape.gradient(loss, variables)
+        gradients, over_all = tape.gradient(loss, variables), {}
+        if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+            gradients = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, gradients)
+            over_all = {"skip_gradients_aggregation": True}  # it would be their sum, and after the clipping
         norm = optimizers.global_norm(gradients)
         # By its square, too: a target of 1e38 is finite, has a finite Huber loss, and is as wrong as an infinite one.
         is_finite = tf.math.is_finite(tf.stack([tf.nn.l2_loss(target), loss, norm]))
-        if self._max_gradient_norm != float("inf"):
+        if self._max_gradient_norm != math.inf:
             gradients, _ = tf.clip_by_global_norm(gradients, self._max_gradient_norm, use_norm=norm)
-        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        self.optimizer.apply_gradients(zip(gradients, variables, strict=True), **over_all)
         self._sync_target()
         values = self.head.values(output)
         mean_q = tf.reduce_mean(losses.max_value(values))
@@ -194,14 +250,63 @@ class DQN(tf.keras.Model):
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         """One update for `fit`: `data` is a `Transition`, or (Transition, weights [B])."""
-        transitions, weights = (data, None) if len(data) == len(Transition._fields) else data
-        transitions = Transition(*transitions)
-        if weights is None:
-            weights = tf.ones_like(transitions.reward)
-        result = self.learn(transitions, weights)
-        self._reports["loss"].update_state(result.loss)
-        self._reports["td_error"].update_state(tf.abs(result.td_error))
-        self._reports["mean_q"].update_state(result.mean_q)
+        result = self.learn(*_unpacked(data))
+        return self._report(result.loss, result.td_error, result.mean_q)
+
+    def test_step(self, data: Any) -> dict[str, tf.Tensor]:
+        """The same numbers for `evaluate` and for validation: nothing is learnt."""
+        loss, td_error, output, _ = self._judge(*self._batch(*_unpacked(data)))
+        return self._report(loss / self._members, td_error, tf.reduce_mean(losses.max_value(self.head.values(output))))
+
+    # As of every Keras model, but that `x` is a `Transition`, a pair of one and weights [B], or what gives batches of
+    # these: a data set or a generator. Keras would drop `sample_weight` where there is no `y`.
+
+    def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> tf.keras.callbacks.History:
+        if isinstance(kwargs.get("validation_data"), Transition):
+            kwargs["validation_data"] = (kwargs["validation_data"],)  # or its fields would be x, y and so on
+        return super().fit(*_fed(x, y, kwargs), *args, **kwargs)
+
+    def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        return super().evaluate(*_fed(x, y, kwargs), *args, **kwargs)
+
+    def train_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        return super().train_on_batch(*_fed(x, y, kwargs), *args, **kwargs)
+
+    def test_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        return super().test_on_batch(*_fed(x, y, kwargs), *args, **kwargs)
+
+    def _batch(self, transitions: Any, weights: Any = None) -> tuple[Transition, tf.Tensor]:
+        """A batch as tensors of the types and shapes that are expected; weights of 1 if None."""
+        given = Transition(*transitions)
+        observation = self._observations(given.observation)
+        size = observation.shape[:1]
+
+        def floats(value, what):
+            return as_tensor(value, tf.float32, size, f"DQN: {what}")
+
+        transitions = Transition(
+            observation=observation,
+            action=as_tensor(given.action, tf.int32, size, "DQN: actions", 0, self.num_actions - 1),
+            reward=floats(given.reward, "rewards"),
+            discount=floats(given.discount, "discounts"),
+            next_observation=self._observations(given.next_observation, "next observations"),
+        )
+        return transitions, tf.ones_like(transitions.reward) if weights is None else floats(weights, "weights")
+
+    def _judge(
+        self, transitions: Transition, weights: tf.Tensor, tape: tf.GradientTape | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, Any]:
+        """The mean loss [], TD errors [B], the network's output, and the target, which no gradient goes through."""
+        output = self.online(transitions.observation, training=tape is not None)
+        with tape.stop_recording() if tape else contextlib.nullcontext():
+            target = self._target_of(transitions, self.head.values(output))
+        each_loss, td_error = self.head.loss(output, transitions.action, target)
+        return tf.reduce_mean(weights * each_loss), td_error, output, target
+
+    def _report(self, loss: tf.Tensor, td_error: tf.Tensor, mean_q: tf.Tensor) -> dict[str, tf.Tensor]:
+        self._reports["loss"].update_state(loss)
+        self._reports["td_error"].update_state(tf.abs(td_error))
+        self._reports["mean_q"].update_state(mean_q)
         return {metric.name: metric.result() for metric in self.metrics}
 
     def _target_of(self, transitions: Transition, values: tf.Tensor) -> Any:
@@ -246,3 +351,61 @@ class DQN(tf.keras.Model):
         is_due = self.optimizer.iterations % self._target_period == 0
         for target, online in pairs:
             target.assign(tf.where(is_due, online, target))
+
+
+def _checked(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings as Python's own numbers, within the limits that a run's have."""
+    settings = {name: value.item() if isinstance(value, np.generic) else value for name, value in settings.items()}
+    try:
+        for name, value in settings.items():
+            check_value(limits.FIELDS[name], value)
+    except UserError as error:
+        raise ValueError(f"DQN: {_argument_of(str(error))}") from None
+    if settings["convolution"] == "auto":
+        raise ValueError(f"DQN: convolution auto: must be one of {', '.join(limits.CONVOLUTIONS)}")
+    return settings
+
+
+def _argument_of(message: str) -> str:
+    """A message about "--some-flag" as one about the argument `some_flag`."""
+    flag, rest = message.split(" ", 1)
+    return f"{flag.removeprefix('--').replace('-', '_')} {rest}"
+
+
+def _checked_sizes(observation_shape: Any, num_actions: Any) -> tuple[tuple[int, ...], int]:
+    try:
+        shape, actions = tuple(operator.index(size) for size in observation_shape), operator.index(num_actions)
+    except TypeError:
+        shape, actions = (), 0
+    if len(shape) != 3 or min(*shape, actions) < 1:
+        raise ValueError(
+            f"DQN: observation_shape {observation_shape} and num_actions {num_actions}: must be (height, width, stack) "
+            "and a count, whole numbers from 1"
+        )
+    return shape, actions
+
+
+def _unpacked(data: Any) -> tuple[Transition, Any]:
+    """A batch and its weights or None, from any form in which Keras hands over what a user gave."""
+    weights = None
+    while isinstance(data, (tuple, list)) and len(data) == 1:
+        (data,) = data
+    if isinstance(data, (tuple, list)) and len(data) == 2:
+        data, weights = data
+    elif isinstance(data, (tuple, list)) and len(data) == 3 and data[1] is None:
+        data, _, weights = data
+    if not isinstance(data, (tuple, list)) or len(data) != len(Transition._fields):
+        raise refusal(TypeError, "DQN learns from a tfdqn.replay.Transition, or (Transition, weights): batches of them")
+    return Transition(*data), weights
+
+
+def _fed(x: Any, y: Any, kwargs: dict[str, Any]) -> tuple[Any, Any]:
+    """`x` and `y` as Keras hands them on whole; takes `sample_weight` out of `kwargs`."""
+    weights = kwargs.pop("sample_weight", None)
+    if weights is not None:
+        if y is not None:
+            raise TypeError("DQN takes no y: what is learnt follows from the transitions")
+        return x, weights
+    if hasattr(x, "__next__"):
+        x = ((batch,) if isinstance(batch, Transition) else batch for batch in x)
+    return x, y

@@ -44,7 +44,7 @@ class Head(abc.ABC):
             return dense(units, 0)(hidden(0)(features))
         value = dense(self.numbers, 0)(hidden(0)(features))
         advantage = dense(units, 1)(hidden(1)(features))
-        return tf.keras.layers.Concatenate()([value, advantage])
+        return tf.keras.layers.Concatenate(dtype=tf.float32)([value, advantage])
 
     def _per_action(self, output: tf.Tensor) -> tf.Tensor:
         """The output as [B, A, K]."""

@@ -2,6 +2,7 @@
 
 Every weight-bearing operation is a matmul, unless a convolution is asked to be native. XLA's convolutions on a CPU are
 10 to 30 times slower than the same arithmetic as patches times a matrix, and a matmul's gradient is again a matmul.
+All are float32 unless told otherwise, whatever Keras' own settings (`keras.json`, a mixed-precision policy) say.
 Shapes: B batch, H W rows and columns, C channels.
 """
 
@@ -12,6 +13,7 @@ import tensorflow as tf
 from tfdqn.products import rounded_matmul
 
 Layer = tf.keras.layers.Layer
+DTYPE = "float32"
 
 
 @tf.keras.saving.register_keras_serializable(package="tfdqn")
@@ -31,9 +33,18 @@ class PatchConv2D(Layer):
     """
 
     def __init__(
-        self, filters, kernel_size, stride=1, padding="same", activation=None, seed=None, native=False, **kwargs
+        self,
+        filters,
+        kernel_size,
+        stride=1,
+        padding="same",
+        activation=None,
+        seed=None,
+        native=False,
+        dtype=DTYPE,
+        **kwargs,
     ):
-        super().__init__(**kwargs)
+        super().__init__(dtype=dtype, **kwargs)
         if padding not in ("same", "valid"):
             raise ValueError(f"padding {padding!r}: must be 'same' or 'valid'")
         self.filters, self.kernel_size, self.stride, self.padding = filters, kernel_size, stride, padding
@@ -153,8 +164,8 @@ class ColumnDense(Layer):
     Call with [B, H, W, C] uint8, read as levels over 255; returns [B, W / width, filters] float32.
     """
 
-    def __init__(self, filters, width, activation=None, seed=None, **kwargs):
-        super().__init__(**kwargs)
+    def __init__(self, filters, width, activation=None, seed=None, dtype=DTYPE, **kwargs):
+        super().__init__(dtype=dtype, **kwargs)
         self.filters, self.width, self.seed = filters, width, seed
         self.activation = tf.keras.activations.get(activation)
 
@@ -201,8 +212,8 @@ class Dense(tf.keras.layers.Dense):
     Call with [B, inputs] float32; returns [B, units] float32.
     """
 
-    def __init__(self, units, rounded=False, **kwargs):
-        super().__init__(units, **kwargs)
+    def __init__(self, units, rounded=False, dtype=DTYPE, **kwargs):
+        super().__init__(units, dtype=dtype, **kwargs)
         self.rounded = rounded
 
     def call(self, inputs):
@@ -217,6 +228,9 @@ class Dense(tf.keras.layers.Dense):
 @tf.keras.saving.register_keras_serializable(package="tfdqn")
 class Greyscale(Layer):
     """Frames as floats in [0, 1]: uint8 levels over 255."""
+
+    def __init__(self, dtype=DTYPE, **kwargs):
+        super().__init__(dtype=dtype, **kwargs)
 
     def call(self, inputs):
         return tf.cast(inputs, tf.float32) * (1.0 / 255.0)

@@ -10,7 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfdqn import layers
+from tfdqn import layers, seeds
 from tfdqn.heads import Head
 from tfdqn.learners.dqn.settings import CONVOLUTIONS, PRECISIONS
 
@@ -47,8 +47,8 @@ def build(
         of 512, for a long training: half the speed).
       observation_shape: (H, W, stack).
       head: makes the last layers and gives their output its meaning.
-      seed: every layer's initial weights follow from it; seeds less than 1,000 apart give networks begun apart, if only
-        by a shift of the residual layers' weights.
+      seed: a run's; every layer's initial weights are drawn from a stream of their own, that of the seed, the member
+        and the layer (see `tfdqn.seeds`), so that no two share any.
       label: name of the Keras model.
       members: how many such networks, each with initial weights of its own, stand side by side (see
         `tfdqn.heads.Ensemble`); the first is the one that stands alone.
@@ -66,33 +66,51 @@ def build(
         raise ValueError(f"precision {precision!r}: must be one of {', '.join(PRECISIONS)}")
     if members > 1:
         inputs = tf.keras.Input(observation_shape, dtype=tf.uint8)
-        ones = [(seed + 1000 * i, f"{label}_{i}") for i in range(members)]
         kinds = {"convolution": convolution, "precision": precision}
-        each = [build(name, observation_shape, head, *one, **kinds) for one in ones]
-        return tf.keras.Model(inputs, tf.keras.layers.Concatenate()([one(inputs) for one in each]), name=label)
+        each = [_one(name, observation_shape, head, seed, i, f"{label}_{i}", **kinds) for i in range(members)]
+        return tf.keras.Model(
+            inputs, tf.keras.layers.Concatenate(dtype=layers.DTYPE)([one(inputs) for one in each]), name=label
+        )
+    return _one(name, observation_shape, head, seed, 0, label, convolution, precision)
 
-    def dense(units, layer_seed, activation="relu", is_last=False):
-        initializer = tf.keras.initializers.GlorotUniform(seed + layer_seed)
+
+def _one(
+    name: str,
+    observation_shape: tuple[int, int, int],
+    head: Head,
+    seed: int,
+    member: int,
+    label: str,
+    convolution: str,
+    precision: str,
+) -> tf.keras.Model:
+    """One member, by its number; a number that each layer has to itself tells their weights apart."""
+
+    def seed_of(number):
+        return seeds.stream(seed, "weights", member, number)
+
+    def dense(units, number, activation="relu", is_last=False):
+        initializer = tf.keras.initializers.GlorotUniform(seed_of(number))
         rounded = precision == "bfloat16" and units >= LEAST_ROUNDED and not is_last
         return layers.Dense(units, rounded, activation=activation, kernel_initializer=initializer)
 
-    def conv(filters, kernel_size, stride, layer_seed):
+    def conv(filters, kernel_size, stride, number):
         return layers.PatchConv2D(
-            filters, kernel_size, stride, "same", "relu", seed + layer_seed, convolution == "native"
+            filters, kernel_size, stride, "same", "relu", seed_of(number), convolution == "native"
         )
 
-    def columns(filters, width, layer_seed):
-        return layers.ColumnDense(filters, width, None, seed + layer_seed)
+    def columns(filters, width, number):
+        return layers.ColumnDense(filters, width, None, seed_of(number))
 
     def norm():
         # Between a linear layer and its ReLU (Ba et al. 2016): most of a screen is wall, so without it inputs share a
         # large constant part, and precision comes late.
-        return [tf.keras.layers.LayerNormalization(), tf.keras.layers.ReLU()]
+        return [tf.keras.layers.LayerNormalization(dtype=layers.DTYPE), tf.keras.layers.ReLU(dtype=layers.DTYPE)]
 
-    def residual(units, layer_seed):
+    def residual(units, number):
         # Normed before use, and the sum left linear (He et al. 2016, "Identity mappings in deep residual networks").
-        branch = [*norm(), dense(units, layer_seed, None)]
-        return lambda inputs: tf.keras.layers.Add()([inputs, _through(branch, inputs)])
+        branch = [*norm(), dense(units, number, None)]
+        return lambda inputs: tf.keras.layers.Add(dtype=layers.DTYPE)([inputs, _through(branch, inputs)])
 
     def deep(units):
         return [
@@ -104,8 +122,11 @@ def build(
     def last(more):
         return [dense(128, 2 + more, None), *norm()]
 
-    grey, flatten = layers.Greyscale, tf.keras.layers.Flatten
-    # Each body, and what makes the last hidden layer from a seed: that one is the head's, which may need several.
+    def flatten():
+        return tf.keras.layers.Flatten("channels_last", dtype=layers.DTYPE)
+
+    grey = layers.Greyscale
+    # Each body, and what makes the last hidden layer from a number: that one is the head's, which may need several.
     bodies = {
         "mlp": lambda: ([grey(), flatten(), dense(64, 0)], lambda more: [dense(32, 1 + more)]),
         "conv": lambda: (

@@ -28,6 +28,19 @@ def global_norm(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
     return tf.sqrt(tf.reduce_sum(sums))
 
 
+def with_rate(
+    optimizer: tf.keras.optimizers.Optimizer, rate: float | tf.keras.optimizers.schedules.LearningRateSchedule
+) -> tf.keras.optimizers.Optimizer:
+    """A Keras optimizer whose learning rate is that number as a float32, whatever `keras.json` says of floats.
+
+    Its other variables are of the weights' type. A schedule is left to be what it is.
+    """
+    if not isinstance(rate, tf.keras.optimizers.schedules.LearningRateSchedule):
+        with tf.init_scope():
+            optimizer._learning_rate = tf.Variable(rate, dtype=tf.float32, name="learning_rate", trainable=False)
+    return optimizer
+
+
 @tf.keras.utils.register_keras_serializable(package="tfdqn")
 class RMSPropGraves(tf.keras.optimizers.Optimizer):
     """RMSProp scaled by the gradient's standard deviation, with momentum (Graves 2013, arXiv:1308.0850, eq. 38-45).
@@ -68,6 +81,7 @@ class RMSPropGraves(tf.keras.optimizers.Optimizer):
             raise ValueError(f"epsilon must be above 0, not {epsilon}: it is all that is left under a steady gradient")
         super().__init__(name=name, **kwargs)
         self._learning_rate = self._build_learning_rate(learning_rate)
+        with_rate(self, learning_rate)
         self.rho = float(rho)
         self.momentum = float(momentum)
         self.epsilon = float(epsilon)

@@ -11,11 +11,13 @@ halves count there.
 from __future__ import annotations
 
 import hashlib
+import operator
 
 import tensorflow as tf
 
-# Evaluation's streams are never used in training. "start" is the first reset of every environment.
-STREAMS = ("start", "explore", "env", "replay", "restart", "evaluation", "final_evaluation", "record")
+# Evaluation's streams are never used in training. "start" is the first reset of every environment; "weights" are those
+# of a network before it learns.
+STREAMS = ("start", "explore", "env", "replay", "restart", "evaluation", "final_evaluation", "record", "weights")
 _LOW_63_BITS = 2**63 - 1
 _GOLDEN = 0x9E3779B97F4A7C15  # 2**64 over the golden ratio, odd: steps by it come near no earlier place for long
 _MIXERS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))  # (shift, factor)
@@ -32,7 +34,9 @@ def stream(seed: int, name: str, *more: int) -> int:
     """
     if name not in STREAMS:
         raise ValueError(f"unknown stream {name!r}")
-    digest = hashlib.sha256(repr((seed, name, *more)).encode()).digest()
+    # As Python's numbers: NumPy's have another `repr`.
+    words = (operator.index(seed), name, *(operator.index(number) for number in more))
+    digest = hashlib.sha256(repr(words).encode()).digest()
     return int.from_bytes(digest[:4], "little")
 
 

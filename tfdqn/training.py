@@ -334,8 +334,9 @@ def build_optimizer(config: Config) -> tf.keras.optimizers.Optimizer:
             rate, config.learning_rate_decay_updates, config.learning_rate_end
         )
     if config.optimizer == "adam":
-        return tf.keras.optimizers.Adam(rate, epsilon=config.optimizer_epsilon, jit_compile=False)
+        adam = tf.keras.optimizers.Adam(rate, epsilon=config.optimizer_epsilon, jit_compile=False)
+        return optimizers.with_rate(adam, rate)
     rmsprop = {"rho": config.optimizer_rho, "momentum": config.optimizer_momentum, "epsilon": config.optimizer_epsilon}
     if config.optimizer == "rmsprop":
-        return tf.keras.optimizers.RMSprop(rate, **rmsprop, jit_compile=False)
+        return optimizers.with_rate(tf.keras.optimizers.RMSprop(rate, **rmsprop, jit_compile=False), rate)
     return optimizers.RMSPropGraves(rate, **rmsprop, jit_compile=False)

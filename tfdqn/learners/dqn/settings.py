@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -210,6 +211,7 @@ class Exploration:
 
 
 ROOMS = (Sizes, Network, Optimizer, Rule, Replay, Exploration)
+FIELDS = {field.name: field for each in ROOMS for field in dataclasses.fields(each)}
 
 # What feeds a GPU, used when no size is given: thousands of environments and a sampled transition for each frame, so
 # that an update comes every 512 frames, and more frames, as they are cheap there. Not yet measured on a GPU.
