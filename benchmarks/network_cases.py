@@ -10,7 +10,7 @@ import tensorflow as tf
 from benchmarks import operations, trees
 from benchmarks.specs import PINNED
 from benchmarks.timing import Bench, WrongResult
-from tfdqn import compiled, networks, training
+from tfdqn import compiled, training
 from tfdqn import config as configuration
 from tfdqn.agent import DQN
 from tfdqn.envs import make
@@ -102,7 +102,7 @@ class LearnBench(Bench):
                 tf.constant(draw.integers(-1, 2, batch), tf.float32),
             )
         # As the replay holds frames for the network; revisions that lack the function have no such network.
-        self._column_major = getattr(networks, "reads_columns", lambda _: False)(config.network)
+        self._column_major = trees.reads_columns(config.network)
         online = self._agent.online
         self.operations = float(operations.learn_operations(online, batch, double=config.double, target=config.target))
         self.bytes = float(operations.learn_bytes(online, SLOTS[optimizer]))

@@ -47,6 +47,15 @@ def replay_bytes(config: Any) -> int:
     return config.replay_bytes if IS_EARLIER else config.replay_bytes(config.observation_spec)
 
 
+def reads_columns(network: str) -> bool:
+    """Whether a replay should hold frames column by column."""
+    from tfdqn import networks
+
+    if hasattr(networks, "body_of"):
+        return networks.body_of(network).prefers_columns
+    return getattr(networks, "reads_columns", lambda _: False)(network)
+
+
 def check_memory(config: Any) -> None:
     """Refuse a replay that does not fit."""
     if hasattr(configuration, "available_memory_bytes"):

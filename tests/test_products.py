@@ -7,7 +7,7 @@ import tensorflow as tf
 from tests.whole_runs import make_run, resume
 from tfdqn import compiled, layers, losses, networks, runs, seeds
 from tfdqn import config as configuration
-from tfdqn.envs import make, make_for
+from tfdqn.envs import ObservationSpec, make, make_for
 from tfdqn.envs.cave import rules as cave
 from tfdqn.errors import UserError
 from tfdqn.learners.dqn.settings import PRECISIONS
@@ -85,7 +85,7 @@ def test_only_wide_hidden_layers_round():
     many = agent_of("bfloat16", network="conv", head="categorical", atoms=51, dueling=True)
     assert rounding(many) == [{(128, True), (51, False), (153, False)}] * 2
     with pytest.raises(ValueError, match="must be one of float32, bfloat16"):
-        networks.build("mlp", (8, 8, 1), None, 0, "one", precision="half")
+        networks.build("mlp", ObservationSpec((8, 8, 1)), None, 0, "one", precision="half")
     layer = layers.Dense(70, rounded=True)
     assert layers.Dense.from_config(layer.get_config()).rounded
 

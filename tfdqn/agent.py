@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfdqn import heads, losses, networks, optimizers, seeds
+from tfdqn.envs.spec import ObservationSpec
 from tfdqn.errors import UserError
 from tfdqn.inputs import as_tensor, refusal
 from tfdqn.learners.dqn import settings as limits
@@ -46,7 +47,7 @@ class DQN(tf.keras.Model):
     files and, with `save_format="tf"`, SavedModels; HDF5 takes the weights alone (`save_weights`).
 
     Args:
-      observation_shape: (H, W, stack).
+      observation_shape: (H, W, stack), or (D,) or (H, W, C * stack) of other games.
       num_actions: A.
       network: name of a network in `tfdqn.networks`.
       members: networks side by side whose values are averaged (see `tfdqn.heads.Ensemble`).
@@ -66,6 +67,7 @@ class DQN(tf.keras.Model):
       max_gradient_norm: clip the gradient's global norm, which is that of all members together; None or infinity for
         no clipping.
       seed: initial weights follow from it; None draws one, which `get_config` tells.
+      observation_dtype: "uint8", "float32" or "bool".
 
     Raises:
       ValueError: a setting is out of range; the limits are those of `tfdqn.config.Config`.
@@ -73,7 +75,7 @@ class DQN(tf.keras.Model):
 
     def __init__(
         self,
-        observation_shape: tuple[int, int, int],
+        observation_shape: tuple[int, ...],
         num_actions: int,
         network: str = "mlp",
         members: int = 1,
@@ -93,6 +95,7 @@ class DQN(tf.keras.Model):
         value_max: float = 1.0,
         max_gradient_norm: float | None = None,
         seed: int | None = 0,
+        observation_dtype: str = "uint8",
         **kwargs: Any,
     ):
         super().__init__(dtype="float32", **kwargs)
@@ -118,7 +121,11 @@ class DQN(tf.keras.Model):
         }
         settings = _checked(settings)
         observation_shape, num_actions = _checked_sizes(observation_shape, num_actions)
+        spec = ObservationSpec(observation_shape, observation_dtype)
         self._config = {"observation_shape": observation_shape, "num_actions": num_actions, **settings}
+        if spec.dtype != "uint8":  # what agents of earlier versions do not say
+            self._config["observation_dtype"] = spec.dtype
+        self._observation_dtype = tf.as_dtype(spec.dtype)
         if settings["max_gradient_norm"] == math.inf:
             self._config["max_gradient_norm"] = None  # JSON has no infinity
         seed = settings["seed"]
@@ -135,7 +142,7 @@ class DQN(tf.keras.Model):
         else:
             one = heads.ScalarHead(num_actions, dueling, target_epsilon, LOSSES[loss])
         self.online, self.target = (
-            networks.build(network, observation_shape, one, seed, label, members, convolution, precision)
+            networks.build(network, spec, one, seed, label, members, convolution, precision)
             for label in ("online", "target")
         )
         self.head = heads.Ensemble(one, members) if members > 1 else one
@@ -143,7 +150,9 @@ class DQN(tf.keras.Model):
         self.copy_to_target()
         self._reports = {name: tf.keras.metrics.Mean(name, tf.float32) for name in ("loss", "td_error", "mean_q")}
         self.build((None, *observation_shape))
-        self(tf.zeros([1, *observation_shape], tf.uint8))  # once, so that Keras knows what it takes and can save it
+        self(
+            tf.zeros([1, *observation_shape], self._observation_dtype)
+        )  # once, so that Keras knows what it takes and can save it
 
     def build(self, input_shape: Any) -> None:
         """Nothing is left to be made: the networks were, by the constructor."""
@@ -177,7 +186,7 @@ class DQN(tf.keras.Model):
         return {**self._config, "name": self.name}
 
     def _observations(self, value: Any, what: str = "observations") -> tf.Tensor:
-        return as_tensor(value, tf.uint8, [None, *self._config["observation_shape"]], f"DQN: {what}")
+        return as_tensor(value, self._observation_dtype, [None, *self._config["observation_shape"]], f"DQN: {what}")
 
     def _entering(self, x: Any) -> Any:
         """Observations on the host as bytes, before Keras puts them into a program; a data set as it is."""
@@ -358,9 +367,12 @@ def _checked(settings: dict[str, Any]) -> dict[str, Any]:
     settings = {name: value.item() if isinstance(value, np.generic) else value for name, value in settings.items()}
     try:
         for name, value in settings.items():
-            check_value(limits.FIELDS[name], value)
+            if name != "seed":
+                check_value(limits.FIELDS[name], value)
     except UserError as error:
         raise ValueError(f"DQN: {_argument_of(str(error))}") from None
+    if not isinstance(settings["seed"], int) or not 0 <= settings["seed"] < 2**31:
+        raise ValueError(f"DQN: seed {settings['seed']!r}: must be a whole number from 0 to {2**31 - 1}, or None")
     if settings["convolution"] == "auto":
         raise ValueError(f"DQN: convolution auto: must be one of {', '.join(limits.CONVOLUTIONS)}")
     return settings
@@ -377,10 +389,10 @@ def _checked_sizes(observation_shape: Any, num_actions: Any) -> tuple[tuple[int,
         shape, actions = tuple(operator.index(size) for size in observation_shape), operator.index(num_actions)
     except TypeError:
         shape, actions = (), 0
-    if len(shape) != 3 or min(*shape, actions) < 1:
+    if not 1 <= len(shape) <= 3 or min(*shape, actions) < 1:
         raise ValueError(
-            f"DQN: observation_shape {observation_shape} and num_actions {num_actions}: must be (height, width, stack) "
-            "and a count, whole numbers from 1"
+            f"DQN: observation_shape {observation_shape} and num_actions {num_actions}: must be (height, width, stack), "
+            "or another shape of one to three sizes, and a count, whole numbers from 1"
         )
     return shape, actions
 

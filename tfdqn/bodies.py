@@ -7,10 +7,13 @@ the online and once for the target network, and must make new layers each time.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import random
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import tensorflow as tf
+from tf_keras.src import backend
 
 from tfdqn.envs import loading
 from tfdqn.envs.spec import ObservationSpec
@@ -42,19 +45,27 @@ def find(name: str) -> Callable:
     return _adopted[name] if name in _adopted else loading.find(name)
 
 
-def connect(name: str, spec: ObservationSpec, inputs: Any) -> Any:
+def connect(name: str, spec: ObservationSpec, inputs: Any, seed: int) -> Any:
     """The features, a Keras tensor [B, F] float32, that the body of a name makes of `inputs`.
+
+    What its initializers draw follows from `seed`, unless they have seeds of their own.
 
     Raises:
       UserError: it raises, or returns no layer, or what it makes are no features.
     """
     function = find(name)
     try:
-        body = function(spec)
+        with _seeded(seed):
+            body = function(spec)
+            features = _features(name, body, spec, inputs)
     except UserError:
         raise
     except Exception as error:
         raise UserError(f"--network {name}: raised {type(error).__name__}: {_first_line(error)}") from None
+    return tf.keras.layers.Flatten("channels_last")(features) if features.shape.rank != 2 else features
+
+
+def _features(name: str, body: Any, spec: ObservationSpec, inputs: Any) -> Any:
     if not isinstance(body, tf.keras.layers.Layer):
         raise UserError(
             f"--network {name}: returned {type(body).__name__}; it must return a tf.keras.Model or layer (of Keras 2, "
@@ -69,7 +80,19 @@ def connect(name: str, spec: ObservationSpec, inputs: Any) -> Any:
         ) from None
     if not isinstance(features, type(inputs)) or not features.dtype.is_floating or None in features.shape[1:]:
         raise UserError(f"--network {name}: must make one float tensor [B, ...] of fixed shape, not {features}")
-    return tf.keras.layers.Flatten(data_format="channels_last")(features) if features.shape.rank != 2 else features
+    return features
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Have Keras's initializers draw their seeds from this one, and put back what they drew from before."""
+    generator = backend._SEED_GENERATOR  # what `tf.keras.utils.set_random_seed` sets, beside NumPy's and Python's
+    before = getattr(generator, "generator", None)
+    generator.generator = random.Random(seed)
+    try:
+        yield
+    finally:
+        generator.generator = before
 
 
 def _first_line(error: Exception) -> str:

@@ -33,7 +33,7 @@ def choose(config: Config, device: str, build_learner: Callable[[Config], DQN]) 
     if config.convolution != "auto":
         return config
     # What depends on the time it takes may differ between two runs.
-    if "GPU" not in device or config.deterministic or not networks.has_convolutions(config.network):
+    if "GPU" not in device or config.deterministic or not networks.body_of(config.network).has_convolutions:
         return config.replace(convolution="patches")
     choices = [config.replace(convolution=convolution) for convolution in CONVOLUTIONS]
     seconds = {choice: seconds_an_update(choice, build_learner(choice)) for choice in choices}

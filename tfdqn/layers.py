@@ -227,10 +227,11 @@ class Dense(tf.keras.layers.Dense):
 
 @tf.keras.saving.register_keras_serializable(package="tfdqn")
 class Greyscale(Layer):
-    """Frames as floats in [0, 1]: uint8 levels over 255."""
+    """Observations as floats: uint8 levels over 255, others as they are, False and True as 0 and 1."""
 
     def __init__(self, dtype=DTYPE, **kwargs):
         super().__init__(dtype=dtype, **kwargs)
 
     def call(self, inputs):
-        return tf.cast(inputs, tf.float32) * (1.0 / 255.0)
+        levels = tf.cast(inputs, tf.float32)
+        return levels * (1.0 / 255.0) if inputs.dtype == tf.uint8 else levels

@@ -1,16 +1,18 @@
-"""Q-networks by name: bodies that turn stacked frames into features, behind them a head.
+"""Q-networks by name: bodies that turn observations into features, behind them a head.
 
 Shapes: B batch, H W rows and columns, A actions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tfdqn import layers, seeds
+from tfdqn import bodies, layers, seeds
+from tfdqn.envs import loading
+from tfdqn.envs.spec import ObservationSpec
 from tfdqn.heads import Head
 from tfdqn.learners.dqn.settings import CONVOLUTIONS, PRECISIONS
 
@@ -18,19 +20,105 @@ LEAST_ROUNDED = 64  # units of a hidden dense layer whose products may be rounde
 DEEP_LAYERS = 3  # residual layers of "columns_deep" and "columns_wide"
 
 
-def reads_columns(name: str) -> bool:
-    """Whether a network looks at whole columns of the screen: a replay should then hold frames column by column."""
-    return name.startswith("columns")
+class Body(NamedTuple):
+    """A body, and what others may ask about it."""
+
+    # From what makes layers to those of the body, and to what makes the last hidden layer from a number: that one is the
+    # head's, which may need several.
+    make: Callable[[_Maker], tuple[Sequence, Callable[[int], Sequence]]]
+    sees_screens: bool = True  # observations must be [H, W, C]
+    prefers_columns: bool = False  # reads whole columns of the screen: a replay should hold frames column by column
+    has_convolutions: bool = False  # it matters how convolutions are computed
 
 
-def has_convolutions(name: str) -> bool:
-    """Whether it matters to a network how convolutions are computed."""
-    return name.startswith("conv")
+class _Maker:
+    """Makes the layers of one network; a number that each has to itself tells their weights apart."""
+
+    def __init__(self, seed: int, member: int, convolution: str, precision: str):
+        self._seed, self._member = seed, member
+        self._is_native, self._is_rounded = convolution == "native", precision == "bfloat16"
+
+    def seed_of(self, number: int) -> int:
+        return seeds.stream(self._seed, "weights", self._member, number)
+
+    def grey(self):
+        return layers.Greyscale()
+
+    def flatten(self):
+        return tf.keras.layers.Flatten("channels_last", dtype=layers.DTYPE)
+
+    def dense(self, units, number, activation="relu", is_last=False):
+        initializer = tf.keras.initializers.GlorotUniform(self.seed_of(number))
+        rounded = self._is_rounded and units >= LEAST_ROUNDED and not is_last
+        return layers.Dense(units, rounded, activation=activation, kernel_initializer=initializer)
+
+    def conv(self, filters, kernel_size, stride, number):
+        return layers.PatchConv2D(filters, kernel_size, stride, "same", "relu", self.seed_of(number), self._is_native)
+
+    def columns(self, filters, width, number):
+        return layers.ColumnDense(filters, width, None, self.seed_of(number))
+
+    def norm(self):
+        # Between a linear layer and its ReLU (Ba et al. 2016): most of a screen is wall, so without it inputs share a
+        # large constant part, and precision comes late.
+        return [tf.keras.layers.LayerNormalization(dtype=layers.DTYPE), tf.keras.layers.ReLU(dtype=layers.DTYPE)]
+
+    def residual(self, units, number):
+        # Normed before use, and the sum left linear (He et al. 2016, "Identity mappings in deep residual networks").
+        branch = [*self.norm(), self.dense(units, number, None)]
+        return lambda inputs: tf.keras.layers.Add(dtype=layers.DTYPE)([inputs, _through(branch, inputs)])
+
+    def deep(self, units):
+        return [
+            *[self.columns(32, 2, 0), *self.norm(), self.flatten(), self.dense(units, 1, None)],
+            *[self.residual(units, 20 + number) for number in range(DEEP_LAYERS)],
+            *self.norm(),
+        ]
+
+    def last(self, more):
+        return [self.dense(128, 2 + more, None), *self.norm()]
+
+
+def _mlp(make):
+    return [make.grey(), make.flatten(), make.dense(64, 0)], lambda more: [make.dense(32, 1 + more)]
+
+
+def _conv(make):
+    body = [make.grey(), make.conv(16, 4, 2, 0), make.conv(32, 2, 1, 1), make.conv(32, 2, 1, 2), make.flatten()]
+    return body, lambda more: [make.dense(128, 3 + more)]
+
+
+def _conv_stride4(make):
+    body = [make.grey(), make.conv(16, 8, 4, 0), make.conv(32, 4, 2, 1), make.flatten()]
+    return body, lambda more: [make.dense(128, 2 + more)]
+
+
+def _columns(make):
+    return [make.columns(32, 2, 0), *make.norm(), make.flatten(), make.dense(256, 1, None), *make.norm()], make.last
+
+
+BODIES = {
+    "mlp": Body(_mlp, sees_screens=False),
+    "conv": Body(_conv, has_convolutions=True),
+    "conv_stride4": Body(_conv_stride4, has_convolutions=True),
+    "columns": Body(_columns, prefers_columns=True),
+    "columns_deep": Body(lambda make: (make.deep(256), make.last), prefers_columns=True),
+    "columns_wide": Body(lambda make: (make.deep(512), make.last), prefers_columns=True),
+}
+
+
+def body_of(name: str) -> Body:
+    """What is known of a network's body; of one from elsewhere, nothing."""
+    if loading.is_spec(name):
+        return Body(make=None, sees_screens=False)
+    if name not in BODIES:
+        raise ValueError(f"network {name!r}: must be one of {', '.join(BODIES)}, or module:function")
+    return BODIES[name]
 
 
 def build(
     name: str,
-    observation_shape: tuple[int, int, int],
+    spec: ObservationSpec,
     head: Head,
     seed: int,
     label: str,
@@ -44,8 +132,8 @@ def build(
       name: "mlp" (the article's for catch8: dense 64, 32), "conv" (the article's for catch16 and the cave),
         "conv_stride4" (small, for the cave), "columns" (whole columns of the screen, for the cave: quicker by far),
         "columns_deep" (with residual layers behind it, in which to plan ahead) or "columns_wide" (the same with layers
-        of 512, for a long training: half the speed).
-      observation_shape: (H, W, stack).
+        of 512, for a long training: half the speed); or a body of one's own (see `tfdqn.bodies`).
+      spec: of the observations that it takes, frames stacked.
       head: makes the last layers and gives their output its meaning.
       seed: a run's; every layer's initial weights are drawn from a stream of their own, that of the seed, the member
         and the layer (see `tfdqn.seeds`), so that no two share any.
@@ -57,97 +145,51 @@ def build(
         more (see `tfdqn.products`); the same weights fit either.
 
     Returns:
-      A Keras model from [B, H, W, stack] uint8 to the head's output; of several, to all of theirs, and they are its
+      A Keras model from observations [B, ...] to the head's output; of several, to all of theirs, and they are its
       `layers` that are models.
+
+    Raises:
+      ValueError: no such network, or one that does not take such observations.
     """
     if convolution not in CONVOLUTIONS:
         raise ValueError(f"convolution {convolution!r}: must be one of {', '.join(CONVOLUTIONS)}")
     if precision not in PRECISIONS:
         raise ValueError(f"precision {precision!r}: must be one of {', '.join(PRECISIONS)}")
-    if members > 1:
-        inputs = tf.keras.Input(observation_shape, dtype=tf.uint8)
-        kinds = {"convolution": convolution, "precision": precision}
-        each = [_one(name, observation_shape, head, seed, i, f"{label}_{i}", **kinds) for i in range(members)]
-        return tf.keras.Model(
-            inputs, tf.keras.layers.Concatenate(dtype=layers.DTYPE)([one(inputs) for one in each]), name=label
+    check_fits(name, spec)
+    makers = [_Maker(seed, member, convolution, precision) for member in range(members)]
+    if members == 1:
+        return _one(name, spec, head, makers[0], label)
+    each = [_one(name, spec, head, maker, f"{label}_{i}") for i, maker in enumerate(makers)]
+    inputs = tf.keras.Input(spec.shape, dtype=spec.dtype)
+    outputs = tf.keras.layers.Concatenate(dtype=layers.DTYPE)([one(inputs) for one in each])
+    return tf.keras.Model(inputs, outputs, name=label)
+
+
+def check_fits(name: str, spec: ObservationSpec) -> None:
+    """Raise a ValueError in one line if a network cannot take such observations."""
+    body, shape = body_of(name), list(spec.shape)
+    if body.sees_screens and len(shape) != 3:
+        raise ValueError(
+            f"network {name}: looks at screens [H, W, C], but observations are {shape}: use mlp, or your own"
         )
-    return _one(name, observation_shape, head, seed, 0, label, convolution, precision)
-
-
-def _one(
-    name: str,
-    observation_shape: tuple[int, int, int],
-    head: Head,
-    seed: int,
-    member: int,
-    label: str,
-    convolution: str,
-    precision: str,
-) -> tf.keras.Model:
-    """One member, by its number; a number that each layer has to itself tells their weights apart."""
-
-    def seed_of(number):
-        return seeds.stream(seed, "weights", member, number)
-
-    def dense(units, number, activation="relu", is_last=False):
-        initializer = tf.keras.initializers.GlorotUniform(seed_of(number))
-        rounded = precision == "bfloat16" and units >= LEAST_ROUNDED and not is_last
-        return layers.Dense(units, rounded, activation=activation, kernel_initializer=initializer)
-
-    def conv(filters, kernel_size, stride, number):
-        return layers.PatchConv2D(
-            filters, kernel_size, stride, "same", "relu", seed_of(number), convolution == "native"
+    if body.prefers_columns and (shape[1] % 2 or spec.dtype != "uint8"):
+        raise ValueError(
+            f"network {name}: reads pairs of columns of uint8 screens, but observations are {shape} {spec.dtype}: use conv "
+            "or mlp, or your own"
         )
 
-    def columns(filters, width, number):
-        return layers.ColumnDense(filters, width, None, seed_of(number))
 
-    def norm():
-        # Between a linear layer and its ReLU (Ba et al. 2016): most of a screen is wall, so without it inputs share a
-        # large constant part, and precision comes late.
-        return [tf.keras.layers.LayerNormalization(dtype=layers.DTYPE), tf.keras.layers.ReLU(dtype=layers.DTYPE)]
-
-    def residual(units, number):
-        # Normed before use, and the sum left linear (He et al. 2016, "Identity mappings in deep residual networks").
-        branch = [*norm(), dense(units, number, None)]
-        return lambda inputs: tf.keras.layers.Add(dtype=layers.DTYPE)([inputs, _through(branch, inputs)])
-
-    def deep(units):
-        return [
-            *[columns(32, 2, 0), *norm(), flatten(), dense(units, 1, None)],
-            *[residual(units, 20 + number) for number in range(DEEP_LAYERS)],
-            *norm(),
-        ]
-
-    def last(more):
-        return [dense(128, 2 + more, None), *norm()]
-
-    def flatten():
-        return tf.keras.layers.Flatten("channels_last", dtype=layers.DTYPE)
-
-    grey = layers.Greyscale
-    # Each body, and what makes the last hidden layer from a number: that one is the head's, which may need several.
-    bodies = {
-        "mlp": lambda: ([grey(), flatten(), dense(64, 0)], lambda more: [dense(32, 1 + more)]),
-        "conv": lambda: (
-            [grey(), conv(16, 4, 2, 0), conv(32, 2, 1, 1), conv(32, 2, 1, 2), flatten()],
-            lambda more: [dense(128, 3 + more)],
-        ),
-        "conv_stride4": lambda: (
-            [grey(), conv(16, 8, 4, 0), conv(32, 4, 2, 1), flatten()],
-            lambda more: [dense(128, 2 + more)],
-        ),
-        "columns": lambda: ([columns(32, 2, 0), *norm(), flatten(), dense(256, 1, None), *norm()], last),
-        "columns_deep": lambda: (deep(256), last),
-        "columns_wide": lambda: (deep(512), last),
-    }
-    body, hidden = bodies[name]()
-    inputs = tf.keras.Input(observation_shape, dtype=tf.uint8)
-    features = _through(body, inputs)
+def _one(name: str, spec: ObservationSpec, head: Head, make: _Maker, label: str) -> tf.keras.Model:
+    inputs = tf.keras.Input(spec.shape, dtype=spec.dtype)
+    if loading.is_spec(name):
+        features, hidden = bodies.connect(name, spec, inputs, make.seed_of(0)), lambda _: []
+    else:
+        body, hidden = BODIES[name].make(make)
+        features = _through(body, inputs)
     output = head.connect(
         features,
         lambda number: lambda features: _through(hidden(100 * number), features),
-        lambda units, number: dense(units, 9 + 100 * number, None, is_last=True),
+        lambda units, number: make.dense(units, 9 + 100 * number, None, is_last=True),
     )
     return tf.keras.Model(inputs, output, name=label)
 

@@ -269,9 +269,11 @@ class Trainer:
 
 def build_agent(config: Config, env: Environment) -> DQN:
     """The agent that a configuration describes; to learn, it has yet to be compiled with an optimizer."""
+    spec = env.observation_spec.stacked(config.frame_stack)
     return DQN(
-        (*env.observation_shape, config.frame_stack),
+        spec.shape,
         env.num_actions,
+        observation_dtype=spec.dtype,
         network=config.network,
         members=config.members,
         convolution="patches" if config.convolution == "auto" else config.convolution,
@@ -304,7 +306,7 @@ def build_learner(config: Config, env: Environment) -> DQN:
 
 def build_replay(config: Config, env: Environment, device: str) -> FrameReplay:
     """The replay that a configuration describes."""
-    kinds = {"column_major": networks.reads_columns(config.network)}
+    kinds = {"column_major": networks.body_of(config.network).prefers_columns}
     make_replay: Callable = FrameReplay
     if config.prioritized:
         make_replay = PrioritizedReplay

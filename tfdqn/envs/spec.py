@@ -49,6 +49,14 @@ class ObservationSpec:
         if not self.low < self.high:
             raise ValueError(f"observation_spec: low {self.low} must be below high {self.high}")
 
+    def stacked(self, frames: int) -> ObservationSpec:
+        """Of an observation that is made of several frames, the newest last: (D * frames,), or the last axis longer.
+
+        A screen (H, W) becomes (H, W, frames), planes (H, W, C) become (H, W, C * frames).
+        """
+        *rest, last = self.shape if len(self.shape) != 2 else (*self.shape, 1)
+        return dataclasses.replace(self, shape=(*rest, last * frames))
+
     @property
     def bytes(self) -> int:
         """Memory of one observation in a replay."""
