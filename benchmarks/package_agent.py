@@ -25,7 +25,7 @@ import numpy as np
 
 import tfdqn
 from benchmarks.learning import curve
-from tfdqn import checkpoints, cli, presets, runs
+from tfdqn import checkpoints, cli, files, presets, runs
 from tfdqn import config as configuration
 from tfdqn.errors import UserError
 
@@ -100,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "steps": steps,
     }
     text = json.dumps(facts, indent=1) + "\n"
-    runs.write_atomically(folder / PAPERS, lambda temporary: temporary.write_text(text))
+    files.write_atomically(folder / PAPERS, lambda temporary: temporary.write_text(text))
     cli.say(f"{folder}: {facts['score']} (tfdqn {tfdqn.__version__})")
     return 0
 
@@ -202,7 +202,7 @@ def repack(model: Path) -> None:
             for part in old.infolist():
                 new.writestr(part, old.read(part), zipfile.ZIP_LZMA)
 
-    runs.write_atomically(model, write)
+    files.write_atomically(model, write)
 
 
 def history(run_dir: Path) -> list[dict[str, Any]]:

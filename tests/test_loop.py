@@ -8,9 +8,12 @@ import pytest
 import tensorflow as tf
 
 from tests.whole_runs import SETTINGS, make_run, resume
-from tfdqn import monitor, runs, train
+from tfdqn import config as configuration
+from tfdqn import monitor, runs, train, training
 from tfdqn.errors import EXIT_IO, UserError
 from tfdqn.evaluation import Scores
+from tfdqn.loop import Run
+from tfdqn.signals import StopRequest
 
 SHORT = {"total_env_frames": 1000, "eval_max_frames": 100, "goal_score": np.inf}
 
@@ -102,13 +105,36 @@ def flags(**given):
     return [part for name, value in given.items() for part in (f"--{name.replace('_', '-')}", str(value))]
 
 
-@pytest.mark.parametrize("where", ["write_config", "Monitor"])
-def test_a_full_disk_at_the_start_is_one_line(tmp_path, monkeypatch, where):
-    def fail(*_, **__):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+def no_space(*_, **__):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(*{"write_config": (runs, "write_config"), "Monitor": (monitor, "Monitor")}[where], fail)
+
+@pytest.mark.parametrize("where", ["write_config", "Monitor"])
+def test_a_full_disk_at_the_start_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, where):
+    module = {"write_config": runs, "Monitor": monitor}[where]
+    monkeypatch.setattr(module, where, no_space)
     with pytest.raises(UserError, match="No space left") as error:
         train.main([*flags(**SETTINGS, logdir=tmp_path), "--run-name", "run"])
     assert error.value.exit_code == EXIT_IO and "\n" not in str(error.value)
-    assert where == "Monitor" or not (tmp_path / "run").exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_settings_that_fill_the_device_leave_no_folder(tmp_path, monkeypatch):
+    def fail(*_):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+    monkeypatch.setattr(training.Trainer, "run_chunk", fail)
+    with pytest.raises(UserError, match="memory of CPU:0 is full"):
+        train.main([*flags(**SETTINGS, logdir=tmp_path), "--run-name", "run"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_second_run_of_the_same_second_takes_the_next_name(tmp_path):
+    settings = {**SETTINGS, "total_env_frames": 100}
+    config = configuration.resolve(settings)
+    first, *others = runs.folders(config, tmp_path, None)
+    begun = [Run(config, first, "/CPU:0", StopRequest(), other_dirs=others) for _ in range(2)]
+    assert [run.run_dir for run in begun] == [first, first.with_name(f"{first.name}-2")]
+    assert {path.name for path in begun[1].run_dir.iterdir()} >= {"config.toml", "metrics.jsonl", "lock"}
+    for run in begun:
+        run.monitor.close()

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from tests.faults import harness
 from tests.whole_runs import SETTINGS, make_run, resume, train_until
-from tfdqn import checkpoints, monitor, runs, train, training
+from tfdqn import checkpoints, files, monitor, runs, train, training
 from tfdqn import config as configuration
 from tfdqn.checkpoints import DATA, FOLDER
 from tfdqn.envs import catch
@@ -299,7 +299,7 @@ def test_a_file_that_could_not_be_written_leaves_the_old_one_and_no_part(tmp_pat
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with pytest.raises(OSError, match="No space left"):
-        runs.write_atomically(path, fail)
+        files.write_atomically(path, fail)
     assert [item.name for item in tmp_path.iterdir()] == ["model.keras"] and path.read_text() == "old"
 
 

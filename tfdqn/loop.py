@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -27,7 +28,17 @@ GOAL_MARGIN = 1e-6  # scores are float32 means of whole numbers
 
 
 class Run:
-    """One training run, from building everything to the last evaluation."""
+    """One training run, from building everything to the last evaluation.
+
+    Args:
+      config: its configuration.
+      run_dir: its folder; a new run makes it.
+      device: TensorFlow device.
+      stop: what tells it to stop.
+      lock: of the folder, where it goes on from a checkpoint.
+      checkpoint: from which it goes on, if from any.
+      other_dirs: what a new run may take where `run_dir` exists.
+    """
 
     def __init__(
         self,
@@ -37,6 +48,7 @@ class Run:
         stop: StopRequest,
         lock: IO[str] | None = None,
         checkpoint: Checkpoint | None = None,
+        other_dirs: Sequence[Path] = (),
     ):
         import tensorflow as tf
 
@@ -62,13 +74,22 @@ class Run:
         if checkpoint is None:
             if config.init_from:
                 self._start_from(Path(config.init_from))
-            self._lock = runs.create(config, run_dir)
+            self.run_dir, self._lock = runs.create(config, [run_dir, *other_dirs])
         else:
             self._lock = lock
             self.saver.restore(checkpoint)
             runs.write_config(config, run_dir)
-        self.monitor = Monitor(config, run_dir, self.trainer.env, is_resumed=checkpoint is not None)
+        try:
+            self.monitor = Monitor(config, self.run_dir, self.trainer.env, is_resumed=checkpoint is not None)
+        except OSError:
+            self._discard_unless_begun()
+            raise
         self._say_plan()
+
+    def _discard_unless_begun(self) -> None:
+        """Leave no folder of a new run that ends before it has played: nothing in it is of use to anyone."""
+        if not self.env_frames and self.saver.path is None:
+            runs.discard(self.run_dir)
 
     def _start_from(self, folder: Path) -> None:
         """Take over another run's best weights; the optimizer starts afresh."""
@@ -112,6 +133,7 @@ class Run:
             return self._train()
         except tf.errors.ResourceExhaustedError:
             config = self.config
+            self._discard_unless_begun()
             raise UserError(
                 f"the memory of {self.device.strip('/')} is full: try half of --num-envs {config.num_envs}, "
                 f"--batch-size {config.batch_size} or --replay-capacity {config.replay_capacity} in a new run "

@@ -62,14 +62,14 @@ def start(arguments: Any, given: dict[str, Any], stop: StopRequest) -> Run | Non
         return None
     runs.check_donor(config)
     logdir = runs.check_writable(arguments.logdir)
-    run_dir = runs.choose_name(config, logdir, arguments.run_name)
+    run_dir, *others = runs.folders(config, logdir, arguments.run_name)
     if config.device == "cpu" or (config.device == "auto" and not Path("/dev/nvidiactl").exists()):
         configuration.check_memory(config, configuration.available_memory_bytes())
     device = cli.choose_device(config.device, config.deterministic, config.threads, config.profile > 0)
     config = configuration.resolve(given, on_gpu="GPU" in device)
     if "GPU" not in device:
         configuration.check_memory(config, configuration.available_memory_bytes())
-    return Run(config, run_dir, device, stop)
+    return Run(config, run_dir, device, stop, other_dirs=others)
 
 
 def resume(arguments: Any, given: dict[str, Any], stop: StopRequest) -> Run | None:
