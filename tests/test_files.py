@@ -1,4 +1,4 @@
-"""What is written: all of it or nothing, in an order that outlasts a power loss."""
+"""What is written: all of it or nothing, in an order that outlasts a power loss, and what has no room waits."""
 
 import errno
 import os
@@ -77,6 +77,53 @@ def test_checkpoints_folder_and_a_set_aside_one_are_on_the_disk(tmp_path, order)
     order.clear()
     checkpoints.load_newest(tmp_path)
     assert order == [("rename", "2"), ("fsync", checkpoints.FOLDER)]
+
+
+class Disk:
+    """Writes that get no further than so many bytes in all."""
+
+    def __init__(self, file, free):
+        self._file, self.free = file, free
+
+    def write(self, data):
+        taken = min(len(data), self.free)
+        if not taken:
+            no_space()
+        self.free -= taken
+        return self._file.write(data[:taken])
+
+    def __getattr__(self, name):
+        return getattr(self._file, name)
+
+
+@pytest.mark.parametrize("free", [0, 1, 3])
+def test_a_record_that_has_no_room_waits_whole(tmp_path, free):
+    journal = files.Journal(tmp_path / "log")
+    journal.add(b"one\n")
+    journal.flush()
+    journal._file = disk = Disk(journal._file, free)
+    for record in (b"two\n", b"3\n", b"four\n"):
+        journal.add(record)
+        with pytest.raises(OSError, match="No space left") as error:
+            journal.flush()
+        assert error.value.filename == str(tmp_path / "log")
+        assert (tmp_path / "log").read_bytes() == b"one\n"
+    disk.free = 100
+    journal.flush()
+    journal.flush()
+    assert (tmp_path / "log").read_bytes() == b"one\ntwo\n3\nfour\n"
+    journal.close()
+
+
+def test_a_journal_whose_file_cannot_be_made_yet_waits(tmp_path):
+    journal = files.Journal(tmp_path / "later" / "log")
+    journal.add(b"one\n")
+    with pytest.raises(FileNotFoundError):
+        journal.flush()
+    (tmp_path / "later").mkdir()
+    journal.flush()
+    assert (tmp_path / "later" / "log").read_bytes() == b"one\n"
+    journal.close()
 
 
 def test_runs_begun_at_once_take_folders_of_their_own(tmp_path, monkeypatch):

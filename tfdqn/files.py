@@ -1,4 +1,4 @@
-"""Files that outlast a kill and a power loss."""
+"""Files that outlast a kill, a power loss and a full disk."""
 
 from __future__ import annotations
 
@@ -47,3 +47,47 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 def partial(path: Path) -> Path:
     """Where `write_atomically` writes first; a killed process may leave it."""
     return path.with_name(f".{path.stem}.part{path.suffix}")
+
+
+class Journal:
+    """A file that grows at its end. A record that cannot be written waits in memory: none is lost, halved or doubled.
+
+    Args:
+      path: the file; the first `flush` makes it where there is none.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._waiting: list[bytes] = []
+        self._file = None
+
+    def add(self, record: bytes) -> None:
+        """Take a record, to be written by `flush`."""
+        self._waiting.append(record)
+
+    def flush(self) -> None:
+        """Write what waits.
+
+        Raises:
+          OSError: it could not be written, names the file, and left it as it was; all of it waits for the next time.
+        """
+        try:
+            if self._file is None:
+                self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 (closed in close())
+            if not self._waiting:
+                return
+            size, rest = os.fstat(self._file.fileno()).st_size, memoryview(b"".join(self._waiting))
+            try:
+                while rest:
+                    rest = rest[self._file.write(rest) :]
+            except OSError:
+                os.ftruncate(self._file.fileno(), size)
+                raise
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from None
+        self._waiting.clear()
+
+    def close(self) -> None:
+        """Close the file; what still waits is given up."""
+        if self._file is not None:
+            self._file.close()
