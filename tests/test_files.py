@@ -52,6 +52,7 @@ def test_models_and_settings_are_brought_to_the_disk_with_their_folders(tmp_path
     learner = training.build_learner(CONFIG, envs.make_for(CONFIG))
     for name, write in (
         ("model.keras", lambda path: runs.save_agent(learner, path)),
+        ("final.keras", lambda path: runs.save_player(learner, learner.online.get_weights(), path)),
         ("config.toml", lambda path: runs.write_config(CONFIG, path.parent)),
     ):
         order.clear()
@@ -161,3 +162,8 @@ def test_a_folder_that_cannot_be_filled_is_not_left(tmp_path, monkeypatch, where
     with pytest.raises(OSError, match="No space left"):
         runs.create(CONFIG, [tmp_path / "run"])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_does_not_keep_a_run_from_being_locked(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "pwrite", no_space)
+    runs.lock(tmp_path).close()

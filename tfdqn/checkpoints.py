@@ -109,6 +109,12 @@ def save(
     return path
 
 
+def exist(run_dir: Path) -> bool:
+    """Whether a run has a checkpoint, whole or not."""
+    folder = run_dir / FOLDER
+    return folder.is_dir() and bool(_committed(folder))
+
+
 def size_of(tensors: Mapping[str, Any], filled: Mapping[str, int] | None = None) -> int:
     """Bytes of the tensors in a checkpoint."""
     return _table(tensors, filled or {})[1]

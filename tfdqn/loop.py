@@ -78,7 +78,7 @@ class Run:
         else:
             self._lock = lock
             self.saver.restore(checkpoint)
-            runs.write_config(config, run_dir)
+            self.saver.outbox.put(run_dir / runs.CONFIG_FILE, lambda path: runs.write_config(config, path.parent))
         try:
             self.monitor = Monitor(config, self.run_dir, self.trainer.env, is_resumed=checkpoint is not None)
         except OSError:
@@ -147,13 +147,14 @@ class Run:
                 f"nothing more to train: {self.env_frames:,} frames, {self.updates:,} updates, {self._reached()}; "
                 "evaluating again"
             )
+            self.saver.give_final()
         else:
             self.compile()
             self.saver.start_clock()
             with self.stop.waiting():
                 while not self.is_finished and self.stop.signal is None:
                     self.train_chunk()
-                self.saver.save_last()
+                self._save_end()
                 if config.profile and not self._is_profiled:
                     cli.say("no profile was taken: the run ended too soon after it began to learn")
                 if self.stop.signal is not None:
@@ -162,14 +163,20 @@ class Run:
         frames = self.env_frames
         if frames >= config.total_env_frames and self.progress.reported_env_frames < frames:
             self._report(frames, self.updates, self.wall_seconds, self.carry.metrics)
-        with self._player():
-            runs.save_agent(self.trainer.agent, self.run_dir / runs.FINAL_MODEL)
         if self.progress.evaluated_env_frames < frames:
             self._evaluate()
             self.saver.save_best()
+        self.saver.outbox.finish()
         result = self._result()
         self.monitor.close()
         return result
+
+    def _save_end(self) -> None:
+        """Save the end of training, and all that waits: small files may find room where a checkpoint does not."""
+        self.saver.give_final()
+        self.saver.outbox.retry()
+        self.saver.save_last()
+        self.saver.outbox.finish()
 
     def _reached(self) -> str:
         """Which of its ends a finished run has come to, and how to put it off."""
@@ -181,8 +188,6 @@ class Run:
         return f"--minutes {config.minutes:g} are over"
 
     def _stopped(self) -> dict[str, Any]:
-        with self._player():
-            runs.save_agent(self.trainer.agent, self.run_dir / runs.FINAL_MODEL)
         self.monitor.close()
         cli.say(f"stopped by {signal.Signals(self.stop.signal).name}; to go on, {runs.resume_command(self.run_dir)}")
         return self._totals() | {"run_dir": str(self.run_dir), "exit_code": 128 + self.stop.signal}
@@ -237,7 +242,9 @@ class Run:
         found = int(metrics.non_finite_tensors)
         if not found:
             return
-        self.monitor.close()
+        self.saver.outbox.retry()
+        with contextlib.suppress(OSError):  # what follows matters more
+            self.monitor.close()
         names = self.trainer.guarded
         name = names[(found & -found).bit_length() - 1]
         raise UserError(
@@ -271,12 +278,18 @@ class Run:
 
     def _evaluate(self) -> None:
         """Evaluate the greedy player and keep it if it is the best."""
+        self.saver.outbox.retry()
         with self._player():
             self._evaluate_player()
 
     def _player(self) -> contextlib.AbstractContextManager:
         """Meanwhile the agent is the one that the run is to give."""
         return self.trainer.agent.target_in_front() if self.config.play_target else contextlib.nullcontext()
+
+    def player_weights(self) -> list[np.ndarray]:
+        """The weights of the agent that the run is to give, as it is now."""
+        with self._player():
+            return self.trainer.agent.online.get_weights()
 
     def _evaluate_player(self) -> None:
         start = time.monotonic()
@@ -295,7 +308,7 @@ class Run:
         if progress.best_score is None or mean > progress.best_score:
             progress.best_score, progress.best_env_frames = mean, frames
             self.best_weights = self.trainer.agent.online.get_weights()
-            runs.save_agent(self.trainer.agent, self.run_dir / runs.BEST_MODEL)
+            self.saver.give_best()
         progress.eval_seconds += time.monotonic() - start
 
     def _scores(self) -> Scores:

@@ -5,7 +5,7 @@ LOGDIR/<env>__<preset>__s<seed>__<time>/
   metrics.jsonl    a line per report
   train/ eval/     TensorBoard events
   model.keras      best agent by evaluation
-  final.keras      agent at the end of training
+  final.keras      agent where training ended
   checkpoints/     the last two states to resume from (see `tfdqn.checkpoints`)
   lock             held while a process trains in here; the number in it is that process's
 """
@@ -13,6 +13,7 @@ LOGDIR/<env>__<preset>__s<seed>__<time>/
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fcntl
 import io
 import lzma
@@ -34,6 +35,8 @@ from tfdqn.config import Config
 from tfdqn.errors import EXIT_REFUSED, UserError, nearest
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from tfdqn.agent import DQN
 
 BEST_MODEL, FINAL_MODEL, CONFIG_FILE, LOCK_FILE = "model.keras", "final.keras", "config.toml", "lock"
@@ -150,9 +153,9 @@ def lock(run_dir: Path) -> IO[str]:
         raise UserError(
             f"{run_dir}: process {holder or 'unknown'} trains in it; wait or stop it", EXIT_REFUSED
         ) from None
-    file.truncate(0)
-    file.write(f"{os.getpid()}\n")
-    file.flush()
+    with contextlib.suppress(OSError):  # the number is for people only, and a full disk may have no room for it
+        file.truncate(0)
+        os.pwrite(file.fileno(), f"{os.getpid()}\n".encode(), 0)
     return file
 
 
@@ -190,6 +193,27 @@ def refuse_changes(run_dir: str | os.PathLike, ours: Mapping[str, Any], wanted: 
 def save_agent(agent: DQN, path: Path) -> None:
     """Save as a `.keras` file, loadable by `tf.keras.models.load_model` after `import tfdqn.agent`."""
     files.write_atomically(path, lambda temporary: agent.save(temporary, save_format="keras"))
+
+
+def save_player(agent: DQN, weights: Sequence[np.ndarray], path: Path) -> None:
+    """Save an agent that plays by these weights of its online network, whatever it has learned since.
+
+    The file follows from the weights alone: its target network has them, too, and its optimizer has learned nothing.
+    """
+    import tensorflow as tf
+
+    optimizer = agent.optimizer.variables
+    variables = [*agent.online.variables, *agent.target.variables, *optimizer]
+    held = [variable.numpy() for variable in variables]
+    try:
+        agent.online.set_weights(weights)
+        agent.target.set_weights(weights)
+        for variable in optimizer:
+            variable.assign(tf.zeros_like(variable))  # with which all of ours begin
+        save_agent(agent, path)
+    finally:
+        for variable, value in zip(variables, held, strict=True):
+            variable.assign(value)
 
 
 def read_config(run_dir: str | os.PathLike) -> Config:

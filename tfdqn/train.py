@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         except OSError as error:
             where, hint = error.filename or run_dir or arguments.logdir, ""
-            if run_dir is not None:
+            if run_dir is not None and checkpoints.exist(Path(run_dir)):
                 hint = f"; to go on, {runs.resume_command(Path(run_dir))}"
             raise UserError(f"{where}: {error.strerror or error}{hint}", EXIT_IO) from None
     exit_code = result.pop("exit_code", 0)
