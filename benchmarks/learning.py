@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tfdqn import cli, runs
+from tfdqn import cli, files
 from tfdqn.errors import UserError, nearest
 
 ROOT = Path(__file__).parent.parent
@@ -213,7 +213,7 @@ def below_floor(experiments: Sequence[Experiment], results: Sequence[dict[str, A
 
 def write(path: Path, content: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    runs.write_atomically(
+    files.write_atomically(
         path, lambda temporary: temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     )
 

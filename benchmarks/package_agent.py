@@ -24,7 +24,7 @@ import numpy as np
 
 import tfdqn
 from benchmarks.learning import curve
-from tfdqn import checkpoints, cli, runs
+from tfdqn import checkpoints, cli, files, runs
 from tfdqn import config as configuration
 from tfdqn.envs import registry
 from tfdqn.errors import UserError
@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "steps": steps,
     }
     text = json.dumps(facts, indent=1) + "\n"
-    runs.write_atomically(folder / PAPERS, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    files.write_atomically(folder / PAPERS, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     cli.say(f"{folder}: {facts['score']} (tfdqn {tfdqn.__version__})")
     return 0
 
@@ -205,7 +205,7 @@ def repack(model: Path) -> None:
             for part in old.infolist():
                 new.writestr(part, old.read(part), zipfile.ZIP_LZMA)
 
-    runs.write_atomically(model, write)
+    files.write_atomically(model, write)
 
 
 def history(run_dir: Path) -> list[dict[str, Any]]:

@@ -8,9 +8,13 @@ import pytest
 import tensorflow as tf
 
 from tests.whole_runs import SETTINGS, make_run, resume
-from tfdqn import monitor, runs, train
+from tfdqn import checkpoints, monitor, runs, train, training
+from tfdqn import config as configuration
+from tfdqn.agent import DQN
 from tfdqn.errors import EXIT_IO, UserError
 from tfdqn.evaluation import Scores
+from tfdqn.loop import Run
+from tfdqn.signals import StopRequest
 
 SHORT = {"total_env_frames": 1000, "eval_max_frames": 100, "goal_score": np.inf}
 
@@ -102,13 +106,98 @@ def flags(**given):
     return [part for name, value in given.items() for part in (f"--{name.replace('_', '-')}", str(value))]
 
 
-@pytest.mark.parametrize("where", ["write_config", "Monitor"])
-def test_a_full_disk_at_the_start_is_one_line(tmp_path, monkeypatch, where):
-    def fail(*_, **__):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+def no_space(*_, **__):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(*{"write_config": (runs, "write_config"), "Monitor": (monitor, "Monitor")}[where], fail)
+
+@pytest.mark.parametrize("where", ["write_config", "Monitor"])
+def test_a_full_disk_at_the_start_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, where):
+    module = {"write_config": runs, "Monitor": monitor}[where]
+    monkeypatch.setattr(module, where, no_space)
     with pytest.raises(UserError, match="No space left") as error:
         train.main([*flags(**SETTINGS, logdir=tmp_path), "--run-name", "run"])
     assert error.value.exit_code == EXIT_IO and "\n" not in str(error.value)
-    assert where == "Monitor" or not (tmp_path / "run").exists()
+    assert "--resume" not in str(error.value)  # there is nothing to go on with
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_settings_that_fill_the_device_leave_no_folder(tmp_path, monkeypatch):
+    def fail(*_):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+    monkeypatch.setattr(training.Trainer, "run_chunk", fail)
+    with pytest.raises(UserError, match="memory of CPU:0 is full"):
+        train.main([*flags(**SETTINGS, logdir=tmp_path), "--run-name", "run"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_second_run_of_the_same_second_takes_the_next_name(tmp_path):
+    settings = {**SETTINGS, "total_env_frames": 100}
+    config = configuration.resolve(settings)
+    first, *others = runs.folders(config, tmp_path, None)
+    begun = [Run(config, first, "/CPU:0", StopRequest(), other_dirs=others) for _ in range(2)]
+    assert [run.run_dir for run in begun] == [first, first.with_name(f"{first.name}-2")]
+    assert {path.name for path in begun[1].run_dir.iterdir()} >= {"config.toml", "metrics.jsonl", "lock"}
+    for run in begun:
+        run.monitor.close()
+
+
+def kept_in(run, name):
+    """The weights in a run's model."""
+    kept = training.build_agent(run.config, run.trainer.env)
+    runs.load_weights(kept, run.run_dir / name)
+    return kept.online.get_weights()
+
+
+def assert_equal(ours, theirs):
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_full_disk_at_an_evaluation_is_told_and_the_best_agent_is_written_when_there_is_room(
+    tmp_path, monkeypatch, capfd
+):
+    run = make_run(tmp_path / "run", **SHORT)
+    play_like(run, [10, 30, 20])
+    run._evaluate()
+    assert_equal(kept_in(run, runs.BEST_MODEL), run.best_weights)
+    run.carry = run.carry._replace(env_frames=tf.constant(1, tf.int64))
+    online = run.trainer.agent.online
+    with monkeypatch.context() as patch:
+        patch.setattr(type(run.trainer.agent), "save", no_space)
+        online.set_weights([weights + 1 for weights in online.get_weights()])
+        run._evaluate()
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if "warning" in line]
+    assert f"{tmp_path / 'run' / runs.BEST_MODEL}: No space left on device; it waits" in line
+    best = [weights.copy() for weights in run.best_weights]
+    assert not np.array_equal(kept_in(run, runs.BEST_MODEL)[0], best[0])  # the one before is whole
+    online.set_weights([weights + 1 for weights in online.get_weights()])
+    learned = [variable.numpy() for variable in run.trainer.variables.values()]
+    run.saver._last_end = -1e9  # a checkpoint is due
+    run.saver.save_if_due()
+    assert "is written now" in capfd.readouterr().err
+    assert_equal(kept_in(run, runs.BEST_MODEL), best)
+    assert_equal([variable.numpy() for variable in run.trainer.variables.values()], learned)
+    run.monitor.close()
+
+
+@pytest.mark.parametrize("has_checkpoint", [True, False])
+def test_a_model_that_cannot_be_written_at_the_end_is_an_error(tmp_path, monkeypatch, capfd, has_checkpoint):
+    """Which advises to go on only where something is there to go on from."""
+    monkeypatch.setattr(DQN, "save", no_space)
+    if not has_checkpoint:
+        monkeypatch.setattr(checkpoints, "_write_tensors", no_space)
+    with pytest.raises(UserError, match="No space left") as error:
+        train.main([*flags(**{**SETTINGS, **SHORT}, logdir=tmp_path), "--run-name", "run"])
+    assert error.value.exit_code == EXIT_IO and "\n" not in str(error.value)
+    assert ("--resume" in str(error.value)) == has_checkpoint
+    assert "it waits until it can be written" in capfd.readouterr().err
+
+
+def test_a_diverged_run_says_so_on_a_full_disk_too(tmp_path, monkeypatch):
+    run = make_run(tmp_path / "run", **SHORT)
+    monkeypatch.setattr(run.monitor, "close", no_space)
+    bad = run.carry.metrics._replace(non_finite_tensors=tf.ones_like(run.carry.metrics.non_finite_tensors))
+    run.carry = run.carry._replace(metrics=bad)
+    with pytest.raises(UserError, match="training diverged"):
+        run._guard()

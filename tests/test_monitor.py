@@ -1,13 +1,19 @@
 """What is shown: derived scalars, colours and pictures."""
 
+import contextlib
+import json
 import resource
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from tests.faults import harness
 from tfdqn import config as configuration
 from tfdqn.envs import make
+from tfdqn.evaluation import Scores
 from tfdqn.metrics import Metrics
 from tfdqn.monitor import Monitor, colour, report_values, strip_image
 
@@ -59,17 +65,92 @@ def test_strip_shows_every_frame_in_rows_of_six():
     assert strip_image(env, strip[:7]).shape == picture.shape
 
 
-def test_a_tensorboard_file_that_cannot_grow_is_an_error_like_any_other_files(tmp_path):
-    """TensorFlow's own error is no OSError, and once ended a run on a full disk in a traceback."""
-    monitor = Monitor(configuration.resolve({"env": "catch8"}), tmp_path, make("catch8"))
-    monitor.report(1, 1, 1.0, {"train/loss": 0.5})
-    size = monitor.flush()[next((tmp_path / "train").iterdir()).relative_to(tmp_path).as_posix()]
+@contextlib.contextmanager
+def full_disk(largest):
+    """As if there were no room: no file grows beyond the size given."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10, hard))  # this file is the largest
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest, hard))
     try:
-        with pytest.raises(OSError, match="File too large") as error:
-            monitor.report(2, 2, 2.0, {"train/loss": 0.5})
+        yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert error.value.filename == str(tmp_path / "train")
-    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+def scores_of(env):
+    strip = np.zeros([12, *env.observation_shape], np.uint8)
+    strip[3] = 255
+    return Scores(np.arange(4, dtype=np.float32), np.full(4, 9, np.int32), strip, np.eye(3, dtype=np.float32))
+
+
+@pytest.mark.parametrize("more", [0, 10, 250])
+def test_reports_that_cannot_be_written_wait_and_are_told_once(tmp_path, capfd, more):
+    """A half-written record would end a reader there; TensorFlow's own writer ended the run."""
+    env = make("catch8")
+    monitor = Monitor(configuration.resolve({"env": "catch8"}), tmp_path, env)
+    monitor.report(1, 1, 1.0, {"train/loss": 0.5, "eval/score_mean": 1.0})
+    largest = max(monitor.flush().values())
+    capfd.readouterr()
+    with full_disk(largest + more):
+        for number in range(2, 30):
+            monitor.report(number, number, 1.0, {"train/loss": 0.5 * number, "eval/score_mean": float(number)})
+            monitor.show_player(number, scores_of(env))
+            monitor.live(number, 1.0, 1.0, 1.0)
+        for line in (tmp_path / "metrics.jsonl").read_text().splitlines():
+            json.loads(line)
+        with pytest.raises(OSError, match="File too large") as error:  # no checkpoint may count on them
+            monitor.flush()
+        assert Path(error.value.filename).is_relative_to(tmp_path)
+    said = [line for line in capfd.readouterr().err.splitlines() if "warning" in line]
+    assert len(said) == 1 and "File too large; reports wait in memory" in said[0]
+    monitor.live(30, 1.0, 1.0, 1.0)
+    assert "the reports that waited are written" in capfd.readouterr().err
+    monitor.close()
+    assert [line["env_frames"] for line in harness.reports(tmp_path)] == list(range(1, 30))
+    events = harness.events(tmp_path)  # reads records by TensorFlow, which compares their checksums
+    assert {len(values) for values in events.values()} == {1}
+    steps = {(folder, tag): [step for f, t, step in events if (f, t) == (folder, tag)] for folder, tag, _ in events}
+    assert steps["train", "train/loss"] == steps["eval", "eval/score_mean"] == list(range(1, 30))
+    assert steps["eval", "eval/player"] == steps["eval", "eval/scores"] == list(range(2, 30))
+
+
+def test_reports_that_are_lost_at_the_end_are_an_error(tmp_path):
+    monitor = Monitor(configuration.resolve({"env": "catch8"}), tmp_path, make("catch8"))
+    with full_disk(max(monitor.flush().values())):
+        for number in range(20):
+            monitor.report(number, number, 1.0, {"train/loss": 0.5})
+        with pytest.raises(OSError, match="File too large"):
+            monitor.close()
+    monitor.close()  # again: nothing
+
+
+def test_tensorboard_reads_the_pictures_and_histograms(tmp_path):
+    env = make("catch8")
+    monitor = Monitor(configuration.resolve({"env": "catch8"}), tmp_path, env)
+    scores = scores_of(env)
+    monitor.show_player(7, scores)
+    monitor.close()
+    events = EventAccumulator(str(tmp_path / "eval")).Reload()
+    assert {name: events.SummaryMetadata(name).plugin_data.plugin_name for name in events.Tags()["tensors"]} == {
+        **{"eval/player": "images", "eval/q_values": "histograms", "eval/scores": "histograms"}
+    }
+    (event,) = events.Tensors("eval/player")
+    width, height, png = event.tensor_proto.string_val
+    picture = tf.io.decode_png(png).numpy()
+    np.testing.assert_array_equal(picture, strip_image(env, scores.strip))
+    assert (int(height), int(width), 3) == picture.shape and event.step == 7
+    (event,) = events.Tensors("eval/scores")
+    buckets = tf.make_ndarray(event.tensor_proto)
+    assert buckets[:, 2].sum() == 4 and (buckets[0, 0], buckets[-1, 1]) == (0, 3)
+
+
+def test_a_profile_that_cannot_be_written_is_told_and_the_run_goes_on(tmp_path, capfd, monkeypatch):
+    def fail():
+        raise tf.errors.ResourceExhaustedError(None, None, "x/plugins; No space left on device")
+
+    monkeypatch.setattr(tf.profiler.experimental, "start", lambda *_: None)
+    monkeypatch.setattr(tf.profiler.experimental, "stop", fail)
+    monitor = Monitor(configuration.resolve({"env": "catch8"}), tmp_path, make("catch8"))
+    with monitor.profile():
+        pass
+    assert "warning: no profile written" in capfd.readouterr().err
+    monitor.close()

@@ -15,11 +15,12 @@ import tensorflow as tf
 
 from tests.faults import harness
 from tests.whole_runs import SETTINGS, make_run, resume, train_until
-from tfdqn import checkpoints, monitor, runs, train, training
+from tfdqn import checkpoints, files, monitor, runs, train, training
 from tfdqn import config as configuration
 from tfdqn.checkpoints import DATA, FOLDER
 from tfdqn.envs.catch import rules as catch
 from tfdqn.errors import EXIT_IO, EXIT_NUMERIC, EXIT_REFUSED, UserError
+from tfdqn.evaluation import Scores
 from tfdqn.saving import read_facts
 
 TENSORFLOW = tf.__version__
@@ -251,6 +252,118 @@ def test_a_second_process_is_kept_out_by_name_and_a_dead_ones_lock_is_free(tmp_p
     runs.lock(tmp_path).close()
 
 
+def kept_in(run, name):
+    """The weights in a run's model."""
+    kept = training.build_agent(run.config, run.trainer.env)
+    runs.load_weights(kept, run.run_dir / name)
+    return kept.online.get_weights()
+
+
+def score(run, value):
+    """Let the run's next evaluations give this score, by players that live for 9 frames."""
+    episodes = run.config.eval_episodes
+    strip, q_values = np.zeros([12, 8, 8], np.uint8), np.zeros([5, 3], np.float32)
+    scores = Scores(np.full(episodes, value, np.float32), np.full(episodes, 9, np.int32), strip, q_values)
+    run.evaluator.evaluate = lambda *_, **__: scores
+
+
+def make_run_with_a_future(run_dir, scores=(1.0, 2.0, 3.0), **changes):
+    """A run that has evaluated before its first checkpoint, between it and the second, and after, and has ended."""
+    run = make_run(run_dir, eval_every_frames=10**6, goal_score=np.inf, **changes)
+    saved = []
+    for frames, value in zip((300, 600, 900), scores, strict=True):
+        while run.env_frames < frames:
+            run.progress.rounds = 7
+            run.train_chunk()
+        if value is not None:
+            score(run, value)
+            run._evaluate()
+        saved.append((run.best_weights, run.player_weights()))
+        if frames < 900:
+            run.saver.save_last()
+    run.saver.give_final()
+    run.monitor.close()
+    run._lock.close()
+    return saved
+
+
+def assert_models_are(run, best, final):
+    for name, weights in ((runs.BEST_MODEL, best), (runs.FINAL_MODEL, final)):
+        if weights is None:
+            assert not (run.run_dir / name).exists()
+        else:
+            for ours, expected in zip(kept_in(run, name), weights, strict=True):
+                np.testing.assert_array_equal(ours, expected)
+
+
+@pytest.mark.parametrize("back", [1, 2])
+@pytest.mark.parametrize("play_target", [False, True])
+def test_no_file_is_of_a_future_that_a_resumed_run_has_lost(tmp_path, back, play_target):
+    """With the newest checkpoint, and with the one before, since the newest is damaged."""
+    run_dir = tmp_path / "run"
+    target = {"target": "soft", "play_target": True} if play_target else {}
+    saved = make_run_with_a_future(run_dir, **target)
+    if back == 2:
+        (run_dir / FOLDER / harness.committed(run_dir)[0] / DATA).write_bytes(b"")
+    (run_dir / ".model.part.keras").write_text("of a killed process")
+    run = resume(run_dir, total_env_frames=5000, minutes=7.0)
+    assert run.progress.best_score == 3.0 - back
+    assert_models_are(run, *saved[2 - back])
+    run.monitor.close()  # what it has reported since is nothing
+    evaluated = [line["eval/score_mean"] for line in harness.reports(run_dir) if "eval/score_mean" in line]
+    assert evaluated == [1.0, 2.0][: 3 - back]
+    steps = {step for folder, _, step in harness.events(run_dir) if folder == "eval"}
+    assert len(steps) == 3 - back and max(steps) <= run.env_frames
+    assert not files.partial(run_dir / runs.BEST_MODEL).exists()
+    config = runs.read_config(run_dir)
+    assert (config.total_env_frames, config.minutes) == (5000, 7.0)
+
+
+def test_a_best_agent_from_before_any_that_the_checkpoint_knows_is_removed(tmp_path):
+    make_run_with_a_future(tmp_path / "run", scores=(None, None, 3.0))
+    (tmp_path / "run" / runs.FINAL_MODEL).unlink()  # killed, and did not end
+    run = resume(tmp_path / "run")
+    assert run.progress.best_score is None
+    assert_models_are(run, None, None)
+    run.monitor.close()
+
+
+def test_on_a_full_disk_a_resumed_run_has_no_model_rather_than_a_wrong_one(tmp_path, monkeypatch, capfd):
+    run_dir = tmp_path / "run"
+    (_, (best, final), _) = make_run_with_a_future(run_dir)
+
+    def fail(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(training.build_agent(runs.read_config(run_dir), catch.Catch())), "save", fail)
+        patch.setattr(runs, "write_config", fail)
+        run = resume(run_dir, total_env_frames=5000)
+    assert_models_are(run, None, None)
+    said = [line for line in capfd.readouterr().err.splitlines() if "it waits until it can be written" in line]
+    assert [name for line in said for name in ("model.keras", "final.keras", "config.toml") if name in line] == [
+        *("model.keras", "final.keras", "config.toml")
+    ]
+    run.train_chunk()
+    run.saver.outbox.retry()
+    assert_models_are(run, best, final)
+    assert runs.read_config(run_dir).total_env_frames == 5000
+    run.monitor.close()
+
+
+def test_a_models_file_follows_from_the_agent_alone(tmp_path):
+    """Or a resumed run, which has only the weights, could not write it again."""
+    run = make_run(tmp_path / "run", total_env_frames=400)
+    run.train()
+    kept = harness.weights(tmp_path / "run" / runs.FINAL_MODEL)
+    online = {name: value for name, value in kept.items() if name.startswith("online/")}
+    assert online and any(value.any() for value in online.values())
+    for name, value in online.items():
+        np.testing.assert_array_equal(value, kept[name.replace("online/", "target/", 1)])
+    optimizer = [value for name, value in kept.items() if name.startswith("optimizer/")]
+    assert optimizer and not any(value.any() for value in optimizer)
+
+
 def test_without_the_replay_a_resumed_run_fills_a_new_one(unbroken, tmp_path, capfd):
     run_dir = tmp_path / "run"
     run = make_run(run_dir, checkpoint_replay=False, eval_every_frames=10**6)
@@ -320,7 +433,7 @@ def test_a_file_that_could_not_be_written_leaves_the_old_one_and_no_part(tmp_pat
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with pytest.raises(OSError, match="No space left"):
-        runs.write_atomically(path, fail)
+        files.write_atomically(path, fail)
     assert [item.name for item in tmp_path.iterdir()] == ["model.keras"] and path.read_text() == "old"
 
 

@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 
 import tfdqn
+from tfdqn import files
 from tfdqn.errors import EXIT_NUMERIC, EXIT_REFUSED, UserError
 
 FORMAT = 1
@@ -72,7 +73,9 @@ def save(
     """
     filled = filled or {}
     folder = run_dir / FOLDER
-    folder.mkdir(exist_ok=True)
+    if not folder.is_dir():
+        folder.mkdir()
+        files.sync_folder(run_dir)
     table, size = _table(tensors, filled)
     free, needed = shutil.disk_usage(folder).free, size + MANIFEST_MAX_BYTES
     if free < needed:
@@ -94,16 +97,22 @@ def save(
             file.write(_serialise(manifest))
             file.flush()
             os.fsync(file.fileno())
-        _sync_folder(staged)
+        files.sync_folder(staged)
         path = folder / _free_name(folder, facts["updates"])
         os.rename(staged, path)
-        _sync_folder(folder)
+        files.sync_folder(folder)
     except BaseException:
         shutil.rmtree(staged, ignore_errors=True)
         raise
     for old in _committed(folder)[KEPT:]:
         shutil.rmtree(old, ignore_errors=True)
     return path
+
+
+def exist(run_dir: Path) -> bool:
+    """Whether a run has a checkpoint, whole or not."""
+    folder = run_dir / FOLDER
+    return folder.is_dir() and bool(_committed(folder))
 
 
 def size_of(tensors: Mapping[str, Any], filled: Mapping[str, int] | None = None) -> int:
@@ -201,14 +210,6 @@ def _committed(folder: Path) -> list[Path]:
     names = {path: _NAME.fullmatch(path.name) for path in folder.iterdir()}
     order = {path: (int(match[1]), int(match[2] or 1)) for path, match in names.items() if match}
     return sorted(order, key=order.__getitem__, reverse=True)
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 # Reading.
@@ -322,6 +323,7 @@ def _set_aside(path: Path) -> Path:
     names = _numbered(f"{SET_ASIDE}{path.name}", "-")
     aside = next(path.with_name(name) for name in names if not os.path.lexists(path.with_name(name)))
     os.rename(path, aside)
+    files.sync_folder(path.parent)
     return aside
 
 
@@ -365,9 +367,9 @@ def _verify(path: Path) -> dict[str, Any]:
 def _check_layout(manifest: dict[str, Any]) -> tuple[int, str]:
     """Size and SHA-256 of the data file, after the table of tensors was found to tile it exactly."""
     try:
-        files, offset, names = manifest["files"], 0, set()
-        if set(files) != {DATA}:
-            raise Damaged(f"{MANIFEST} names the files {sorted(files)}, not only {DATA}")
+        held, offset, names = manifest["files"], 0, set()
+        if set(held) != {DATA}:
+            raise Damaged(f"{MANIFEST} names the files {sorted(held)}, not only {DATA}")
         for entry in manifest["tensors"]:
             shape, dtype = entry["shape"], np.dtype(entry["dtype"])
             is_plain = dtype.kind in "biuf" and all(type(n) is int and n >= 0 for n in shape)
@@ -376,7 +378,7 @@ def _check_layout(manifest: dict[str, Any]) -> tuple[int, str]:
                 raise Damaged(f"{MANIFEST} has a bad entry for {entry['name']!r}")
             names.add(entry["name"])
             offset += size
-        size, digest = files[DATA]["bytes"], files[DATA]["sha256"]
+        size, digest = held[DATA]["bytes"], held[DATA]["sha256"]
     except (TypeError, KeyError, AttributeError, ValueError):
         raise Damaged(f"{MANIFEST} lacks something") from None
     if offset != size:

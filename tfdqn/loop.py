@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -27,7 +28,17 @@ GOAL_MARGIN = 1e-6  # scores are float32 means of whole numbers
 
 
 class Run:
-    """One training run, from building everything to the last evaluation."""
+    """One training run, from building everything to the last evaluation.
+
+    Args:
+      config: its configuration.
+      run_dir: its folder; a new run makes it.
+      device: TensorFlow device.
+      stop: what tells it to stop.
+      lock: of the folder, where it goes on from a checkpoint.
+      checkpoint: from which it goes on, if from any.
+      other_dirs: what a new run may take where `run_dir` exists.
+    """
 
     def __init__(
         self,
@@ -37,6 +48,7 @@ class Run:
         stop: StopRequest,
         lock: IO[str] | None = None,
         checkpoint: Checkpoint | None = None,
+        other_dirs: Sequence[Path] = (),
     ):
         import tensorflow as tf
 
@@ -67,13 +79,22 @@ class Run:
         if checkpoint is None:
             if config.init_from:
                 self._start_from(Path(config.init_from))
-            self._lock = runs.create(config, run_dir)
+            self.run_dir, self._lock = runs.create(config, [run_dir, *other_dirs])
         else:
             self._lock = lock
             self.saver.restore(checkpoint)
-            runs.write_config(config, run_dir)
-        self.monitor = Monitor(config, run_dir, self.trainer.env, is_resumed=checkpoint is not None)
+            self.saver.outbox.put(run_dir / runs.CONFIG_FILE, lambda path: runs.write_config(config, path.parent))
+        try:
+            self.monitor = Monitor(config, self.run_dir, self.trainer.env, is_resumed=checkpoint is not None)
+        except OSError:
+            self._discard_unless_begun()
+            raise
         self._say_plan()
+
+    def _discard_unless_begun(self) -> None:
+        """Leave no folder of a new run that ends before it has played: nothing in it is of use to anyone."""
+        if not self.env_frames and self.saver.path is None:
+            runs.discard(self.run_dir)
 
     def _start_from(self, folder: Path) -> None:
         """Take over another run's best weights; the optimizer starts afresh."""
@@ -117,6 +138,7 @@ class Run:
             return self._train()
         except tf.errors.ResourceExhaustedError:
             config = self.config
+            self._discard_unless_begun()
             raise UserError(
                 f"the memory of {self.device.strip('/')} is full: try half of --num-envs {config.num_envs}, "
                 f"--batch-size {config.batch_size} or --replay-capacity {config.replay_capacity} in a new run "
@@ -130,13 +152,14 @@ class Run:
                 f"nothing more to train: {self.env_frames:,} frames, {self.updates:,} updates, {self._reached()}; "
                 "evaluating again"
             )
+            self.saver.give_final()
         else:
             self.compile()
             self.saver.start_clock()
             with self.stop.waiting():
                 while not self.is_finished and self.stop.signal is None:
                     self.train_chunk()
-                self.saver.save_last()
+                self._save_end()
                 if config.profile and not self._is_profiled:
                     cli.say("no profile was taken: the run ended too soon after it began to learn")
                 if self.stop.signal is not None:
@@ -145,14 +168,20 @@ class Run:
         frames = self.env_frames
         if frames >= config.total_env_frames and self.progress.reported_env_frames < frames:
             self._report(frames, self.updates, self.wall_seconds, self.carry.metrics)
-        with self._player():
-            runs.save_agent(self.trainer.agent, self.run_dir / runs.FINAL_MODEL)
         if self.progress.evaluated_env_frames < frames:
             self._evaluate()
             self.saver.save_best()
+        self.saver.outbox.finish()
         result = self._result()
         self.monitor.close()
         return result
+
+    def _save_end(self) -> None:
+        """Save the end of training, and all that waits: small files may find room where a checkpoint does not."""
+        self.saver.give_final()
+        self.saver.outbox.retry()
+        self.saver.save_last()
+        self.saver.outbox.finish()
 
     def _reached(self) -> str:
         """Which of its ends a finished run has come to, and how to put it off."""
@@ -164,8 +193,6 @@ class Run:
         return f"--minutes {config.minutes:g} are over"
 
     def _stopped(self) -> dict[str, Any]:
-        with self._player():
-            runs.save_agent(self.trainer.agent, self.run_dir / runs.FINAL_MODEL)
         self.monitor.close()
         cli.say(f"stopped by {signal.Signals(self.stop.signal).name}; to go on, {runs.resume_command(self.run_dir)}")
         return self._totals() | {"run_dir": str(self.run_dir), "exit_code": 128 + self.stop.signal}
@@ -222,7 +249,9 @@ class Run:
         found = int(metrics.non_finite_tensors)
         if not found:
             return
-        self.monitor.close()
+        self.saver.outbox.retry()
+        with contextlib.suppress(OSError):  # what follows matters more
+            self.monitor.close()
         names = self.trainer.guarded
         name = names[(found & -found).bit_length() - 1]
         raise UserError(
@@ -267,12 +296,18 @@ class Run:
 
     def _evaluate(self) -> None:
         """Evaluate the greedy player and keep it if it is the best."""
+        self.saver.outbox.retry()
         with self._player():
             self._evaluate_player()
 
     def _player(self) -> contextlib.AbstractContextManager:
         """Meanwhile the agent is the one that the run is to give."""
         return self.trainer.agent.target_in_front() if self.config.play_target else contextlib.nullcontext()
+
+    def player_weights(self) -> list[np.ndarray]:
+        """The weights of the agent that the run is to give, as it is now."""
+        with self._player():
+            return self.trainer.agent.online.get_weights()
 
     def _evaluate_player(self) -> None:
         start = time.monotonic()
@@ -291,7 +326,7 @@ class Run:
         if progress.best_score is None or mean > progress.best_score:
             progress.best_score, progress.best_env_frames = mean, frames
             self.best_weights = self.trainer.agent.online.get_weights()
-            runs.save_agent(self.trainer.agent, self.run_dir / runs.BEST_MODEL)
+            self.saver.give_best()
         progress.eval_seconds += time.monotonic() - start
 
     def _scores(self) -> Scores:

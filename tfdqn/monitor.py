@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import errno
+import io
+import itertools
 import json
 import math
 import os
+import platform
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from tensorboard.plugins.scalar.summary import scalar_pb
+from tensorboard.compat.proto import event_pb2, summary_pb2
+from tensorboard.plugins.histogram.summary_v2 import histogram_pb
+from tensorboard.plugins.image import metadata as image_metadata
+from tensorboard.plugins.scalar.summary_v2 import scalar_pb
+from tensorboard.plugins.text.summary_v2 import text_pb
+from tensorboard.summary.writer.record_writer import RecordWriter
+from tensorboard.util import tensor_util
 
 from tfdqn import config as configuration
-from tfdqn import console
+from tfdqn import console, files
 from tfdqn.config import Config
 from tfdqn.envs import Environment
 from tfdqn.errors import EXIT_REFUSED, UserError
@@ -59,8 +67,8 @@ def strip_image(env: Environment, strip: np.ndarray) -> np.ndarray:
 
 
 def _log_files(run_dir: Path) -> list[Path]:
-    files = [path for name in EVENT_FOLDERS for path in sorted((run_dir / name).glob("events.out.tfevents.*"))]
-    return [run_dir / METRICS_FILE, *files]
+    events = [path for name in EVENT_FOLDERS for path in sorted((run_dir / name).glob("events.out.tfevents.*"))]
+    return [run_dir / METRICS_FILE, *events]
 
 
 def rewind(run_dir: Path, sizes: Mapping[str, int]) -> list[str]:
@@ -72,117 +80,187 @@ def rewind(run_dir: Path, sizes: Mapping[str, int]) -> list[str]:
     Raises:
       UserError: a file or folder of the reports is a link; exit code 3.
     """
-    files = _log_files(run_dir)
-    for path in (*(run_dir / name for name in (*EVENT_FOLDERS, *PROFILE_FOLDERS)), *files):
+    paths = _log_files(run_dir)
+    for path in (*(run_dir / name for name in (*EVENT_FOLDERS, *PROFILE_FOLDERS)), *paths):
         if path.is_symlink():
             raise UserError(f"{path}: is a link, and links are not followed", EXIT_REFUSED)
     lost = []
-    for path in files:
+    for path in paths:
         name = path.relative_to(run_dir).as_posix()
         held, size = path.stat().st_size if path.exists() else 0, sizes.get(name)
         if size is None:
             path.unlink(missing_ok=True)  # began after the checkpoint
         elif held >= size:
             os.truncate(path, size)
-    found = {path.relative_to(run_dir).as_posix(): path.stat().st_size for path in files if path.exists()}
+    found = {path.relative_to(run_dir).as_posix(): path.stat().st_size for path in paths if path.exists()}
     for name, size in sizes.items():
         if found.get(name, 0) < size:
             lost.append(f"{name} had {size} bytes at the checkpoint and has {found.get(name, 0)} now: reports are lost")
     return lost
 
 
+def image_pb(tag: str, image: np.ndarray) -> summary_pb2.Summary:
+    """A picture [H, W, 3] uint8 as TensorBoard takes it."""
+    with tf.device("/CPU:0"):
+        png = tf.io.encode_png(image).numpy()
+    height, width, _ = image.shape
+    tensor = tensor_util.make_tensor_proto([str(width).encode(), str(height).encode(), png])
+    summary, metadata = summary_pb2.Summary(), image_metadata.create_summary_metadata(None, None)
+    summary.value.add(tag=tag, metadata=metadata, tensor=tensor)
+    return summary
+
+
+class EventFile(files.Journal):
+    """A new file of TensorBoard's events in a folder."""
+
+    _numbers = itertools.count()  # of a process, so that no two files have one name
+
+    def __init__(self, folder: Path):
+        names = (str(int(time.time())), platform.node(), str(os.getpid()), str(next(self._numbers)))
+        super().__init__(folder / f"events.out.tfevents.{'.'.join(names)}.v2")
+        self._add(event_pb2.Event(wall_time=time.time(), file_version="brain.Event:2"))
+
+    def add_summary(self, summary: summary_pb2.Summary, step: int) -> None:
+        """Take values, to be written by `flush`."""
+        self._add(event_pb2.Event(wall_time=time.time(), step=step, summary=summary))
+
+    def _add(self, event: event_pb2.Event) -> None:
+        record = io.BytesIO()
+        RecordWriter(record).write(event.SerializeToString())
+        self.add(record.getvalue())
+
+
 class Monitor:
-    """Writes a run's reports.
+    """Writes a run's reports. Those that cannot be written wait in memory, which a line says once; the run goes on.
 
     Args:
       config: the run's configuration.
       run_dir: the run's folder.
       env: the game, for its colours.
       is_resumed: the folder holds the run's reports so far.
+
+    Raises:
+      OSError: a new run's first report cannot be written.
     """
 
     def __init__(self, config: Config, run_dir: Path, env: Environment, is_resumed: bool = False):
         self.config, self.run_dir, self.env = config, run_dir, env
-        self._jsonl = open(run_dir / METRICS_FILE, "a", encoding="utf-8")  # noqa: SIM115 (closed in close())
-        with tf.device("/CPU:0"):
-            self._writers = {name: tf.summary.create_file_writer(str(run_dir / name)) for name in EVENT_FOLDERS}
-        if not is_resumed:
-            with self._writing("train"):
-                rows = [f"| {name} | {value} |" for name, value in configuration.plain(config).items()]
-                tf.summary.text("config", "\n".join(["| setting | value |", "|---|---|", *rows]), step=0)
         self._line = LiveLine(config)
+        self._is_waiting = self._is_closed = False
+        for name in EVENT_FOLDERS:
+            (run_dir / name).mkdir(exist_ok=True)
+        self._lines = files.Journal(run_dir / METRICS_FILE)
+        self._events = {name: EventFile(run_dir / name) for name in EVENT_FOLDERS}
+        if not is_resumed:
+            rows = [f"| {name} | {value} |" for name, value in configuration.plain(config).items()]
+            table = "\n".join(["| setting | value |", "|---|---|", *rows])
+            self._events["train"].add_summary(text_pb("config", table), 0)
+            self._write()
 
-    @contextlib.contextmanager
-    def _writing(self, name: str) -> Iterator[tf.summary.SummaryWriter]:
-        """Write to a TensorBoard folder; its files fail with an OSError, like all others, not with TensorFlow's own."""
+    def _write(self) -> None:
+        """Write all that waits; each file is tried before the first failure is raised."""
+        failures = []
+        for journal in (self._lines, *self._events.values()):
+            try:
+                journal.flush()
+            except OSError as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
+        if self._is_waiting:
+            console.say("the reports that waited are written")
+        self._is_waiting = False
+
+    def _write_or_wait(self) -> None:
         try:
-            with tf.device("/CPU:0"), self._writers[name].as_default() as writer:
-                yield writer
-        except tf.errors.OpError as error:
-            code = errno.ENOSPC if isinstance(error, tf.errors.ResourceExhaustedError) else errno.EIO
-            reason = error.message.split("\n")[0].rpartition("; ")[2]  # the system's word, after the file's name
-            raise OSError(code, reason, str(self.run_dir / name)) from None
+            self._write()
+        except OSError as error:
+            if not self._is_waiting:
+                console.say(
+                    f"tfdqn: warning: {error.filename}: {error.strerror}; reports wait in memory until they can be "
+                    "written; training goes on"
+                )
+            self._is_waiting = True
 
     def report(self, env_frames: int, updates: int, wall_seconds: float, values: Mapping[str, float]) -> None:
         """Write one report; tags under `eval/` go to that writer, all others to `train`."""
         line = {"env_frames": env_frames, "updates": updates, "wall_seconds": round(wall_seconds, 3), **values}
         # JSON has no infinities or NaN; a value that is one is written as a word, so that no reader trips over it.
         safe = {k: v if not isinstance(v, float) or math.isfinite(v) else str(v) for k, v in line.items()}
-        self._jsonl.write(json.dumps(safe) + "\n")
-        self._jsonl.flush()
-        for name in EVENT_FOLDERS:
+        self._lines.add((json.dumps(safe) + "\n").encode())
+        for name, events in self._events.items():
             tags = [tag for tag in values if (name == "eval") == tag.startswith("eval/")]
             if tags:
-                # As one event: `tf.summary.scalar` for each tag takes ten times as long.
-                event = scalar_pb(tags[0], values[tags[0]])
-                for tag in tags[1:]:
-                    event.MergeFrom(scalar_pb(tag, values[tag]))
-                with self._writing(name):
-                    tf.summary.experimental.write_raw_pb(event.SerializeToString(), step=env_frames)
+                summary = summary_pb2.Summary()
+                for tag in tags:
+                    summary.MergeFrom(scalar_pb(tag, values[tag]))
+                events.add_summary(summary, env_frames)
+        self._write_or_wait()
         self._line.update(values, wall_seconds)
 
     @contextlib.contextmanager
     def profile(self) -> Iterator[None]:
-        """Write a trace of what runs inside to `plugins/profile/` in the run's folder, for TensorBoard's profiler."""
+        """Write a trace of what runs inside to `plugins/profile/` in the run's folder, for TensorBoard's profiler.
+
+        A trace cannot wait: one that cannot be written is told, and given up.
+        """
         # Level 3: each operation of a compiled program on a CPU, too (see `tfdqn.cli.TRACE_XLA_FLAG`).
-        options = tf.profiler.experimental.ProfilerOptions(host_tracer_level=3)
-        with tf.profiler.experimental.Profile(str(self.run_dir), options):
+        tf.profiler.experimental.start(str(self.run_dir), tf.profiler.experimental.ProfilerOptions(host_tracer_level=3))
+        try:
             yield
-        console.say(f"profile written to {self.run_dir / 'plugins' / 'profile'}; tensorboard --logdir {self.run_dir}")
+        finally:
+            try:
+                tf.profiler.experimental.stop()
+                said = f"profile written to {self.run_dir / 'plugins' / 'profile'}; tensorboard --logdir {self.run_dir}"
+            except (OSError, tf.errors.OpError) as error:
+                said = f"tfdqn: warning: no profile written: {str(error).splitlines()[0]}; training goes on"
+            console.say(said)
 
     def show_player(self, env_frames: int, scores: Scores) -> None:
         """Write the greedy player's frames and action values of one evaluation."""
-        with self._writing("eval"):
-            tf.summary.image("eval/player", strip_image(self.env, scores.strip)[np.newaxis], step=env_frames)
-            tf.summary.histogram("eval/q_values", scores.q_values, step=env_frames)
-            tf.summary.histogram("eval/scores", scores.scores, step=env_frames)
+        summary = image_pb("eval/player", strip_image(self.env, scores.strip))
+        summary.MergeFrom(histogram_pb("eval/q_values", scores.q_values))
+        summary.MergeFrom(histogram_pb("eval/scores", scores.scores))
+        self._events["eval"].add_summary(summary, env_frames)
+        self._write_or_wait()
 
     def live(self, env_frames: int, frames_per_second: float, updates_per_second: float, wall_seconds: float) -> None:
-        """Refresh the live line."""
+        """Refresh the live line, and try again to write what waits."""
+        if self._is_waiting:
+            self._write_or_wait()
         self._line.show(env_frames, frames_per_second, updates_per_second, wall_seconds)
 
     def flush(self) -> dict[str, int]:
-        """Bring all reports to the disk and return the size of each file that holds them, by its path in the folder."""
-        self._jsonl.flush()
-        for name in self._writers:
-            with self._writing(name) as writer:
-                writer.flush()
-        sizes = {}
-        for path in _log_files(self.run_dir):
+        """Bring all reports to the disk and return the size of each file that holds them, by its path in the folder.
+
+        Raises:
+          OSError: some cannot be written yet.
+        """
+        self._write()
+        sizes, paths = {}, _log_files(self.run_dir)
+        for path in paths:
             with open(path, "rb") as file:
                 os.fsync(file.fileno())
                 sizes[path.relative_to(self.run_dir).as_posix()] = os.fstat(file.fileno()).st_size
+        for folder in {self.run_dir, *(path.parent for path in paths)}:
+            files.sync_folder(folder)
         return sizes
 
     def close(self) -> None:
-        """Finish the live line and flush everything to disk; closing again does nothing."""
-        if self._jsonl.closed:
+        """Finish the live line and write what waits; closing again does nothing.
+
+        Raises:
+          OSError: some cannot be written, and are lost.
+        """
+        if self._is_closed:
             return
+        self._is_closed = True
         console.end_live()
-        for name in self._writers:
-            with self._writing(name) as writer:
-                writer.close()
-        self._jsonl.close()
+        try:
+            self._write()
+        finally:
+            for journal in (self._lines, *self._events.values()):
+                journal.close()
 
 
 class LiveLine:

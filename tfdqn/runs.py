@@ -5,7 +5,7 @@ LOGDIR/<env>__<preset>__s<seed>__<time>/
   metrics.jsonl    a line per report
   train/ eval/     TensorBoard events
   model.keras      best agent by evaluation
-  final.keras      agent at the end of training
+  final.keras      agent where training ended
   checkpoints/     the last two states to resume from (see `tfdqn.checkpoints`)
   lock             held while a process trains in here; the number in it is that process's
 """
@@ -13,6 +13,7 @@ LOGDIR/<env>__<preset>__s<seed>__<time>/
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fcntl
 import functools
 import io
@@ -25,18 +26,20 @@ import tempfile
 import time
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from tfdqn import config as configuration
-from tfdqn import paths
+from tfdqn import files, paths
 from tfdqn.config import Config
 from tfdqn.envs import loading
 from tfdqn.errors import EXIT_REFUSED, UserError, nearest
 from tfdqn.settings import flag_of
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from tfdqn.agent import DQN
 
 BEST_MODEL, FINAL_MODEL, CONFIG_FILE, LOCK_FILE = "model.keras", "final.keras", "config.toml", "lock"
@@ -69,39 +72,64 @@ def check_writable(logdir: str) -> Path:
     return path
 
 
-def choose_name(config: Config, logdir: Path, run_name: str | None) -> Path:
-    """The run's folder, which must not exist yet."""
+def folders(config: Config, logdir: Path, run_name: str | None) -> list[Path]:
+    """Folders for a new run, of which `create` takes the first that does not exist; one only if the user named it."""
     if run_name is not None:
         is_plain = Path(run_name).name == run_name and run_name not in ("", ".", "..")
         if not is_plain or len(os.fsencode(run_name)) > 255:  # bytes, what file systems allow
             raise UserError(f"--run-name {run_name!r}: must be a plain folder name, such as first-try")
         if (logdir / run_name).exists():
-            raise UserError(f"--run-name {run_name}: {logdir / run_name} exists already; choose another name")
-        return logdir / run_name
+            raise UserError(_taken(logdir / run_name))
+        return [logdir / run_name]
     stem = f"{config.env}__{config.preset}__s{config.seed}__{time.strftime('%Y%m%d-%H%M%S')}"
-    names = [stem, *(f"{stem}-{i}" for i in range(2, 1000))]
-    return next(logdir / name for name in names if not (logdir / name).exists())
+    return [logdir / name for name in (stem, *(f"{stem}-{i}" for i in range(2, 1000)))]
 
 
-def create(config: Config, path: Path) -> IO[str]:
-    """Make a run's folder and return its lock; fails rather than enter a folder that another run has just made."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.mkdir()
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}; name another --logdir or --run-name") from None
+def create(config: Config, paths: Sequence[Path]) -> tuple[Path, IO[str]]:
+    """Make a run's folder and return it and its lock.
+
+    Args:
+      config: what to write to its `config.toml`.
+      paths: its possible places; the first that is free is taken, also from another run that looks for one right now.
+
+    Raises:
+      UserError: none is free, or no folder can be made there.
+      OSError: it cannot be written in; then there is none.
+    """
+    path = _make_first(paths)
     try:
         held = lock(path)
         write_config(config, path)
-    except OSError:
-        shutil.rmtree(path, ignore_errors=True)  # it holds nothing yet that anyone could use
+    except BaseException:
+        discard(path)
         raise
-    return held
+    return path, held
+
+
+def _make_first(paths: Sequence[Path]) -> Path:
+    for path in paths:
+        try:
+            files.make_folder(path)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise UserError(f"{path}: {error.strerror or error}; name another --logdir or --run-name") from None
+        return path
+    raise UserError(_taken(paths[-1]))
+
+
+def _taken(path: Path) -> str:
+    return f"--run-name {path.name}: {path} exists already; choose another name"
+
+
+def discard(path: Path) -> None:
+    """Remove the folder of a run that ends before it has begun: it holds nothing yet that anyone could use."""
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def write_config(config: Config, path: Path) -> None:
     """Write a run's `config.toml`."""
-    write_atomically(
+    files.write_atomically(
         path / CONFIG_FILE, lambda temporary: temporary.write_text(configuration.to_toml(config), encoding="utf-8")
     )
 
@@ -128,9 +156,9 @@ def lock(run_dir: Path) -> IO[str]:
         raise UserError(
             f"{run_dir}: process {holder or 'unknown'} trains in it; wait or stop it", EXIT_REFUSED
         ) from None
-    file.truncate(0)
-    file.write(f"{os.getpid()}\n")
-    file.flush()
+    with contextlib.suppress(OSError):  # the number is for people only, and a full disk may have no room for it
+        file.truncate(0)
+        os.pwrite(file.fileno(), f"{os.getpid()}\n".encode(), 0)
     return file
 
 
@@ -165,23 +193,31 @@ def refuse_changes(run_dir: str | os.PathLike, ours: Mapping[str, Any], wanted: 
             )
 
 
-def write_atomically(path: Path, write) -> None:
-    """`write(temporary)`, then rename: readers and crashes see the old file or the new one, never half of one."""
-    temporary = path.with_name(f".{path.stem}.part{path.suffix}")
-    try:
-        write(temporary)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)  # on a full disk it would be in the way
-        raise
-
-
 def save_agent(agent: DQN, path: Path) -> None:
     """Save as a `.keras` file, loadable by `tf.keras.models.load_model` after `import tfdqn.agent`."""
-    # The same format as "keras", which in any thread but the main one means HDF5 from the second time on (tf-keras 2.21).
-    write_atomically(path, lambda temporary: agent.save(temporary, save_format="keras_v3"))
+    # "keras_v3" is what "keras" means, but in any thread: from the second save on, outside the main thread, that is HDF5.
+    files.write_atomically(path, lambda temporary: agent.save(temporary, save_format="keras_v3"))
+
+
+def save_player(agent: DQN, weights: Sequence[np.ndarray], path: Path) -> None:
+    """Save an agent that plays by these weights of its online network, whatever it has learned since.
+
+    The file follows from the weights alone: its target network has them, too, and its optimizer has learned nothing.
+    """
+    import tensorflow as tf
+
+    optimizer = agent.optimizer.variables
+    variables = [*agent.online.variables, *agent.target.variables, *optimizer]
+    held = [variable.numpy() for variable in variables]
+    try:
+        agent.online.set_weights(weights)
+        agent.target.set_weights(weights)
+        for variable in optimizer:
+            variable.assign(tf.zeros_like(variable))  # with which all of ours begin
+        save_agent(agent, path)
+    finally:
+        for variable, value in zip(variables, held, strict=True):
+            variable.assign(value)
 
 
 def read_settings(run_dir: str | os.PathLike) -> dict[str, Any]:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tfdqn import checkpoints, cli, runs
+from tfdqn import checkpoints, cli, files, runs
 from tfdqn import config as configuration
 from tfdqn.checkpoints import Checkpoint
 from tfdqn.errors import EXIT_IO, EXIT_REFUSED, UserError
 
 if TYPE_CHECKING:
+    import numpy as np
     import tensorflow as tf
 
     from tfdqn.loop import Run
@@ -93,8 +96,48 @@ def from_arrays(like: Any, prefix: str, arrays: dict[str, Any], device: str) -> 
         return tf.constant(arrays[prefix], like.dtype)
 
 
+class Outbox:
+    """Files that a run writes at once or, where that fails, as soon as it works; a line says so."""
+
+    def __init__(self):
+        self._waiting: dict[Path, Callable[[Path], None]] = {}
+
+    def put(self, path: Path, write: Callable[[Path], None]) -> bool:
+        """Write a file, by `write(path)`; whether it is there now. What waits for the same path is given up."""
+        self._waiting[path] = write
+        try:
+            self._send(path)
+        except OSError as error:
+            cli.say(f"tfdqn: warning: {path}: {error.strerror}; it waits until it can be written")
+        return path not in self._waiting
+
+    def retry(self) -> None:
+        """Write what waits and can be written now."""
+        for path in list(self._waiting):
+            with contextlib.suppress(OSError):
+                self._send(path)
+                cli.say(f"{path} is written now")
+
+    def finish(self) -> None:
+        """Write what waits.
+
+        Raises:
+          OSError: something cannot be written; it names the first such file.
+        """
+        self.retry()
+        for path in self._waiting:
+            self._send(path)
+
+    def _send(self, path: Path) -> None:
+        try:
+            self._waiting[path](path)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror or str(error), str(path)) from None
+        del self._waiting[path]
+
+
 class Saver:
-    """A run's checkpoints: what goes into them, and when.
+    """A run's checkpoints and models: what goes into them, and when.
 
     Args:
       run: the run.
@@ -103,6 +146,7 @@ class Saver:
 
     def __init__(self, run: Run, checkpoint: Checkpoint | None):
         self.run = run
+        self.outbox = Outbox()
         self.path = checkpoint.path if checkpoint else None
         self._facts: dict[str, Any] = {}  # of the newest checkpoint
         self._saved_iteration = -1
@@ -123,6 +167,7 @@ class Saver:
         wanted = self.run.config.checkpoint_every_seconds or max(LONGEST_LOSS_SECONDS, self._seconds / MAX_TIME_SHARE)
         if time.monotonic() - self._last_end < wanted:
             return
+        self.outbox.retry()
         try:
             self._save()
         except OSError as error:
@@ -159,8 +204,20 @@ class Saver:
             reason = f"{self.run.run_dir}: no checkpoint made: {error.strerror or error}; {self.describe()}"
             raise UserError(reason, EXIT_IO) from None
 
+    def give_best(self) -> None:
+        """Write the best agent's model; where that fails, it waits."""
+        self._give(runs.BEST_MODEL, self.run.best_weights)
+
+    def give_final(self) -> None:
+        """Write the model of the agent as it is now; where that fails, it waits."""
+        self._give(runs.FINAL_MODEL, self.run.player_weights())
+
+    def _give(self, name: str, weights: Sequence[np.ndarray]) -> bool:
+        agent = self.run.trainer.agent
+        return self.outbox.put(self.run.run_dir / name, lambda path: runs.save_player(agent, weights, path))
+
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Bring the run to where the checkpoint was made, its reports included."""
+        """Bring the run to where the checkpoint was made, with its reports and models."""
         from tfdqn import monitor
 
         run, facts = self.run, read_facts(checkpoint)
@@ -191,9 +248,25 @@ class Saver:
         run.progress = facts.progress
         for line in monitor.rewind(run.run_dir, facts.reports):
             cli.say(f"tfdqn: warning: {line}")
+        self._bring_back_models()
         self._saved_iteration = int(run.carry.iteration)
         self._facts = {**checkpoint.manifest, "format": checkpoints.FORMAT}
         cli.say(f"going on from {checkpoint.path}: {run.env_frames:,} frames, {run.updates:,} updates")
+
+    def _bring_back_models(self) -> None:
+        """Let no model be that of an agent from after the checkpoint, which training will not come by again."""
+        run = self.run
+        # Where a final model is, training has ended before; it has now ended with the agent of this checkpoint.
+        is_ended = (run.run_dir / runs.FINAL_MODEL).exists()
+        models = {runs.BEST_MODEL: run.best_weights, runs.FINAL_MODEL: run.player_weights() if is_ended else None}
+        for name, weights in models.items():
+            path = run.run_dir / name
+            files.partial(path).unlink(missing_ok=True)
+            if weights is None:
+                path.unlink(missing_ok=True)
+            elif not self._give(name, weights):
+                path.unlink(missing_ok=True)  # better none for now than a wrong one; this may also make room
+                self.outbox.retry()
 
     def _tensors(self) -> dict[str, Any]:
         run = self.run

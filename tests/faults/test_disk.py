@@ -29,7 +29,10 @@ def fill(folder, leave):
             assert leave == 0
 
 
-@pytest.mark.parametrize("leave", [2**20, 0], ids=["too full for a checkpoint", "not a byte left"])
+full = pytest.mark.parametrize("leave", [2**20, 0], ids=["too full for a checkpoint", "not a byte left"])
+
+
+@full
 def test_a_full_disk_costs_no_more_than_a_kill(unbroken, disk, leave):
     process = start(disk)
     assert process.wait_until(lambda: len(committed(disk / "run")) == checkpoints.KEPT), process.errors
@@ -48,11 +51,14 @@ def test_a_full_disk_costs_no_more_than_a_kill(unbroken, disk, leave):
     assert differences(unbroken, disk / "run") == []
 
 
-def test_a_disk_that_has_space_again_is_used_again(unbroken, disk):
+@full
+def test_a_disk_that_has_space_again_is_used_again(unbroken, disk, leave):
     process = start(disk)
     assert process.wait_until(lambda: committed(disk / "run")), process.errors
-    fill(disk, 2**20)
+    fill(disk, leave)
     assert process.wait_for("no checkpoint made"), process.errors
+    if not leave:
+        assert process.wait_for("reports wait in memory"), process.errors
     before = committed(disk / "run")
     (disk / "filler").unlink()
     assert process.wait_until(lambda: committed(disk / "run") != before, pause=0.01), process.errors
