@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import tensorflow as tf
 
+from tfdqn import compiled
+from tfdqn.envs import checks
+
 if TYPE_CHECKING:
     from tfdqn.config import Config
 
@@ -67,7 +70,7 @@ class Environment(abc.ABC):
 
     @abc.abstractmethod
     def reset(self, noise: Any) -> Any:
-        """Return the state of N fresh episodes, a NamedTuple of tensors [N, ...]."""
+        """Return the state of N fresh episodes, a NamedTuple of tensors [N, ...]. Begins with `checked_noise`."""
 
     def training_reset(self, noise: Any, curriculum: float) -> Any:
         """`reset`, with a share `curriculum` of the episodes starting at a difficulty that is drawn.
@@ -81,27 +84,59 @@ class Environment(abc.ABC):
             raise ValueError(f"{self.name} is equally difficult from start to end")
         return self.reset(noise)
 
+    def is_moved_start(self, noise: Any, curriculum: float) -> tf.Tensor:
+        """Which episodes `training_reset` starts at a drawn difficulty, [N] bool: their scores are no measure."""
+        return tf.zeros([tf.nest.flatten(noise)[0].shape[0]], tf.bool)
+
     @abc.abstractmethod
     def step(self, state: Any, action: tf.Tensor, noise: Any) -> tuple[Any, TimeStep]:
-        """Play one frame; `action` is [N] int32 in 0..num_actions-1."""
+        """Play one frame; `action` is [N] int32 in 0..num_actions-1. Begins with `checked`, as its callers are many."""
 
     @abc.abstractmethod
     def observe(self, state: Any) -> tf.Tensor:
         """Draw the screen: [N, H, W] uint8, grey levels times 255, rounded."""
 
+    def checked(self, state: Any, action: Any, noise: Any) -> tuple[Any, tf.Tensor, Any]:
+        """What `step` takes, as tensors of its dtypes and shapes; from lists and arrays, too.
+
+        Raises:
+          TypeError: something of another structure or dtype.
+          ValueError: something of another shape, or (where it is on the host) out of range.
+        """
+        num_envs = checks.count_envs(state)
+        return (
+            checks.like("state", state, self._state_specs, num_envs),
+            checks.actions(action, num_envs, self.num_actions),
+            checks.like("noise", noise, self._noise_specs, num_envs),
+        )
+
+    def checked_noise(self, noise: Any) -> Any:
+        """What `reset` takes, likewise."""
+        return checks.like("noise", noise, self._noise_specs, checks.count_envs(noise))
+
+    @functools.cached_property
+    def _noise_specs(self) -> Any:
+        """Dtypes and shapes of the noise of one environment."""
+        with tf.init_scope():  # also while tracing: what is kept must not hang on a graph
+            return tf.nest.map_structure(tf.TensorSpec.from_tensor, self.sample_noise(tf.zeros([2], tf.int64), 1))
+
+    @functools.cached_property
+    def _state_specs(self) -> Any:
+        """Dtypes and shapes of the state of one environment."""
+        with tf.init_scope():
+            return compiled.xla(self.reset).get_concrete_function(self._noise_specs).structured_outputs
+
     @functools.cached_property
     def compiled_reset(self):
-        """`reset` under XLA, for use from Python; compiled once per N."""
-        from tfdqn import compiled
-
-        return compiled.xla(self.reset)
+        """`reset` under XLA, for use from Python, on anything that `checked_noise` takes; compiled once per N."""
+        reset = compiled.xla(self.reset)
+        return lambda noise: reset(self.checked_noise(noise))
 
     @functools.cached_property
     def compiled_step(self):
-        """`step` under XLA, for use from Python; compiled once per N."""
-        from tfdqn import compiled
-
-        return compiled.xla(self.step)
+        """`step` under XLA, for use from Python, on anything that `checked` takes; compiled once per N."""
+        step = compiled.xla(self.step)
+        return lambda state, action, noise: step(*self.checked(state, action, noise))
 
 
 def make_for(config: Config) -> Environment:
