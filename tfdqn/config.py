@@ -49,7 +49,8 @@ class Config:
 
     start_curriculum: float = setting(
         0.0,
-        "share of training episodes that start at a drawn difficulty (cave: a narrower tunnel)",
+        "share of training episodes that start at a drawn difficulty (cave: a narrower tunnel); their scores are not "
+        "reported",
         "game",
         low=0,
         high=1,
@@ -145,8 +146,8 @@ class Config:
     eval_episodes: int = setting(64, "episodes of an evaluation in training", "evaluation", low=1, high=100_000)
     eval_max_frames: int = setting(
         10_001,
-        "frames after which evaluations in training cut episodes at first; doubled for an agent whose mean is over a "
-        "third of it",
+        "frames after which evaluations in training cut episodes at first; doubled where that could decide which agent "
+        "is the best, or for a mean over a third of it",
         "evaluation",
         low=1,
         high=2**30,
