@@ -19,33 +19,82 @@ from tfdqn.signals import StopRequest
 SHORT = {"total_env_frames": 1000, "eval_max_frames": 100, "goal_score": np.inf}
 
 
-def play_like(run, lives):
-    """Let the evaluations of a run be those of agents that live for so many frames, each agent for one evaluation."""
-    agents, played = iter(lives), []
+def play_like(run, agents):
+    """Let the evaluations of a run be those of agents that live for so many frames, each agent for one evaluation.
+
+    An agent is known by its weights. One number is the life of all its episodes, an array that of each. Returns the
+    (agent's number, limit) of every evaluation, as they come.
+    """
+    agents, known, played = list(agents), [], []
 
     def evaluate(episodes, seed=0, *, stream="final_evaluation", max_frames=None, epsilon=0.0):
-        if not played or played[-1][0] != run.env_frames:
-            played.append((run.env_frames, next(agents), []))
-        played[-1][2].append(max_frames)
-        frames = np.minimum(np.full(episodes, played[-1][1]), max_frames or 10_000).astype(np.int32)
+        weights = run.trainer.agent.online.get_weights()[0].tobytes()
+        if weights not in known:
+            known.append(weights)
+        number = min(known.index(weights), len(agents) - 1)
+        played.append((number, max_frames))
+        lives = np.broadcast_to(agents[number], [episodes])
+        frames = np.minimum(lives, max_frames or 10_000).astype(np.int32)
         return Scores(frames.astype(np.float32), frames, np.zeros([12, 48, 48], np.uint8), np.zeros([5, 2], np.float32))
 
     run.evaluator.evaluate = evaluate
     return played
 
 
+def evaluate_in_turn(run, count):
+    """Evaluate so many agents of different weights; returns the mean scores that are reported."""
+    reported, kernel = [], run.trainer.agent.online.variables[0]
+    run.monitor.report = lambda frames, updates, seconds, values: reported.append(values["eval/score_mean"])
+    run.monitor.show_player = lambda frames, scores: None
+    for number in range(count):
+        run.carry = run.carry._replace(env_frames=tf.constant(number, tf.int64))
+        kernel.assign(tf.fill(kernel.shape, float(number)))
+        run._evaluate()
+        assert (kernel.numpy() == number).all()  # whoever was scored again in between
+    return reported
+
+
 def test_evaluations_play_longer_for_an_agent_that_outgrows_them_and_its_score_is_the_longer_ones(tmp_path):
     run = make_run(tmp_path / "run", **SHORT)
     played = play_like(run, [30, 60, 50, 20_000])
-    reported = []
-    run.monitor.report = lambda frames, updates, seconds, values: reported.append(values["eval/score_mean"])
-    for number in range(4):
-        run.carry = run.carry._replace(env_frames=tf.constant(number, tf.int64))
-        run._evaluate()
-    assert [limits for _, _, limits in played] == [[100], [100, 200], [200], [200, 400, 800]]  # a game lasts for 501
-    assert reported == [30, 60, 50, 800]
+    assert evaluate_in_turn(run, 4) == [30, 60, 50, 800]
+    # A game lasts for 501 frames. The best agent so far plays under each new limit, too.
+    limits = [(0, 100), (1, 100), (0, 200), (1, 200), (2, 200), (3, 200), (1, 400), (3, 400), (1, 800), (3, 800)]
+    assert played == limits
     assert run.progress.best_env_frames == 3 and run.progress.eval_max_frames == 800
     run.monitor.close()
+
+
+BIMODAL = np.where(np.arange(100) < 69, 15, 10**6)  # dies at once or never
+
+
+@pytest.mark.parametrize("later", [330, 334])
+def test_no_better_agent_is_passed_over_because_its_episodes_were_cut(tmp_path, later):
+    """69% die in frame 15 and 31% reach any limit; a later agent always dies in frame 330 (or 334)."""
+    run = make_run(tmp_path / "run", env="cave", network="mlp", eval_max_frames=1000, eval_episodes=100)
+    played = play_like(run, [BIMODAL, later, 20])
+    reported = evaluate_in_turn(run, 3)
+    assert run.progress.best_env_frames == 0 and run.progress.eval_max_frames == 2000
+    np.testing.assert_allclose(reported, [0.69 * 15 + 0.31 * 1000, later, 20], rtol=1e-6)
+    np.testing.assert_allclose(run.progress.best_score, 0.69 * 15 + 0.31 * 2000, rtol=1e-6)
+    np.testing.assert_allclose(run.progress.best_score_ceiling, 0.69 * 15 + 0.31 * 10_000, rtol=1e-6)
+    # What is certain is not played again.
+    assert played == [(0, 1000), (1, 1000), (0, 2000), (1, 2000), (2, 2000)]
+    run.monitor.close()
+
+
+def test_the_best_agent_is_the_one_that_uncut_evaluations_would_find(tmp_path):
+    """Over agents with lives of all kinds, in the cave, where a cut score is a floor, and in catch, where it is not."""
+    rng = np.random.default_rng(0)
+    for trial in range(12):
+        game = {"env": "cave", "network": "mlp"} if trial % 2 else {}
+        run = make_run(tmp_path / f"run{trial}", **game, eval_max_frames=64, eval_episodes=8)
+        longest = run.trainer.env.time_limit
+        lives = [np.minimum(rng.pareto(0.7, 8) * rng.integers(5, 60) + 1, longest).astype(int) for _ in range(8)]
+        play_like(run, lives)
+        evaluate_in_turn(run, 8)
+        assert run.progress.best_env_frames == np.argmax([np.mean(each) for each in lives])
+        run.monitor.close()
 
 
 def test_a_longer_run_keeps_the_best_agent_of_a_finished_one(tmp_path):

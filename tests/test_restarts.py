@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.whole_runs import make_run, resume
 from tfdqn import compiled, restarts
 from tfdqn import config as configuration
 from tfdqn.envs import Environment, TimeStep
-from tfdqn.restarts import Practice
+from tfdqn.restarts import Past, Practice
+from tfdqn.saving import Saver, named_tensors
 from tfdqn.training import Trainer
 
 
@@ -23,20 +25,26 @@ def state_of(time):
     return _State(tf.constant(time), tf.constant(np.stack([time, -time], axis=1)))
 
 
+def past_of(time):
+    """With a history of three frames, which tell the time modulo 256 as it was two ago, one ago, and is."""
+    frames = np.asarray(time)[:, None] + [-2, -1, 0]
+    return Past(state_of(time), tf.constant((frames % 256).astype(np.uint8)[:, :, None, None]))
+
+
 @pytest.mark.parametrize("mode", ["eager", "xla"])
 def test_memory_follows_a_plain_reference(mode):
     """400 decisions of 3 players and 2 practisers, whose episodes end at random, against lists of states."""
     practice, rng = Practice(5, 2), np.random.default_rng(1)
     remember = practice.remember if mode == "eager" else compiled.xla(practice.remember)
     time = np.arange(5) * 1000
-    memory = practice.begin(state_of(time))
+    memory = practice.begin(past_of(time))
     snapshots, spots = [[time[i]] * restarts.NUM_SNAPSHOTS for i in range(3)], list(time[:3])
-    was_over, far_back = np.zeros(5, bool), 0
+    was_over, far_back, lead_in = np.zeros(5, bool), 0, np.zeros(2, int)
     for decision in range(400):
         is_fresh = was_over
         time = np.where(is_fresh, decision * 10_000 + np.arange(5) * 1000, time + 1)
         crashed = ~is_fresh & (rng.random(5) < 0.02)
-        memory = remember(memory, state_of(time), crashed, is_fresh, tf.constant(decision, tf.int64))
+        memory = remember(memory, past_of(time), crashed, is_fresh, tf.constant(decision, tf.int64))
         for player in range(3):
             if crashed[player]:
                 spots[player] = snapshots[player][-1]
@@ -45,26 +53,33 @@ def test_memory_follows_a_plain_reference(mode):
                 snapshots[player] = [time[player]] * restarts.NUM_SNAPSHOTS
             elif decision % restarts.SNAPSHOT_PERIOD == 0:
                 snapshots[player] = [time[player], *snapshots[player][:-1]]
-        np.testing.assert_array_equal(memory.snapshots.time, np.transpose(snapshots))
-        np.testing.assert_array_equal(memory.spots.time, spots)
-        np.testing.assert_array_equal(memory.spots.trace, np.stack([spots, np.negative(spots)], axis=1))
+        np.testing.assert_array_equal(memory.snapshots.env_state.time, np.transpose(snapshots))
+        expected = past_of(spots)
+        tf.nest.map_structure(np.testing.assert_array_equal, memory.spots, expected)
+        lead_in = np.where(is_fresh[3:], 2, np.maximum(lead_in - 1, 0))
+        np.testing.assert_array_equal(memory.lead_in, lead_in)
         was_over = crashed
     assert far_back > 5  # episodes were long enough to tell snapshots apart
 
 
 @pytest.mark.parametrize("mode", ["eager", "xla"])
-def test_practisers_start_at_any_players_spot_and_players_where_they_would(mode):
+def test_practisers_go_back_to_any_players_past_whole_and_players_begin_where_they_would(mode):
     practice = Practice(3 + 3000, 3000)
-    memory = practice.begin(state_of(np.arange(3003)))
-    memory = memory._replace(spots=state_of([70, 80, 90]))
-    start = practice.start if mode == "eager" else compiled.xla(practice.start)
-    fresh = state_of(np.full(3003, 5))
-    state = start(memory, fresh, tf.constant([1, 2], tf.int64))
+    memory = practice.begin(past_of(np.arange(3003)))._replace(spots=past_of([70, 80, 90]))
+    go_back = practice.go_back if mode == "eager" else compiled.xla(practice.go_back)
+    fresh, before = state_of(np.full(3003, 5)), past_of(np.full(3003, 33))
+    is_over = np.arange(3003) < 2000
+    history = restarts.by_environment(before.history)
+    state, histories = go_back(memory, before.env_state, history, fresh, is_over, tf.constant([1, 2], tf.int64))
     np.testing.assert_array_equal(state.time[:3], 5)
-    values, counts = np.unique(state.time[3:], return_counts=True)
-    assert list(values) == [70, 80, 90] and counts.min() > 900
+    values, counts = np.unique(state.time[3:2000], return_counts=True)
+    assert list(values) == [70, 80, 90] and counts.min() > 550
+    np.testing.assert_array_equal(state.time[2000:], 33)  # they are leading in and wait
     np.testing.assert_array_equal(state.trace[:, 1], -state.time)
-    other = start(memory, fresh, tf.constant([1, 3], tf.int64))
+    # The oldest frame comes last, for it is the first that goes into the replay.
+    expected = past_of(state.time[3:]).history.numpy()[:, [1, 2, 0]]
+    np.testing.assert_array_equal(restarts.by_environment(histories), expected)
+    other, _ = go_back(memory, before.env_state, history, fresh, is_over, tf.constant([1, 3], tf.int64))
     assert not np.array_equal(state.time, other.time)
 
 
@@ -78,10 +93,13 @@ def test_practice_is_cut_after_its_decisions_unless_it_ends_in_a_crash():
 
 
 def test_nobody_practises_by_default():
-    practice, state = Practice(4, 0), state_of([1, 2, 3, 4])
-    memory = practice.begin(state)
+    practice, past = Practice(4, 0), past_of([1, 2, 3, 4])
+    memory, history = practice.begin(past), restarts.by_environment(past.history)
     assert tf.nest.flatten(memory) == []
-    assert practice.start(memory, state, [0, 0]) is state
+    fresh = state_of([5, 6, 7, 8])
+    state, gone_back = practice.go_back(memory, past.env_state, history, fresh, np.ones(4, bool), [0, 0])
+    assert state is fresh and practice.put_back(history, gone_back, np.ones(4, bool)) is history
+    assert not practice.is_leading_in(memory).numpy().any()
     assert practice.is_player.numpy().all()
 
 
@@ -113,9 +131,8 @@ class _Fuse(Environment):
         return tf.cast(state.time, tf.uint8)[:, tf.newaxis, tf.newaxis]
 
 
-@pytest.mark.parametrize("mode", [{}, {"eager": True}])
-def test_training_practises_where_players_crash(mode):
-    """What the replay of a run holds, from a player's first crash on."""
+def fuse_trainer(**given):
+    """Two players and a practiser, who never learn."""
     config = configuration.resolve(
         {
             "env": "cave",
@@ -127,12 +144,19 @@ def test_training_practises_where_players_crash(mode):
             "replay_capacity": 900,
             "replay_min_rows": 900,
             "batch_size": 8,
+            "epsilon_end": 1.0,
             "device": "cpu",
-            **mode,
+            **given,
         }
     )
     assert config.num_practisers == 1
-    trainer = Trainer(config, env=_Fuse())
+    return Trainer(config, env=_Fuse())
+
+
+@pytest.mark.parametrize("mode", [{}, {"eager": True}])
+def test_training_practises_where_players_crash(mode):
+    """What the replay of a run holds, from a player's first crash on."""
+    trainer = fuse_trainer(frame_stack=1, **mode)
     carry = trainer.run_chunk(trainer.initial_carry(), 280, 2**62)
     rows = trainer.replay.gather_all()
     time, discount, is_boundary, is_first = (
@@ -155,3 +179,120 @@ def test_training_practises_where_players_crash(mode):
     # What practisers reach is no score.
     assert int(carry.metrics.episodes) == 4
     assert float(carry.metrics.score) == 4 * CRASH
+
+
+def test_what_is_acted_on_after_a_practice_start_is_what_the_replay_gives(monkeypatch):
+    """Three frames two decisions apart: bit for bit the stack that was remembered, not one frame three times."""
+    trainer = fuse_trainer(frame_stack=3, frame_stride=2, n_step=1, eager=True)
+    act, seen = trainer.agent.act, []
+
+    def spy(observation, *rest):
+        seen.append(observation.numpy())
+        return act(observation, *rest)
+
+    monkeypatch.setattr(trainer.agent, "act", spy)
+    carry = trainer.run_chunk(trainer.initial_carry(), 290, 2**62)
+    assert carry.history.shape[0] == 5
+    np.testing.assert_array_equal(carry.history[-1], trainer.env.observe(carry.env_state))
+    transitions, weights, index = trainer.replay.sample(tf.constant([3, 4], tf.int64), 20_000)
+    steps, envs = index.numpy() // 3, index.numpy() % 3
+    is_transition = weights.numpy() > 0
+    assert len(set(index.numpy()[is_transition])) > 700
+    seen = np.stack(seen)  # [decision, N, H, W, stack]
+    for row in np.flatnonzero(is_transition):
+        np.testing.assert_array_equal(transitions.observation[row], seen[steps[row], envs[row]])
+    rows = trainer.replay.gather_all()
+    frame, is_boundary, is_first = (
+        tensor.numpy() for tensor in (rows.frame[2, :, 0, 0], rows.is_boundary[2], rows.is_first[2])
+    )
+    # Once players have crashed practice begins at frame 65, whose past goes before it: rows that are no transitions.
+    begins = [t for t in np.flatnonzero(is_first)[:-1] if frame[t] == 61]
+    assert len(begins) >= 2
+    for t in begins:
+        np.testing.assert_array_equal(frame[t : t + 6], [61, 62, 63, 64, 65, 66])
+        np.testing.assert_array_equal(is_boundary[t - 1 : t + 6], [True, True, True, True, True, False, False])
+        np.testing.assert_array_equal(seen[t + 4, 2, 0, 0], [61, 63, 65])
+        assert t + 4 in steps[is_transition & (envs == 2)]
+    # Waiting is no playing: frames are those of rows that are decisions.
+    assert int(carry.env_frames) == (~rows.is_boundary.numpy()).sum()
+
+
+def test_practice_with_a_past_is_the_same_compiled():
+    trainers = [fuse_trainer(frame_stack=3, frame_stride=2, **mode) for mode in ({}, {"eager": True})]
+    results = []
+    for trainer in trainers:
+        carry = trainer.run_chunk(trainer.initial_carry(), 290, 2**62)
+        results.append([*tf.nest.flatten(carry), *trainer.replay.state.values()])
+    for ours, theirs in zip(*results, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("super_resolution", [False, True])
+def test_the_caves_practisers_see_what_its_players_saw(super_resolution):
+    config = configuration.resolve(
+        {
+            "env": "cave",
+            "num_envs": 16,
+            "super_resolution": super_resolution,
+            "network": "mlp",
+            "frame_stack": 3,
+            "replay_capacity": 16 * 400,
+            "replay_min_rows": 16 * 400,
+            "epsilon_end": 1.0,
+            "device": "cpu",
+        }
+    )
+    trainer = Trainer(config)
+    carry = trainer.run_chunk(trainer.initial_carry(), 380, 2**62)
+    rows = trainer.replay.gather_all()
+    frames, is_boundary = rows.frame.numpy(), rows.is_boundary.numpy()
+    histories = {}  # of the players, at each frame of theirs
+    for env in range(8):
+        for t in range(2, 380):
+            if not is_boundary[env, t - 2 : t].any() and not rows.is_first.numpy()[env, t - 1 : t + 1].any():
+                histories[frames[env, t].tobytes()] = frames[env, t - 2 : t + 1]
+    moving = found = 0
+    for env in range(8, 16):
+        for t in np.flatnonzero(rows.is_first.numpy()[env, :-3]):
+            if t and frames[env, t + 2].tobytes() in histories:
+                found += 1
+                past = frames[env, t : t + 3]
+                np.testing.assert_array_equal(past, histories[frames[env, t + 2].tobytes()])
+                moving += len(np.unique(past, axis=0)) == 3
+    assert found > 10 and moving > found / 2  # the first screens of a game can be alike
+    np.testing.assert_array_equal(carry.history[-1], trainer.env.observe(carry.env_state))
+
+
+def test_a_checkpoint_from_before_pasts_were_whole_is_resumed_with_an_empty_memory(tmp_path, monkeypatch, capfd):
+    game = {"env": "cave", "network": "mlp", "restart_share": 0.5, "start_curriculum": 0.0}
+    run, tensors = make_run(tmp_path / "run", **game), Saver._tensors
+
+    def as_before(saver):
+        """The names that such a checkpoint has, in which players remembered states alone."""
+        kept = {
+            name: tensor
+            for name, tensor in tensors(saver).items()
+            if name != "carry/is_standard" and not name.startswith("carry/memory/")
+        }
+        memory = named_tensors(saver.run.carry.memory, "carry/memory")
+        return kept | {
+            name.replace("/env_state", ""): tensor + 1 for name, tensor in memory.items() if "/env_state/" in name
+        }
+
+    monkeypatch.setattr(Saver, "_tensors", as_before)
+    run.saver.save_last()
+    monkeypatch.undo()
+    run.monitor.close()
+    run._lock.close()
+    again = resume(tmp_path / "run")
+    assert "remembers practice starts without the frames before them: they are found anew" in capfd.readouterr().err
+    tf.nest.map_structure(np.testing.assert_array_equal, again.carry, run.carry)
+    again.train_chunk()
+    again.saver.save_last()
+    again.monitor.close()
+    again._lock.close()
+    capfd.readouterr()
+    last = resume(tmp_path / "run")
+    assert "practice starts" not in capfd.readouterr().err
+    tf.nest.map_structure(np.testing.assert_array_equal, last.carry.memory, again.carry.memory)
+    last.monitor.close()

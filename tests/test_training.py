@@ -165,6 +165,47 @@ def test_frames_and_episodes_are_counted_without_the_boundary_rows():
     np.testing.assert_array_equal(is_first[:, 1:], boundary[:, :-1])
 
 
+@pytest.mark.parametrize("mode", [{}, {"eager": True}], ids=["xla", "eager"])
+def test_sums_over_environments_are_wider_than_the_numbers_summed(mode):
+    """Eight episodes that end together, each of which fits int32."""
+    trainer = make_trainer(replay_min_rows=1_000, **mode)
+    carry = trainer.initial_carry()
+    ball = carry.env_state._replace(time=tf.fill([8], 6), columns=tf.zeros([8, 2], tf.int32), paddle=tf.fill([8], 4))
+    carry = carry._replace(env_state=ball, episode_frames=tf.fill([8], 2**30), is_first=tf.zeros([8], tf.bool))
+    carry = trainer.run_chunk(carry, 1, 2**62)
+    assert int(carry.metrics.episodes) == 8
+    assert int(carry.metrics.episode_frames) == 8 * (2**30 + 1)
+
+
+@pytest.mark.parametrize("mode", [{}, {"eager": True}], ids=["xla", "eager"])
+def test_only_episodes_from_the_games_own_start_are_scored(mode):
+    """Of the cave's starts at a drawn difficulty and of practice nothing is told."""
+    trainer = make_trainer(
+        env="cave",
+        network="mlp",
+        num_envs=32,
+        replay_min_rows=992,
+        epsilon_decay_env_frames=10**9,
+        frame_stack=1,
+        restart_share=0.5,
+        start_curriculum=0.6,
+        **mode,
+    )
+    carry = trainer.initial_carry()
+    begins, standard, lives = carry.env_state.time.numpy(), carry.is_standard.numpy(), []
+    np.testing.assert_array_equal(standard, (begins == 0) & (np.arange(32) < 16))
+    assert 2 < standard[:16].sum() < 14
+    for _ in range(60):
+        before, carry = carry, trainer.run_chunk(carry, 1, 2**62)
+        is_over = carry.is_over.numpy()
+        lives += list(carry.episode_frames.numpy()[is_over & standard])
+        reset = before.is_over.numpy()
+        standard = np.where(reset, (carry.env_state.time.numpy() == 0) & (np.arange(32) < 16), standard)
+        np.testing.assert_array_equal(carry.is_standard, standard)
+    assert int(carry.metrics.episodes) == len(lives) > 3
+    assert int(carry.metrics.episode_frames) == sum(lives) == float(carry.metrics.score)
+
+
 def test_counters_are_right_at_a_great_age():
     trainer = make_trainer(replay_min_rows=8)
     start = 2**40 - 3

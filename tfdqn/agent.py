@@ -391,8 +391,8 @@ def _checked_sizes(observation_shape: Any, num_actions: Any) -> tuple[tuple[int,
         shape, actions = (), 0
     if not 1 <= len(shape) <= 3 or min(*shape, actions) < 1:
         raise ValueError(
-            f"DQN: observation_shape {observation_shape} and num_actions {num_actions}: must be (height, width, stack), "
-            "or another shape of one to three sizes, and a count, whole numbers from 1"
+            f"DQN: observation_shape {observation_shape} and num_actions {num_actions}: must be (height, width, "
+            "stack), or another shape of one to three sizes, and a count, whole numbers from 1"
         )
     return shape, actions
 

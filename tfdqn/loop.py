@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+import numpy as np
+
 import tfdqn
 from tfdqn import cli, runs
 from tfdqn.checkpoints import Checkpoint
@@ -18,8 +20,6 @@ from tfdqn.saving import Progress, Saver
 from tfdqn.signals import StopRequest
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from tfdqn.evaluation import Scores
     from tfdqn.metrics import Metrics
 
@@ -313,9 +313,14 @@ class Run:
         start = time.monotonic()
         progress, frames = self.progress, self.env_frames
         scores = self._scores()
-        # The first agent to outgrow a limit lives longer under it than any before: no better one has been missed.
-        while progress.eval_max_frames <= self.trainer.env.time_limit and self._is_outgrown_by(scores):
+        # Episodes are cut to save time, but a cut decides nothing: as long as what was cut off could change which agent
+        # is the best, or the mean is over a third of the limit (and so more than a few percent off), it is doubled and
+        # both agents play again, so that scores are only ever compared under one limit.
+        while progress.eval_max_frames <= self.trainer.env.time_limit and (
+            self._is_outgrown_by(scores) or self._is_undecided(scores)
+        ):
             progress.eval_max_frames *= 2
+            self._score_best_again()
             scores = self._scores()
         mean = scores.summary()["score_mean"]
         values = {f"eval/{name}": value for name, value in scores.summary().items() if name != "episodes"}
@@ -324,7 +329,8 @@ class Run:
         self.monitor.show_player(frames, scores)
         progress.evaluated_env_frames = frames
         if progress.best_score is None or mean > progress.best_score:
-            progress.best_score, progress.best_env_frames = mean, frames
+            progress.best_score, progress.best_score_ceiling = mean, self._ceiling(scores)
+            progress.best_env_frames = frames
             self.best_weights = self.trainer.agent.online.get_weights()
             self.saver.give_best()
         progress.eval_seconds += time.monotonic() - start
@@ -337,6 +343,37 @@ class Run:
     def _is_outgrown_by(self, scores: Scores) -> bool:
         """Whether evaluations must play longer: a limit of three means lowers a mean by no more than a few percent."""
         return 3 * scores.frames.mean() > self.progress.eval_max_frames
+
+    def _is_undecided(self, scores: Scores) -> bool:
+        """Whether what was cut off, of these episodes or the best agent's, could make either of them the better one."""
+        best, best_ceiling = self.progress.best_score, self.progress.best_score_ceiling
+        if best is None:
+            return False
+        ceiling = self._ceiling(scores)
+        if ceiling is None or best_ceiling is None:
+            return True
+        return scores.summary()["score_mean"] < best_ceiling and best < ceiling
+
+    def _ceiling(self, scores: Scores) -> float | None:
+        """What the mean score of these episodes can be at most when none is cut; None if that cannot be told."""
+        env, limit = self.trainer.env, self.progress.eval_max_frames
+        is_cut = (scores.frames >= limit) & (limit <= env.time_limit)
+        if is_cut.any() and not env.score_is_frames:
+            return None  # rewards may still come or be lost
+        return float(np.where(is_cut, env.time_limit, scores.scores).astype(np.float64).mean())
+
+    def _score_best_again(self) -> None:
+        """Under the limit that holds now."""
+        progress, agent = self.progress, self.trainer.agent
+        if progress.best_score is None:
+            return
+        weights = agent.online.get_weights()
+        agent.online.set_weights(self.best_weights)
+        try:
+            scores = self._scores()
+        finally:
+            agent.online.set_weights(weights)
+        progress.best_score, progress.best_score_ceiling = scores.summary()["score_mean"], self._ceiling(scores)
 
     def _totals(self) -> dict[str, Any]:
         config, progress, frames = self.config, self.progress, self.env_frames

@@ -18,7 +18,7 @@ class Metrics(NamedTuple):
     All are scalars in the carry, [R] in `Reports`.
     """
 
-    episodes: tf.Tensor  # int64, episodes that ended
+    episodes: tf.Tensor  # int64, episodes from the game's own start that ended
     score: tf.Tensor  # float32, sum of their scores
     episode_frames: tf.Tensor  # int64, sum of their lengths
     updates: tf.Tensor  # int64

@@ -23,8 +23,8 @@ DEEP_LAYERS = 3  # residual layers of "columns_deep" and "columns_wide"
 class Body(NamedTuple):
     """A body, and what others may ask about it."""
 
-    # From what makes layers to those of the body, and to what makes the last hidden layer from a number: that one is the
-    # head's, which may need several.
+    # From what makes layers to those of the body, and to what makes the last hidden layer from a number: that one is
+    # the head's, which may need several.
     make: Callable[[_Maker], tuple[Sequence, Callable[[int], Sequence]]]
     sees_screens: bool = True  # observations must be [H, W, C]
     prefers_columns: bool = False  # reads whole columns of the screen: a replay should hold frames column by column
@@ -174,8 +174,8 @@ def check_fits(name: str, spec: ObservationSpec) -> None:
         )
     if body.prefers_columns and (shape[1] % 2 or spec.dtype != "uint8"):
         raise ValueError(
-            f"network {name}: reads pairs of columns of uint8 screens, but observations are {shape} {spec.dtype}: use conv "
-            "or mlp, or your own"
+            f"network {name}: reads pairs of columns of uint8 screens, but observations are {shape} {spec.dtype}: use "
+            "conv or mlp, or your own"
         )
 
 

@@ -6,7 +6,11 @@ practisers, start there again and again, with new draws, until the player crashe
 from any distribution of starts. (Tavakoli et al. 2018, "Exploring restart distributions", arXiv:1811.11298; here a
 crash is what makes a state worth a restart.)
 
-Shapes: N environments, of which the first M play and the others practise.
+What is remembered and put back is a `Past`, whole: the game's state and all that the player carries beside it. A stack
+of frames is rebuilt from the replay's rows, so the frames before a start have to be there: after the start is drawn,
+the environment waits while they go into the replay, one a row (`lead_in`).
+
+Shapes: N environments, of which the first M play and the others practise; K frames in a history.
 """
 
 from __future__ import annotations
@@ -23,11 +27,29 @@ NUM_SNAPSHOTS = 3  # the oldest is 33 to 48 decisions old: longer ago than the l
 PRACTICE_DECISIONS = 64  # a practiser's episode is truncated after so many: the crash lies behind it
 
 
-class Memory(NamedTuple):
-    """What the players remember."""
+class Past(NamedTuple):
+    """All that a player goes on from."""
 
-    snapshots: Any  # the game's state [NUM_SNAPSHOTS, M, ...], newest first, all of the episode under way
-    spots: Any  # the game's state [M, ...], some time before each player's last crash; its first start before any
+    env_state: Any  # the game's NamedTuple, [N, ...]
+    history: tf.Tensor  # [N, K, H, W] uint8, the newest frame last: that of `env_state`
+
+    @classmethod
+    def of(cls, env_state: Any, history: tf.Tensor) -> Past:
+        """From a history [K, N, H, W], as rollouts keep it."""
+        return cls(env_state, by_environment(history))
+
+
+def by_environment(history: tf.Tensor) -> tf.Tensor:
+    """A history [K, N, H, W] as [N, K, H, W], and back."""
+    return tf.transpose(history, [1, 0, 2, 3])
+
+
+class Memory(NamedTuple):
+    """What the players remember, and how far the practisers are in going back to it."""
+
+    snapshots: Past  # [NUM_SNAPSHOTS, M, ...], newest first, all of the episode under way
+    spots: Past  # [M, ...], some time before each player's last crash; its first start before any
+    lead_in: tf.Tensor  # [N - M] int32, frames of the past that have yet to go into the replay before the next decision
 
 
 class Nothing(NamedTuple):
@@ -50,12 +72,19 @@ class Practice:
         """Which environments play on, [N] bool."""
         return tf.range(self._num_envs) < self._num_players
 
-    def begin(self, state: Any) -> Memory | Nothing:
-        """The memory at a run's start, from the game's first state [N, ...]."""
+    def begin(self, past: Past) -> Memory | Nothing:
+        """The memory at a run's start, from the first starts [N, ...]."""
         if not self._num_practisers:
             return Nothing()
-        players = _map(lambda values: values[: self._num_players], state)
-        return Memory(_map(lambda values: tf.repeat(values[tf.newaxis], NUM_SNAPSHOTS, axis=0), players), players)
+        players = _map(lambda values: values[: self._num_players], past)
+        snapshots = _map(lambda values: tf.repeat(values[tf.newaxis], NUM_SNAPSHOTS, axis=0), players)
+        return Memory(snapshots, players, tf.zeros([self._num_practisers], tf.int32))
+
+    def is_leading_in(self, memory: Memory | Nothing) -> tf.Tensor:
+        """Which environments play nothing in this decision, as their past goes into the replay, [N] bool."""
+        if not self._num_practisers:
+            return tf.zeros([self._num_envs], tf.bool)
+        return tf.concat([tf.zeros([self._num_players], tf.bool), memory.lead_in > 0], axis=0)
 
     def truncate(self, timestep: TimeStep, decisions: tf.Tensor) -> TimeStep:
         """End practice after `PRACTICE_DECISIONS`; `decisions` of each episode so far, [N] int32, this one included."""
@@ -64,43 +93,77 @@ class Practice:
         is_long = ~self.is_player & (decisions >= PRACTICE_DECISIONS)
         return timestep._replace(truncation=timestep.truncation | (is_long & ~timestep.termination))
 
-    def start(self, memory: Memory | Nothing, fresh: Any, seed: tf.Tensor) -> Any:
-        """Starts, the game's state [N, ...]: players take theirs of `fresh`, practisers a spot that `seed` draws."""
+    def go_back(
+        self, memory: Memory | Nothing, env_state: Any, history: tf.Tensor, fresh: Any, is_over: tf.Tensor, seed
+    ) -> tuple[Any, tf.Tensor]:
+        """What the idle go on from: those whose episode is over, and those that are leading in.
+
+        Args:
+          memory: at this decision.
+          env_state: the game's state before it, [N, ...].
+          history: [K, N, H, W] before it.
+          fresh: the game's state [N, ...] from which players begin.
+          is_over: [N] bool, an episode begins.
+          seed: draws the practisers' spots.
+
+        Returns:
+          The game's state [N, ...], and the practisers' histories [K, N - M, H, W]. While leading in, a history is a
+          ring that turns by a frame a row: its last frame, which goes into the replay, is first the oldest, and the
+          newest in the end.
+        """
         if not self._num_practisers:
-            return fresh
+            return fresh, history[:, self._num_envs :]
         drawn = seeds.draw(seed, self._num_practisers) % self._num_players
+        held = _map(lambda values: values[self._num_players :], Past.of(env_state, history))
+        begins = is_over[self._num_players :]
 
-        def choose(fresh, spots):
-            return tf.concat([fresh[: self._num_players], tf.gather(spots, drawn)], axis=0)
+        def choose(spots, held):
+            return tf.where(_over(begins, held), tf.gather(spots, drawn), held)
 
-        return _map(choose, fresh, memory.spots)
+        past = _map(choose, memory.spots, held)
+        env_state = _map(lambda mine, spot: tf.concat([mine[: self._num_players], spot], axis=0), fresh, past.env_state)
+        return env_state, tf.roll(by_environment(past.history), -1, axis=0)
+
+    def put_back(self, history: tf.Tensor, gone_back: tf.Tensor, is_idle: tf.Tensor) -> tf.Tensor:
+        """Histories [K, N, H, W], those of idle practisers replaced by what `go_back` gave them."""
+        if not self._num_practisers:
+            return history
+        idle = is_idle[tf.newaxis, self._num_players :, tf.newaxis, tf.newaxis]
+        practisers = tf.where(idle, gone_back, history[:, self._num_players :])
+        return tf.concat([history[:, : self._num_players], practisers], axis=1)
 
     def remember(
-        self, memory: Memory | Nothing, state: Any, crashed: tf.Tensor, is_fresh: tf.Tensor, decision: tf.Tensor
+        self,
+        memory: Memory | Nothing,
+        past: Past,
+        crashed: tf.Tensor,
+        begins: tf.Tensor,
+        decision: tf.Tensor,
     ) -> Memory | Nothing:
         """Take note of one decision.
 
         Args:
           memory: what was remembered before.
-          state: the game's state after it, [N, ...].
+          past: what each goes on from after it, [N, ...].
           crashed: [N] bool, it ended an episode for good.
-          is_fresh: [N] bool, the state begins an episode.
+          begins: [N] bool, an episode begins with it.
           decision: [] int64, its number in the run.
         """
         if not self._num_practisers:
             return memory
-        crashed, is_fresh = crashed[: self._num_players], is_fresh[: self._num_players]
+        lead_in = tf.where(begins[self._num_players :], past.history.shape[1] - 1, tf.maximum(memory.lead_in - 1, 0))
+        crashed, begins = crashed[: self._num_players], begins[: self._num_players]
         is_due = decision % SNAPSHOT_PERIOD == 0
 
-        def shift(snapshots, state):
-            newest = state[tf.newaxis, : self._num_players]
+        def shift(snapshots, values):
+            newest = values[tf.newaxis, : self._num_players]
             shifted = tf.where(is_due, tf.concat([newest, snapshots[:-1]], axis=0), snapshots)
-            return tf.where(_over(is_fresh, newest[0]), newest, shifted)
+            return tf.where(_over(begins, newest[0]), newest, shifted)
 
         def note(spots, snapshots):
             return tf.where(_over(crashed, spots), snapshots[-1], spots)
 
-        return Memory(_map(shift, memory.snapshots, state), _map(note, memory.spots, memory.snapshots))
+        return Memory(_map(shift, memory.snapshots, past), _map(note, memory.spots, memory.snapshots), lead_in)
 
 
 def _map(function: Any, *structures: Any) -> Any:

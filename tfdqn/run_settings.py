@@ -25,7 +25,10 @@ class Game:
     frame_stride: int = setting(1, "decisions between stacked frames", low=1, high=32)
     action_repeat: int = setting(1, "frames that each chosen action is held for", low=1, high=32, common=True)
     start_curriculum: float = setting(
-        0.0, "share of training episodes that start at a drawn difficulty (cave: a narrower tunnel)", low=0, high=1
+        0.0,
+        "share of training episodes that start at a drawn difficulty (cave: a narrower tunnel); their scores are not reported",
+        low=0,
+        high=1,
     )
     restart_share: float = setting(
         0.0,
@@ -82,8 +85,8 @@ class Evaluation:
     eval_episodes: int = setting(64, "episodes of an evaluation in training", low=1, high=100_000)
     eval_max_frames: int = setting(
         10_001,
-        "frames after which evaluations in training cut episodes at first; doubled for an agent whose mean is over a "
-        "third of it",
+        "frames after which evaluations in training cut episodes at first; doubled where that could decide which agent "
+        "is the best, or for a mean over a third of it",
         low=1,
         high=2**30,
     )

@@ -195,7 +195,7 @@ def refuse_changes(run_dir: str | os.PathLike, ours: Mapping[str, Any], wanted: 
 
 def save_agent(agent: DQN, path: Path) -> None:
     """Save as a `.keras` file, loadable by `tf.keras.models.load_model` after `import tfdqn.agent`."""
-    # "keras_v3" is what "keras" means, but in any thread: from the second save on, outside the main thread, that is HDF5.
+    # What "keras" means, but in any thread: outside the main one that would be HDF5 from the second save on.
     files.write_atomically(path, lambda temporary: agent.save(temporary, save_format="keras_v3"))
 
 

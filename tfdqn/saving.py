@@ -38,6 +38,7 @@ class Progress:
     frames_per_second: float = 0.0
     updates_per_second: float = 0.0
     best_score: float | None = None
+    best_score_ceiling: float | None = None  # what that score can be at most, as episodes were cut; None: not known
     best_env_frames: int = 0
     wall_seconds: float = 0.0  # of earlier processes of this run, and so the others
     compile_seconds: float = 0.0
@@ -190,7 +191,8 @@ class Saver:
         has no evaluation there, as a run that was to be longer from the start, and can only find a better agent.
         """
         run, held = self.run, self._facts.get("progress", {})
-        best = {name: getattr(run.progress, name) for name in ("best_score", "best_env_frames", "eval_max_frames")}
+        names = ("best_score", "best_score_ceiling", "best_env_frames", "eval_max_frames")
+        best = {name: getattr(run.progress, name) for name in names}
         if not held or all(held.get(name) == value for name, value in best.items()):
             return  # nothing was trained and so saved, or it holds that agent already
         with self._failing_in_one_line():
@@ -236,7 +238,7 @@ class Saver:
             variables = {name: v for name, v in variables.items() if not name.startswith("replay/")}
             cli.say("this checkpoint holds no replay: a new one is filled before learning goes on")
         growing = {name for name in variables if name.startswith("replay/") and variables[name].shape.rank}
-        carry = checkpoint.read(named_tensors(run.carry, "carry"))
+        carry = self._read_carry(checkpoint)
         best = {}
         if facts.progress.best_score is not None:
             best = checkpoint.read({f"best/{i}": v for i, v in enumerate(run.trainer.agent.online.get_weights())})
@@ -267,6 +269,17 @@ class Saver:
             elif not self._give(name, weights):
                 path.unlink(missing_ok=True)  # better none for now than a wrong one; this may also make room
                 self.outbox.retry()
+
+    def _read_carry(self, checkpoint: Checkpoint) -> dict[str, Any]:
+        """The carry's tensors by name; those that runs had not yet when it was made are as at a run's start."""
+        wanted = named_tensors(self.run.carry, "carry")
+        memory = {name for name in wanted if name.startswith("carry/memory/")}
+        newer = {"carry/is_standard"} - checkpoint.names
+        if not memory <= checkpoint.names:
+            newer |= memory
+            cli.say("this checkpoint remembers practice starts without the frames before them: they are found anew")
+        own = {name: value.numpy() for name, value in wanted.items() if name in newer}
+        return own | checkpoint.read({name: value for name, value in wanted.items() if name not in newer})
 
     def _tensors(self) -> dict[str, Any]:
         run = self.run

@@ -19,7 +19,7 @@ from tfdqn.envs import Environment, make_for
 from tfdqn.metrics import MAX_REPORTS, SHARED_BIT, Metrics, Reports, note_non_finite
 from tfdqn.prioritized import PrioritizedReplay
 from tfdqn.replay import FrameReplay, Row
-from tfdqn.restarts import Memory, Nothing, Practice
+from tfdqn.restarts import Memory, Nothing, Past, Practice
 from tfdqn.rollout import play, push_frame, score_of, select, stack_frames
 
 
@@ -33,6 +33,7 @@ class Carry(NamedTuple):
     history: tf.Tensor  # [(stack - 1) * stride + 1, N, H, W] uint8, the newest frame last
     is_first: tf.Tensor  # [N] bool, the newest frame begins an episode
     is_over: tf.Tensor  # [N] bool, the newest frame is the last of an episode: the next decision is a reset
+    is_standard: tf.Tensor  # [N] bool, the episode began at the game's own start
     episode_return: tf.Tensor  # [N] float32
     episode_frames: tf.Tensor  # [N] int32
     metrics: Metrics
@@ -82,17 +83,20 @@ class Trainer:
         config, (height, width) = self.config, self.env.observation_shape
         with tf.device(self.device):
             start = seeds.at(seeds.stream(config.seed, "start"), 0)
-            state = self.env.training_reset(self.env.sample_noise(start, config.num_envs), config.start_curriculum)
+            noise = self.env.sample_noise(start, config.num_envs)
+            state = self.env.training_reset(noise, config.start_curriculum)
             frame = self.env.observe(state)
             depth = (config.frame_stack - 1) * config.frame_stride + 1
+            history = tf.tile(tf.reshape(frame, [1, config.num_envs, height, width]), [depth, 1, 1, 1])
             return Carry(
                 iteration=tf.zeros([], tf.int64),
                 env_frames=tf.zeros([], tf.int64),
                 env_state=state,
-                memory=self._practice.begin(state),
-                history=tf.tile(tf.reshape(frame, [1, config.num_envs, height, width]), [depth, 1, 1, 1]),
+                memory=self._practice.begin(Past.of(state, history)),
+                history=history,
                 is_first=tf.ones([config.num_envs], tf.bool),
                 is_over=tf.zeros([config.num_envs], tf.bool),
+                is_standard=self._is_standard(noise),
                 episode_return=tf.zeros([config.num_envs]),
                 episode_frames=tf.zeros([config.num_envs], tf.int32),
                 metrics=Metrics.zeros(),
@@ -197,9 +201,11 @@ class Trainer:
             env, carry.env_state, action, stream, carry.iteration, config.action_repeat
         )
         # Where the newest frame was an episode's last, nothing is played: the row only holds that frame, and the
-        # environment starts afresh (Gymnasium calls this next-step autoreset).
+        # environment starts afresh (Gymnasium calls this next-step autoreset). Nor while rows are to hold the frames
+        # before a start: they are the past of the decisions that follow, and no transitions themselves.
         is_over = carry.is_over
-        episode_frames = tf.where(carry.is_first, 0, carry.episode_frames) + tf.where(is_over, 0, frames)
+        is_idle = is_over | self._practice.is_leading_in(carry.memory)
+        episode_frames = tf.where(carry.is_first, 0, carry.episode_frames) + tf.where(is_idle, 0, frames)
         timestep = self._practice.truncate(timestep, -(-episode_frames // config.action_repeat))
         self.replay.add(
             Row(
@@ -208,37 +214,51 @@ class Trainer:
                 reward=timestep.reward,
                 discount=tf.cast(~timestep.termination, tf.float32),
                 is_first=carry.is_first,
-                is_boundary=is_over,
+                is_boundary=is_idle,
             )
         )
-        ended = ~is_over & (timestep.termination | timestep.truncation)
-        frames = tf.where(is_over, 0, frames)
-        episode_return = tf.where(carry.is_first, 0.0, carry.episode_return) + tf.where(is_over, 0.0, timestep.reward)
+        ended = ~is_idle & (timestep.termination | timestep.truncation)
+        frames = tf.where(is_idle, 0, frames)
+        episode_return = tf.where(carry.is_first, 0.0, carry.episode_return) + tf.where(is_idle, 0.0, timestep.reward)
         restart_seed = seeds.at(seeds.stream(config.seed, "restart"), carry.iteration)
         fresh = env.training_reset(noise, config.start_curriculum)
-        state = select(is_over, self._practice.start(carry.memory, fresh, restart_seed), state)
-        counts = ended & self._practice.is_player
+        idle_state, idle_history = self._practice.go_back(
+            carry.memory, carry.env_state, carry.history, fresh, is_over, restart_seed
+        )
+        state = select(is_idle, idle_state, state)
+        history = push_frame(carry.history, env.observe(state), is_over)
+        history = self._practice.put_back(history, idle_history, is_idle)
+        counts = ended & carry.is_standard
 
         def total_of_ended(values):
             return tf.reduce_sum(tf.where(counts, values, tf.zeros_like(values)))
 
+        # Each number is widened before it is summed: what fits for one environment need not for all of them.
         metrics = carry.metrics._replace(
             episodes=carry.metrics.episodes + tf.reduce_sum(tf.cast(counts, tf.int64)),
             score=carry.metrics.score + total_of_ended(score_of(env, episode_return, episode_frames)),
-            episode_frames=carry.metrics.episode_frames + tf.cast(total_of_ended(episode_frames), tf.int64),
+            episode_frames=carry.metrics.episode_frames + total_of_ended(tf.cast(episode_frames, tf.int64)),
         )
         return Carry(
             iteration=carry.iteration + 1,
-            env_frames=carry.env_frames + tf.cast(tf.reduce_sum(frames), tf.int64),
+            env_frames=carry.env_frames + tf.reduce_sum(tf.cast(frames, tf.int64)),
             env_state=state,
-            memory=self._practice.remember(carry.memory, state, ended & timestep.termination, is_over, carry.iteration),
-            history=push_frame(carry.history, env.observe(state), is_over),
+            memory=self._practice.remember(
+                carry.memory, Past.of(state, history), ended & timestep.termination, is_over, carry.iteration
+            ),
+            history=history,
             is_first=is_over,
             is_over=ended,
+            is_standard=tf.where(is_over, self._is_standard(noise), carry.is_standard),
             episode_return=episode_return,
             episode_frames=episode_frames,
             metrics=metrics,
         )
+
+    def _is_standard(self, noise: Any) -> tf.Tensor:
+        """Which episodes that begin now do so as in an evaluation, [N] bool: only their scores are reported."""
+        is_moved = self.env.is_moved_start(noise, self.config.start_curriculum)
+        return self._practice.is_player & ~is_moved
 
     def _learn_if_ready(self, metrics: Metrics) -> Metrics:
         """The updates that are due, none while the replay is filled to its minimum."""

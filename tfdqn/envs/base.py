@@ -113,6 +113,12 @@ class Environment(abc.ABC):
             raise ValueError(f"{self.name} is equally difficult from start to end")
         return self.reset(noise)
 
+    def is_moved_start(self, noise: Any, curriculum: float) -> tf.Tensor:
+        """Which episodes `training_reset` starts at a drawn difficulty, [N] bool: their scores are no measure."""
+        import tensorflow as tf
+
+        return tf.zeros([tf.nest.flatten(noise)[0].shape[0]], tf.bool)
+
     @abc.abstractmethod
     def step(self, state: Any, action: tf.Tensor, noise: Any) -> tuple[Any, TimeStep]:
         """Play one frame; `action` is [N] int32 in 0..num_actions-1."""
@@ -136,16 +142,58 @@ class Environment(abc.ABC):
         palette = self.palette if self._sets("palette") else None
         return rendering.picture(self.observe(state), self.observation_spec, palette)
 
+    def checked(self, state: Any, action: Any, noise: Any) -> tuple[Any, tf.Tensor, Any]:
+        """What `step` takes, as tensors of its dtypes and shapes; from lists and arrays, too.
+
+        Raises:
+          TypeError: something of another structure or dtype.
+          ValueError: something of another shape, or (where it is on the host) out of range.
+        """
+        from tfdqn.envs import entering
+
+        num_envs = entering.count_envs(state)
+        return (
+            entering.like("state", state, self._state_specs, num_envs),
+            entering.actions(action, num_envs, self.num_actions),
+            entering.like("noise", noise, self._noise_specs, num_envs),
+        )
+
+    def checked_noise(self, noise: Any) -> Any:
+        """What `reset` takes, likewise."""
+        from tfdqn.envs import entering
+
+        return entering.like("noise", noise, self._noise_specs, entering.count_envs(noise))
+
     @functools.cached_property
-    def compiled_reset(self):
-        """`reset` under XLA, for use from Python; compiled once per N."""
+    def _noise_specs(self) -> Any:
+        """Dtypes and shapes of the noise of one environment."""
+        import tensorflow as tf
+
+        with tf.init_scope():  # also while tracing: what is kept must not hang on a graph
+            return tf.nest.map_structure(tf.TensorSpec.from_tensor, self.sample_noise(tf.zeros([2], tf.int64), 1))
+
+    @functools.cached_property
+    def _state_specs(self) -> Any:
+        """Dtypes and shapes of the state of one environment."""
+        import tensorflow as tf
+
         from tfdqn import compiled
 
-        return compiled.xla(self.reset)
+        with tf.init_scope():
+            return compiled.xla(self.reset).get_concrete_function(self._noise_specs).structured_outputs
+
+    @functools.cached_property
+    def compiled_reset(self):
+        """`reset` under XLA, for use from Python, on anything that `checked_noise` takes; compiled once per N."""
+        from tfdqn import compiled
+
+        reset = compiled.xla(self.reset)
+        return lambda noise: reset(self.checked_noise(noise))
 
     @functools.cached_property
     def compiled_step(self):
-        """`step` under XLA, for use from Python; compiled once per N."""
+        """`step` under XLA, for use from Python, on anything that `checked` takes; compiled once per N."""
         from tfdqn import compiled
 
-        return compiled.xla(self.step)
+        step = compiled.xla(self.step)
+        return lambda state, action, noise: step(*self.checked(state, action, noise))

@@ -91,6 +91,7 @@ class Catch(Environment):
         return Noise(*(tf.cast(field, tf.int32) for field in (start_paddle, start_column, ball_rank)))
 
     def reset(self, noise: Noise) -> State:
+        noise = self.checked_noise(noise)
         return State(
             time=tf.zeros_like(noise.start_paddle),
             paddle=noise.start_paddle,
@@ -98,6 +99,7 @@ class Catch(Environment):
         )
 
     def step(self, state: State, action: tf.Tensor, noise: Noise) -> tuple[State, TimeStep]:
+        state, action, noise = self.checked(state, action, noise)
         time = state.time + 1
         move = tf.cast(action == RIGHT, tf.int32) - tf.cast(action == LEFT, tf.int32)
         paddle = tf.clip_by_value(state.paddle + move, 0, self._size - PADDLE_WIDTH)

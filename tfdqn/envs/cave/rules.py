@@ -134,7 +134,7 @@ class Cave(Environment):
         Raises:
           ValueError: not a divisor, or both at once.
         """
-        if downsample < 1 or SIZE % downsample:
+        if type(downsample) is not int or downsample < 1 or SIZE % downsample:
             raise ValueError(f"cave cannot be downsampled by {downsample!r}: choose a divisor of {SIZE}")
         if super_resolution and downsample > 1:
             raise ValueError(f"super-resolution of a screen that is downsampled by {downsample}: use one or the other")
@@ -153,6 +153,7 @@ class Cave(Environment):
         return Noise(wall=tf.cast(draw % WALL_DRAWS, tf.int32), block_rank=tf.cast(block_rank, tf.int32))
 
     def reset(self, noise: Noise) -> State:
+        noise = self.checked_noise(noise)
         zeros = tf.zeros_like(noise.wall)
         state = State(
             time=zeros,
@@ -187,9 +188,10 @@ class Cave(Environment):
         Such a start is a standard one at a later time: the time alone decides the openings, and blocks are posted as
         ever. It is uniform over the frames in which the tunnel narrows and as many again, in which it no longer does.
         """
-        state = self.reset(noise)
-        # The rank is wide enough to give a share and leave a time; the wall's draw would tie the start to a wall.
-        is_moved = noise.block_rank % CURRICULUM_DRAWS < round(curriculum * CURRICULUM_DRAWS)
+        if not 0 <= curriculum <= 1:
+            raise ValueError(f"curriculum is {curriculum}, but must be a share between 0 and 1")
+        noise = self.checked_noise(noise)
+        state, is_moved = self.reset(noise), self.is_moved_start(noise, curriculum)
         time = noise.block_rank // CURRICULUM_DRAWS % (2 * NARROWEST_TIME)
         moved = state._replace(
             time=tf.where(is_moved, time, state.time),
@@ -198,7 +200,12 @@ class Cave(Environment):
         )
         return self.first_seen(moved)
 
+    def is_moved_start(self, noise: Noise, curriculum: float) -> tf.Tensor:
+        # The rank is wide enough to give a share and leave a time; the wall's draw would tie the start to a wall.
+        return noise.block_rank % CURRICULUM_DRAWS < round(curriculum * CURRICULUM_DRAWS)
+
     def step(self, state: State, action: tf.Tensor, noise: Noise) -> tuple[State, TimeStep]:
+        state, action, noise = self.checked(state, action, noise)
         time = state.time + 1
 
         speed = state.speed + tf.where(action == HOLD, -1, 1)
