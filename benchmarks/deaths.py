@@ -168,7 +168,7 @@ def picture(deaths: Sequence[Death]) -> Any:
     from PIL import Image, ImageDraw
 
     from tfdqn.envs import make
-    from tfdqn.monitor import colour
+    from tfdqn.monitor import pictures_of
 
     ordered = sorted(deaths, key=lambda death: death.frame)
     chosen = [ordered[i] for i in np.linspace(0, len(ordered) - 1, min(SHOWN, len(ordered))).round().astype(int)]
@@ -186,7 +186,9 @@ def picture(deaths: Sequence[Death]) -> Any:
         )
         draw.text((6, top), text, fill="black")
         for column, screen in enumerate(death.screens):
-            image.paste(Image.fromarray(colour(env, screen, SCALE)), (column * (size + 4) + 4, top + MARGIN))
+            image.paste(
+                Image.fromarray(pictures_of(env, screen[np.newaxis], SCALE)[0]), (column * (size + 4) + 4, top + MARGIN)
+            )
     return image
 
 

@@ -15,7 +15,7 @@ from tfdqn import config as configuration
 from tfdqn.envs import make
 from tfdqn.evaluation import Scores
 from tfdqn.metrics import Metrics
-from tfdqn.monitor import Monitor, colour, report_values, strip_image
+from tfdqn.monitor import Monitor, pictures_of, report_values, strip_image
 
 
 def test_reports_divide_the_sums_and_leave_out_means_of_nothing():
@@ -48,7 +48,7 @@ def test_reports_divide_the_sums_and_leave_out_means_of_nothing():
 def test_colour_uses_the_games_palette_and_scales():
     env = make("cave")
     frame = np.array([[0, 102], [128, 255]], np.uint8)
-    picture = colour(env, frame, 2)
+    picture = pictures_of(env, frame[np.newaxis], 2)[0]
     assert picture.shape == (4, 4, 3)
     np.testing.assert_array_equal(picture[0, 2], env.palette[102])
     np.testing.assert_array_equal(picture[3, 0], env.palette[128])

@@ -92,13 +92,13 @@ def test_the_command_plays_it_from_the_start_and_refuses_what_makes_no_sense(mon
     assert evaluate.main(["--player", "planner", "--env", "cave"]) == 0
     assert "over 8 episodes" in capfd.readouterr().err  # 256 would take a day
     for arguments, message in [
-        (["--player", "planner"], "plays the cave only, not None; use --env cave"),
+        (["--player", "planner"], "plays cave only, not None; use --env cave"),
         (["--player", "planner", "--env", "catch8"], "use --env cave"),
         (["--player", "planner", "--env", "cave", "runs/x"], "plays by itself"),
         (["--player", "planner", "--env", "cave", "--epsilon", "0.1"], "no random actions"),
         (["--player", "planner", "--env", "cave", "--episodes", "10001"], "at most 10000"),
         (["--player", "planner", "--env", "cave", "--model", "final"], "leave out --device and --model"),
-        (["--env", "cave", "runs/x"], "brings its game along"),
+        (["--env", "cave", "runs/x"], "no such run folder"),
         ([], "name either the folder of a run"),
         (["runs/x", "--pretrained", "cave"], "name either the folder of a run"),
         (["--pretrained", "cav"], "no such agent"),

@@ -45,14 +45,15 @@ def choose(config: Config, device: str, build_learner: Callable[[Config], DQN]) 
 
 def seconds_an_update(config: Config, agent: DQN) -> float:
     """The least seconds that an update of a batch takes, compiled; infinity where the device's memory is too small."""
-    height, width, stack = agent.online.input_shape[1:]
-    stacks = tf.zeros([config.batch_size, stack, height, width], tf.uint8)
+    height, width, channels = agent.online.input_shape[1:]
+    kind = agent.online.input.dtype
+    stacks = tf.zeros([config.batch_size, channels, height, width], tf.uint8)
     action, ones = tf.zeros([config.batch_size], tf.int32), tf.ones([config.batch_size])
 
     def update(i, _):
         # Other frames at each update, or what is made of them could be computed once, before the loop; and frames
         # before they become channels, as a replay has them.
-        observation = tf.transpose(stacks + tf.cast(i & 1, tf.uint8), [0, 2, 3, 1])
+        observation = tf.cast(tf.transpose(stacks + tf.cast(i & 1, tf.uint8), [0, 2, 3, 1]), kind)
         transitions = Transition(observation, action, ones, ones, observation)
         return i + 1, agent.learn(transitions, ones).loss
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import json
 import time
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from typing import Any
 
 import tfdqn
 from tfdqn import cli, runs
+from tfdqn.envs import registry
 from tfdqn.errors import UserError
 
 EPISODES, PLANNER_EPISODES = 256, 8
@@ -19,14 +21,17 @@ def parser() -> cli.Parser:
     parser = cli.Parser(prog="python -m tfdqn.evaluate", description="Play whole episodes with a trained agent.")
     runs.add_agent_arguments(parser)
     parser.add_argument(
-        "--player", choices=["agent", "planner"], default="agent", help="planner: the cave's scripted look-ahead player"
+        "--player",
+        choices=["agent", "planner"],
+        default="agent",
+        help="planner: a scripted player that looks ahead, of games that have one (cave)",
     )
-    parser.add_argument("--env", default=None, help="the planner's game: cave")
+    runs.add_code_arguments(parser)
     parser.add_argument(
         "--episodes",
         type=cli.converter("--episodes", int),
         default=None,
-        help=f"episodes to play; None: {EPISODES}, or {PLANNER_EPISODES} of the planner, which is slow",
+        help=f"episodes to play ({EPISODES}, or {PLANNER_EPISODES} of the planner, which is slow)",
     )
     parser.add_argument("--seed", type=cli.converter("--seed", int), default=0, help="seed of the games' draws")
     parser.add_argument("--epsilon", type=cli.converter("--epsilon", float), default=0.0, help="random actions")
@@ -60,11 +65,9 @@ def main(argv: Sequence[str] | None = None, start_seconds: float | None = None) 
 
 
 def _agent_scores(arguments: Any) -> tuple[str, str, dict[str, float]]:
-    if arguments.env is not None:
-        raise UserError("--env: a trained agent brings its game along; leave it out")
     folder = runs.agent_folder(arguments)
     # Compiled, and as it suits this device; but as exactly as it was trained and scored.
-    config = runs.read_config(folder).replace(jit=True, eager=False, convolution="auto")
+    config = runs.read_config(folder, runs.named_code(arguments)).replace(jit=True, eager=False, convolution="auto")
     device = cli.choose_device(arguments.device, config.deterministic, config.threads)
 
     from tfdqn.envs import make_for
@@ -83,8 +86,10 @@ def _agent_scores(arguments: Any) -> tuple[str, str, dict[str, float]]:
 def _planner_scores(arguments: Any) -> tuple[str, str, dict[str, float]]:
     if arguments.run_dir is not None or arguments.pretrained is not None:
         raise UserError("--player planner: plays by itself; leave out the run's folder and --pretrained")
-    if arguments.env != "cave":
-        raise UserError(f"--player planner: plays the cave only, not {arguments.env}; use --env cave")
+    planned = [game.name for game in registry.games() if game.planner]
+    if arguments.env not in planned:
+        hint = " or ".join(f"--env {name}" for name in planned)
+        raise UserError(f"--player planner: plays {', '.join(planned)} only, not {arguments.env}; use {hint}")
     if arguments.episodes > 10_000:
         raise UserError(f"--episodes {arguments.episodes}: the planner plays at most 10000 at a time; use 8")
     if arguments.device == "gpu" or arguments.model != "best":
@@ -93,11 +98,11 @@ def _planner_scores(arguments: Any) -> tuple[str, str, dict[str, float]]:
         raise UserError(f"--epsilon {arguments.epsilon}: the planner plays no random actions; leave it out")
     device = cli.choose_device("cpu")
 
-    from tfdqn.envs.cave import planner
     from tfdqn.evaluation import summary_of
 
+    planner = importlib.import_module(registry.entry(arguments.env).planner)
     scores = planner.play(arguments.episodes, arguments.seed, progress=cli.say)
-    return "cave", device, summary_of(scores)
+    return arguments.env, device, summary_of(scores)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ class Scores(NamedTuple):
 
     scores: np.ndarray  # [E] float32
     frames: np.ndarray  # [E] int32, lengths of the episodes
-    strip: np.ndarray  # [STRIP_FRAMES, H, W] uint8, evenly spaced frames of the first episode
+    strip: np.ndarray  # [STRIP_FRAMES, ...] as the game's frames, evenly spaced frames of the first episode
     q_values: np.ndarray  # [F, A] float32, action values in the first episode's decisions, at most FILM_DECISIONS
 
     def summary(self) -> dict[str, float]:
@@ -57,11 +57,11 @@ def summary_of(scores: np.ndarray) -> dict[str, float]:
 class _Carry(NamedTuple):
     step: tf.Tensor  # [] int64, number of the decision to make, from 1
     env_state: Any
-    history: tf.Tensor  # [K, E, H, W] uint8
+    history: tf.Tensor  # [K, E, ...] as the game's frames
     is_done: tf.Tensor  # [E] bool
     episode_return: tf.Tensor  # [E] float32
     episode_frames: tf.Tensor  # [E] int32
-    film: tf.Tensor  # [FILM_DECISIONS + 1, H, W] uint8, the first episode; what comes later goes to the last place
+    film: tf.Tensor  # [FILM_DECISIONS + 1, ...], frames of the first episode; what comes later goes to the last place
     q_values: tf.Tensor  # [FILM_DECISIONS + 1, A] float32, likewise
 
 
@@ -153,11 +153,11 @@ class Evaluator:
         return _Carry(
             step=tf.ones([], tf.int64),
             env_state=state,
-            history=tf.tile(frame[tf.newaxis], [depth, 1, 1, 1]),
+            history=tf.repeat(frame[tf.newaxis], depth, axis=0),
             is_done=tf.zeros([size], tf.bool),
             episode_return=tf.zeros([size]),
             episode_frames=tf.zeros([size], tf.int32),
-            film=tf.zeros([FILM_DECISIONS + 1, *env.observation_shape], tf.uint8),
+            film=tf.zeros([FILM_DECISIONS + 1, *env.observation_shape], frame.dtype),
             q_values=tf.zeros([FILM_DECISIONS + 1, env.num_actions]),
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from tfdqn.saving import Progress, Saver
 from tfdqn.signals import StopRequest
 
 if TYPE_CHECKING:
+    from tfdqn.envs import Environment
     from tfdqn.evaluation import Scores
     from tfdqn.metrics import Metrics
 
@@ -38,6 +39,10 @@ class Run:
       lock: of the folder, where it goes on from a checkpoint.
       checkpoint: from which it goes on, if from any.
       other_dirs: what a new run may take where `run_dir` exists.
+      game: what is played, where it is there already.
+
+    Attributes:
+      on_evaluation: called at the end of each evaluation in training with its results, by name.
     """
 
     def __init__(
@@ -49,6 +54,7 @@ class Run:
         lock: IO[str] | None = None,
         checkpoint: Checkpoint | None = None,
         other_dirs: Sequence[Path] = (),
+        game: Environment | None = None,
     ):
         import tensorflow as tf
 
@@ -59,7 +65,9 @@ class Run:
 
         self.run_dir, self.device, self.stop = run_dir, device, stop
         self.start_seconds = time.monotonic()  # of this process's work on the run; a command began earlier
-        env = make_for(config)
+        self.on_evaluation: Callable[[dict[str, float]], None] = lambda _: None
+        self._is_asked_to_stop = False
+        env = make_for(config) if game is None else game
         try:
             self.trainer = Trainer(config, device, env)
         except tf.errors.ResourceExhaustedError:
@@ -157,7 +165,7 @@ class Run:
             self.compile()
             self.saver.start_clock()
             with self.stop.waiting():
-                while not self.is_finished and self.stop.signal is None:
+                while not (self.is_finished or self._is_asked_to_stop) and self.stop.signal is None:
                     self.train_chunk()
                 self._save_end()
                 if config.profile and not self._is_profiled:
@@ -175,6 +183,17 @@ class Run:
         result = self._result()
         self.monitor.close()
         return result
+
+    def ask_to_stop(self) -> None:
+        """Have training end after this chunk as if its length had been reached."""
+        self._is_asked_to_stop = True
+
+    def close(self) -> None:
+        """Free the folder for others, once training has ended or failed."""
+        with contextlib.suppress(OSError):  # what is lost has been told
+            self.monitor.close()
+        if self._lock is not None:
+            self._lock.close()
 
     def _save_end(self) -> None:
         """Save the end of training, and all that waits: small files may find room where a checkpoint does not."""
@@ -334,6 +353,8 @@ class Run:
             self.best_weights = self.trainer.agent.online.get_weights()
             self.saver.give_best()
         progress.eval_seconds += time.monotonic() - start
+        counts = {"env_frames": float(frames), "updates": float(self.updates)}
+        self.on_evaluation({**{name.removeprefix("eval/"): value for name, value in values.items()}, **counts})
 
     def _scores(self) -> Scores:
         # The same draws each time, so that evaluations differ by the agent alone.

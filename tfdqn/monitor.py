@@ -50,17 +50,18 @@ def report_values(metrics: Metrics, epsilon: float) -> dict[str, float]:
     return values
 
 
-def colour(env: Environment, frames: np.ndarray, scale: int = 1) -> np.ndarray:
-    """Grey frames [..., H, W] uint8 in the game's colours, [..., H * scale, W * scale, 3] uint8."""
-    table = np.zeros([256, 3], np.uint8)
-    for level, rgb in env.palette.items():
-        table[level] = rgb
-    return table[frames.repeat(scale, axis=-2).repeat(scale, axis=-1)]
+def pictures_of(env: Environment, frames: np.ndarray, scale: int = 1) -> np.ndarray | None:
+    """Frames [K, ...] of a game in colour, [K, H * scale, W * scale, 3] uint8; None where they have no picture."""
+    with tf.device("/CPU:0"):
+        pictures = env.picture(tf.constant(frames))
+    return None if pictures is None else pictures.numpy().repeat(scale, axis=1).repeat(scale, axis=2)
 
 
-def strip_image(env: Environment, strip: np.ndarray) -> np.ndarray:
-    """Frames [K, H, W] in colour, in rows of six with grey lines between: [H', W', 3] uint8."""
-    pictures = colour(env, strip, max(1, 96 // strip.shape[1]))
+def strip_image(env: Environment, strip: np.ndarray) -> np.ndarray | None:
+    """Frames [K, ...] in colour, in rows of six with grey lines between: [H', W', 3] uint8; None: no picture."""
+    pictures = pictures_of(env, strip, max(1, 96 // strip.shape[1]))
+    if pictures is None:
+        return None
     framed = np.pad(pictures, [(0, -len(pictures) % 6), (1, 1), (1, 1), (0, 0)], constant_values=128)
     rows = framed.reshape(-1, 6, *framed.shape[1:])
     return np.concatenate([np.concatenate(list(row), axis=1) for row in rows], axis=0)
@@ -218,8 +219,10 @@ class Monitor:
 
     def show_player(self, env_frames: int, scores: Scores) -> None:
         """Write the greedy player's frames and action values of one evaluation."""
-        summary = image_pb("eval/player", strip_image(self.env, scores.strip))
-        summary.MergeFrom(histogram_pb("eval/q_values", scores.q_values))
+        summary = histogram_pb("eval/q_values", scores.q_values)
+        picture = strip_image(self.env, scores.strip)
+        if picture is not None:
+            summary.MergeFrom(image_pb("eval/player", picture))
         summary.MergeFrom(histogram_pb("eval/scores", scores.scores))
         self._events["eval"].add_summary(summary, env_frames)
         self._write_or_wait()

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 def parser() -> cli.Parser:
     parser = cli.Parser(prog="python -m tfdqn.record", description="Film one episode of a trained agent as a GIF.")
     runs.add_agent_arguments(parser)
+    runs.add_code_arguments(parser)
     parser.add_argument("--out", type=cli.path("--out"), default="episode.gif", help="file to write, ending in .gif")
     parser.add_argument("--seed", type=cli.converter("--seed", int), default=0, help="seed of the game's draws")
     parser.add_argument("--start", type=cli.converter("--start", int), default=0, help="first frame to keep")
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not out.parent.is_dir():
         raise UserError(f"--out {arguments.out}: there is no folder {out.parent}")
     folder = runs.agent_folder(arguments)
-    config = runs.read_config(folder).replace(convolution="auto")  # as it suits this device
+    config = runs.read_config(folder, runs.named_code(arguments)).replace(convolution="auto")  # as it suits this device
     device = cli.choose_device("cpu")
 
     import tensorflow as tf
@@ -63,7 +64,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def film(config: Config, env: Environment, agent: DQN, seed: int, max_frames: int) -> np.ndarray:
-    """The screens of one greedy episode, every frame of held actions too: [T, H, W] uint8, T at most `max_frames`."""
+    """The pictures of one greedy episode, every frame of held actions too, T at most `max_frames`.
+
+    Returns:
+      [T, H, W] uint8, levels of the game's palette, where that is how it shows itself; else [T, H, W, 3] uint8.
+
+    Raises:
+      UserError: the game has no pictures.
+    """
     import tensorflow as tf
 
     from tfdqn import compiled, seeds
@@ -73,15 +81,22 @@ def film(config: Config, env: Environment, agent: DQN, seed: int, max_frames: in
     stream = seeds.stream(seed, "record")
     state = env.reset(env.sample_noise(seeds.at(stream, 0), 1))
     frame = env.observe(state)
-    history = tf.tile(frame[tf.newaxis], [(config.frame_stack - 1) * config.frame_stride + 1, 1, 1, 1])
-    screens, action = [frame.numpy()[0]], None
+    history = tf.repeat(frame[tf.newaxis], (config.frame_stack - 1) * config.frame_stride + 1, axis=0)
+
+    def picture(state, observation):
+        drawn = observation if env.shows_palette else env.render(state)
+        if drawn is None:
+            raise UserError(f"{env.name} has no pictures: give it a method render(state) -> [N, H, W, 3] uint8")
+        return drawn.numpy()[0]
+
+    screens, action = [picture(state, frame)], None
     while len(screens) < max_frames:
         decision_frame = (len(screens) - 1) % config.action_repeat
         if decision_frame == 0:
             action = act(history)
         noise = env.sample_noise(seeds.at(stream, len(screens)), 1)
         state, timestep = env.compiled_step(state, action, noise)
-        screens.append(timestep.observation.numpy()[0])
+        screens.append(picture(state, timestep.observation))
         if decision_frame == config.action_repeat - 1:
             history = push_frame(history, timestep.observation, tf.zeros([1], tf.bool))
         if bool(timestep.termination[0] | timestep.truncation[0]):
@@ -90,13 +105,17 @@ def film(config: Config, env: Environment, agent: DQN, seed: int, max_frames: in
 
 
 def save_gif(path: Path, env: Environment, frames: np.ndarray, scale: int) -> None:
-    """Write frames [T, H, W] uint8 as a GIF in the game's colours, at the game's speed."""
+    """Write the pictures of `film` as a GIF in the game's colours, at the game's speed."""
     from PIL import Image
 
     palette = [channel for level in range(256) for channel in env.palette.get(level, (0, 0, 0))]
     images = []
     for frame in frames:
-        image = Image.fromarray(frame.repeat(scale, 0).repeat(scale, 1), mode="P")
+        large = frame.repeat(scale, 0).repeat(scale, 1)
+        if frame.ndim == 3:
+            images.append(Image.fromarray(large, mode="RGB"))
+            continue
+        image = Image.fromarray(large, mode="P")
         image.putpalette(palette)
         images.append(image)
     duration = round(100 / env.frames_per_second) * 10  # a GIF counts time in hundredths of a second

@@ -28,6 +28,7 @@ from tensorflow.python.ops import control_flow_util
 
 from tfdqn import seeds
 from tfdqn.dependencies import require_tf_agents
+from tfdqn.envs.spec import ObservationSpec
 
 require_tf_agents()
 from tf_agents.replay_buffers import tf_uniform_replay_buffer  # noqa: E402
@@ -41,7 +42,7 @@ CANDIDATES = 8
 class Row(NamedTuple):
     """One decision of every environment."""
 
-    frame: tf.Tensor  # [N, H, W] uint8
+    frame: tf.Tensor  # [N, ...] as the game shows it
     action: tf.Tensor  # [N] int32
     reward: tf.Tensor  # [N] float32
     discount: tf.Tensor  # [N] float32, 0 where the episode terminated in this decision, else 1
@@ -52,11 +53,11 @@ class Row(NamedTuple):
 class Transition(NamedTuple):
     """A batch of n-step transitions."""
 
-    observation: tf.Tensor  # [B, H, W, stack] uint8, newest frame last
+    observation: tf.Tensor  # [B, ...], frames stacked along the last axis, the newest last
     action: tf.Tensor  # [B] int32
     reward: tf.Tensor  # [B] float32, the sum of discounted rewards of the steps taken
     discount: tf.Tensor  # [B] float32, discount ** steps, 0 after a termination
-    next_observation: tf.Tensor  # [B, H, W, stack] uint8
+    next_observation: tf.Tensor  # [B, ...]
 
 
 # A GPU keeps int32 variables on the host, and outside XLA it cannot look up rows of bool variables.
@@ -112,7 +113,7 @@ class FrameReplay(tf_uniform_replay_buffer.TFUniformReplayBuffer):
     """A uniform replay buffer of single frames that compiles.
 
     Args:
-      frame_shape: (H, W) of one frame.
+      frame: shape and type of one frame: a screen (H, W), planes (H, W, C) or a vector (D,); a shape alone is of uint8.
       num_envs: environments that step together, N.
       capacity: rows over all environments; rounded down to a multiple of `num_envs` (`capacity` is the number kept,
         `requested_capacity` the number asked for).
@@ -130,7 +131,7 @@ class FrameReplay(tf_uniform_replay_buffer.TFUniformReplayBuffer):
 
     def __init__(
         self,
-        frame_shape: tuple[int, int],
+        frame: ObservationSpec | tuple[int, ...],
         num_envs: int,
         capacity: int,
         stack: int,
@@ -144,7 +145,8 @@ class FrameReplay(tf_uniform_replay_buffer.TFUniformReplayBuffer):
             if number < 1:
                 raise ValueError(f"replay: {name} is {number}, but must be at least 1.")
         self.num_envs, self.stack, self.stride, self.n_step, self.discount = num_envs, stack, stride, n_step, discount
-        self.frame_shape, self.column_major = tuple(frame_shape), column_major
+        self.frame = frame if isinstance(frame, ObservationSpec) else ObservationSpec(frame)
+        self.column_major = column_major and len(self.frame.shape) == 2
         self.lookback = (stack - 1) * stride  # rows before the anchor that its stack may reach
         self.length = capacity // num_envs  # steps kept
         self.requested_capacity = capacity
@@ -155,7 +157,7 @@ class FrameReplay(tf_uniform_replay_buffer.TFUniformReplayBuffer):
                 f"(stack {stack}, stride {stride}, {n_step}-step) need at least {num_envs * window}."
             )
         spec = Row(
-            frame=tf.TensorSpec(self.frame_shape, tf.uint8, "frame"),
+            frame=tf.TensorSpec(self.frame.shape, self.frame.dtype, "frame"),
             action=tf.TensorSpec([], tf.int32, "action"),
             reward=tf.TensorSpec([], tf.float32, "reward"),
             discount=tf.TensorSpec([], tf.float32, "discount"),
@@ -168,8 +170,8 @@ class FrameReplay(tf_uniform_replay_buffer.TFUniformReplayBuffer):
     def _make_table(self, spec, num_rows) -> RowTable:
         # The base class asks for a table of rows and one of row ids; ids follow from `last_id`, so the second is empty.
         is_id_table = isinstance(spec, tf.TypeSpec)
-        shape = self.frame_shape[::-1] if self.column_major else self.frame_shape
-        specs = {**self._field_specs, "frame": tf.TensorSpec(shape, tf.uint8, "frame")}
+        shape = self.frame.shape[::-1] if self.column_major else self.frame.shape
+        specs = {**self._field_specs, "frame": tf.TensorSpec(shape, self.frame.dtype, "frame")}
         return RowTable({} if is_id_table else specs, self.length, self.num_envs)
 
     # What the buffer holds.
@@ -315,8 +317,10 @@ class FrameReplay(tf_uniform_replay_buffer.TFUniformReplayBuffer):
         rows = wrap(anchor + tf.maximum(offsets, start) * self.num_envs)
 
         def frames(rows):  # [stack, B]
-            order = [0, 3, 2, 1] if self.column_major else [0, 2, 3, 1]
-            return tf.transpose(self._data_table.read("frame", tf.transpose(rows)), order)
+            held = self._data_table.read("frame", tf.transpose(rows))  # [B, stack, ...]
+            if len(self.frame.shape) == 2:
+                return tf.transpose(held, [0, 3, 2, 1] if self.column_major else [0, 2, 3, 1])
+            return tf.concat(tf.unstack(held, axis=1), axis=-1)
 
         return Transition(
             observation=frames(rows[0]),

@@ -31,17 +31,17 @@ class Past(NamedTuple):
     """All that a player goes on from."""
 
     env_state: Any  # the game's NamedTuple, [N, ...]
-    history: tf.Tensor  # [N, K, H, W] uint8, the newest frame last: that of `env_state`
+    history: tf.Tensor  # [N, K, ...], the newest frame last: that of `env_state`
 
     @classmethod
     def of(cls, env_state: Any, history: tf.Tensor) -> Past:
-        """From a history [K, N, H, W], as rollouts keep it."""
+        """From a history [K, N, ...], as rollouts keep it."""
         return cls(env_state, by_environment(history))
 
 
 def by_environment(history: tf.Tensor) -> tf.Tensor:
-    """A history [K, N, H, W] as [N, K, H, W], and back."""
-    return tf.transpose(history, [1, 0, 2, 3])
+    """A history [K, N, ...] as [N, K, ...], and back."""
+    return tf.transpose(history, [1, 0, *range(2, history.shape.rank)])
 
 
 class Memory(NamedTuple):
@@ -101,13 +101,13 @@ class Practice:
         Args:
           memory: at this decision.
           env_state: the game's state before it, [N, ...].
-          history: [K, N, H, W] before it.
+          history: [K, N, ...] before it.
           fresh: the game's state [N, ...] from which players begin.
           is_over: [N] bool, an episode begins.
           seed: draws the practisers' spots.
 
         Returns:
-          The game's state [N, ...], and the practisers' histories [K, N - M, H, W]. While leading in, a history is a
+          The game's state [N, ...], and the practisers' histories [K, N - M, ...]. While leading in, a history is a
           ring that turns by a frame a row: its last frame, which goes into the replay, is first the oldest, and the
           newest in the end.
         """
@@ -125,10 +125,10 @@ class Practice:
         return env_state, tf.roll(by_environment(past.history), -1, axis=0)
 
     def put_back(self, history: tf.Tensor, gone_back: tf.Tensor, is_idle: tf.Tensor) -> tf.Tensor:
-        """Histories [K, N, H, W], those of idle practisers replaced by what `go_back` gave them."""
+        """Histories [K, N, ...], those of idle practisers replaced by what `go_back` gave them."""
         if not self._num_practisers:
             return history
-        idle = is_idle[tf.newaxis, self._num_players :, tf.newaxis, tf.newaxis]
+        idle = tf.reshape(is_idle[self._num_players :], [1, -1] + [1] * (history.shape.rank - 2))
         practisers = tf.where(idle, gone_back, history[:, self._num_players :])
         return tf.concat([history[:, : self._num_players], practisers], axis=1)
 

@@ -70,16 +70,23 @@ def play(
 
 
 def stack_frames(history: tf.Tensor, stride: int) -> tf.Tensor:
-    """An observation [N, H, W, stack] uint8, the newest frame last, from a history [K, N, H, W]."""
-    # One transposition, as the replay does it, so that the network's own (see PatchConv2D) can undo it.
-    return tf.transpose(history[::stride], [1, 2, 3, 0])
+    """An observation [N, ...] of several frames, the newest last, from a history [K, N, ...] of single ones.
+
+    Screens become [N, H, W, stack], planes [N, H, W, C * stack], vectors [N, D * stack].
+    """
+    frames = history[::stride]
+    if frames.shape.rank == 4:
+        # One transposition, as the replay does it, so that the network's own (see PatchConv2D) can undo it.
+        return tf.transpose(frames, [1, 2, 3, 0])
+    return tf.concat(tf.unstack(frames), axis=-1)
 
 
 def push_frame(history: tf.Tensor, frame: tf.Tensor, is_first: tf.Tensor) -> tf.Tensor:
-    """Append a frame [N, H, W]; where it begins an episode, it stands for all that came before."""
+    """Append a frame [N, ...]; where it begins an episode, it stands for all that came before."""
     if history.shape[0] == 1:
         return frame[tf.newaxis]
-    older = tf.where(is_first[tf.newaxis, :, tf.newaxis, tf.newaxis], frame[tf.newaxis], history[1:])
+    begins = tf.reshape(is_first, [1, -1] + [1] * (frame.shape.rank - 1))
+    older = tf.where(begins, frame[tf.newaxis], history[1:])
     return tf.concat([older, frame[tf.newaxis]], axis=0)
 
 

@@ -26,7 +26,8 @@ class Game:
     action_repeat: int = setting(1, "frames that each chosen action is held for", low=1, high=32, common=True)
     start_curriculum: float = setting(
         0.0,
-        "share of training episodes that start at a drawn difficulty (cave: a narrower tunnel); their scores are not reported",
+        "share of training episodes that start at a drawn difficulty (cave: a narrower tunnel); their scores are not "
+        "reported",
         low=0,
         high=1,
     )

@@ -249,10 +249,9 @@ def read_config(run_dir: str | os.PathLike, named: Mapping[str, Any] | None = No
     """
     settings, named = read_settings(run_dir), named or {}
     for name in configuration.CODE_FIELDS:
-        held = settings[name]
-        if not loading.is_spec(held) or named.get(name) == held:
+        held, flag = settings[name], flag_of(name)
+        if named.get(name, held) == held and (name in named or not loading.is_spec(held)):
             continue
-        flag = flag_of(name)
         if name in named:
             raise UserError(f"{flag} {named[name]}: {run_dir} has {held}; use {flag} {shlex.quote(held)}")
         raise UserError(
@@ -279,6 +278,19 @@ def add_agent_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--pretrained", metavar="GAME", default=None, help="take the agent that comes with tfdqn")
     parser.add_argument("--model", choices=list(MODELS), default="best", help="which of the run's agents plays")
+
+
+def add_code_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments by which a user says which code may run with an agent, for `named_code`."""
+    parser.add_argument("--env", default=None, help="its game, where that does not come along with tfdqn")
+    parser.add_argument("--network", default=None, help="its network, likewise")
+
+
+def named_code(arguments: argparse.Namespace) -> dict[str, str]:
+    """The settings that `add_code_arguments` asks for, for `read_config`."""
+    return {
+        name: getattr(arguments, name) for name in configuration.CODE_FIELDS if getattr(arguments, name) is not None
+    }
 
 
 def agent_folder(arguments: argparse.Namespace) -> Path:

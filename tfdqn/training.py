@@ -30,7 +30,7 @@ class Carry(NamedTuple):
     env_frames: tf.Tensor  # [] int64, frames played so far, over all environments
     env_state: Any  # the game's NamedTuple, [N, ...]
     memory: Memory | Nothing  # where players crashed
-    history: tf.Tensor  # [(stack - 1) * stride + 1, N, H, W] uint8, the newest frame last
+    history: tf.Tensor  # [(stack - 1) * stride + 1, N, ...] as the game's frames, the newest last
     is_first: tf.Tensor  # [N] bool, the newest frame begins an episode
     is_over: tf.Tensor  # [N] bool, the newest frame is the last of an episode: the next decision is a reset
     is_standard: tf.Tensor  # [N] bool, the episode began at the game's own start
@@ -80,14 +80,14 @@ class Trainer:
 
     def initial_carry(self) -> Carry:
         """Fresh episodes in every environment, nothing counted."""
-        config, (height, width) = self.config, self.env.observation_shape
+        config = self.config
         with tf.device(self.device):
             start = seeds.at(seeds.stream(config.seed, "start"), 0)
             noise = self.env.sample_noise(start, config.num_envs)
             state = self.env.training_reset(noise, config.start_curriculum)
             frame = self.env.observe(state)
             depth = (config.frame_stack - 1) * config.frame_stride + 1
-            history = tf.tile(tf.reshape(frame, [1, config.num_envs, height, width]), [depth, 1, 1, 1])
+            history = tf.repeat(frame[tf.newaxis], depth, axis=0)
             return Carry(
                 iteration=tf.zeros([], tf.int64),
                 env_frames=tf.zeros([], tf.int64),
@@ -336,7 +336,7 @@ def build_replay(config: Config, env: Environment, device: str) -> FrameReplay:
             "beta_updates": config.priority_beta_updates,
         }
     return make_replay(
-        env.observation_shape,
+        env.observation_spec,
         config.num_envs,
         config.replay_capacity,
         config.frame_stack,

@@ -137,10 +137,20 @@ class Environment(abc.ABC):
         Unless a game draws its own, a screen is in the colours of its palette, or grey without one, planes each have a
         colour of their own, and a vector has no picture.
         """
+        return self.picture(self.observe(state))
+
+    @property
+    def shows_palette(self) -> bool:
+        """Whether an observation is the picture itself: a screen of levels that the palette gives colours."""
+        is_screen = len(self.observation_spec.shape) == 2 and self.observation_spec.dtype == "uint8"
+        return is_screen and self._sets("palette") and type(self).render is Environment.render
+
+    def picture(self, observation: tf.Tensor) -> tf.Tensor | None:
+        """Observations [N, ...] alone as pictures, [N, H, W, 3] uint8; None where they have none."""
         from tfdqn.envs import rendering
 
         palette = self.palette if self._sets("palette") else None
-        return rendering.picture(self.observe(state), self.observation_spec, palette)
+        return rendering.picture(observation, self.observation_spec, palette)
 
     def checked(self, state: Any, action: Any, noise: Any) -> tuple[Any, tf.Tensor, Any]:
         """What `step` takes, as tensors of its dtypes and shapes; from lists and arrays, too.

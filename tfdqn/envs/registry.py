@@ -30,6 +30,8 @@ class Game:
       settings: a room (`tfdqn.settings.room`) whose fields are arguments of the factory, too.
       presets: named settings; "default" is taken where no other is asked for.
       has_difficulties: whether `training_reset` has a use for a curriculum; None where only the game itself knows.
+      takes_arguments: whether the user may give it more arguments.
+      planner: the module of a scripted player, with `play(episodes, seed, progress) -> scores`; None where it has none.
       observation_spec: from the game's settings (None without a room) to what it shows; None where only the game knows.
     """
 
@@ -41,6 +43,7 @@ class Game:
     has_difficulties: bool | None = None
     observation_spec: Callable[[Any], ObservationSpec] | None = None
     takes_arguments: bool = False
+    planner: str | None = None
 
     def make(self, settings: Any = None, arguments: str | Mapping[str, Any] = "") -> Environment:
         """Make the game.

@@ -97,6 +97,7 @@ GAMES = (
         settings=Cave,
         presets={"default": _DEFAULT, "article": _ARTICLE},
         has_difficulties=True,
+        planner="tfdqn.envs.cave.planner",
         observation_spec=_observation_spec,
     ),
 )
