@@ -7,12 +7,13 @@ Names follow Keras and Stable-Baselines3 where these agree: `fit` with `callback
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfdqn import cli, console, runs, train
+from tfdqn import checkpoints, cli, console, runs, train
 from tfdqn import config as configuration
 from tfdqn.envs import registry
 from tfdqn.errors import UserError
@@ -120,7 +121,7 @@ class Agent:
         """
         length = {"minutes": minutes, "total_env_frames": total_env_frames}
         length = {name: value for name, value in length.items() if value is not None}
-        quiet = console.silence() if not verbose else console.as_is()
+        quiet = contextlib.nullcontext() if verbose else console.silence()
         with StopRequest() as stop, quiet:
             run = self._begin(length, Path(logdir), run_name, stop)
             try:
@@ -143,12 +144,13 @@ class Agent:
             if run_name is not None:
                 raise UserError(f"run_name {run_name!r}: this agent has its run already, {self._run_dir}")
             if "minutes" in length:
-                length = {**length, "minutes": length["minutes"] + runs.trained_minutes(self._run_dir)}
-            return train.resume(self._run_dir, length, stop, self._game)
+                length = {**length, "minutes": length["minutes"] + _minutes_so_far(self._run_dir)}
+            named = {name: getattr(self._config, name) for name in configuration.CODE_FIELDS}
+            return train.resume(self._run_dir, {**named, **length}, stop, game=self._game)
         given = {**self._given, **length}
         if self._folder is not None:
             given["init_from"] = str(self._folder)
-        return train.start(given, stop, logdir=str(logdir), run_name=run_name, env=self._game)
+        return train.start(given, stop, logdir=str(logdir), run_name=run_name, game=self._game)
 
     # Playing.
 
@@ -182,20 +184,19 @@ class Agent:
         values = self.model(batch).numpy()
         return values[0] if is_one else values
 
-    def _batch(self, observation: Any) -> tuple[tf.Tensor, bool]:
+    def _batch(self, observation: Any) -> tuple[Any, bool]:
         import numpy as np
         import tensorflow as tf
 
         shape = tuple(self.model.input_shape[1:])
         values = observation if tf.is_tensor(observation) else np.asarray(observation)
-        wanted = self.env.observation_spec
         if tuple(values.shape) not in (shape, (values.shape[0] if len(values.shape) else 0, *shape)):
             raise ValueError(
                 f"observation of shape {tuple(values.shape)}: must be {shape}, or a batch of these; frames are stacked "
                 "along the last axis"
             )
         is_one = len(values.shape) == len(shape)
-        return wanted.convert(values[None] if is_one else values), is_one
+        return (values[None] if is_one else values), is_one
 
     def evaluate(self, episodes: int = 256, *, seed: int = 0, epsilon: float = 0.0) -> dict[str, float]:
         """Play whole episodes greedily; the same numbers as `python -m tfdqn.evaluate` gives.
@@ -267,6 +268,10 @@ def load(path: str | Path, *, env: str | Environment | None = None, network: str
     if (folder / "checkpoints").is_dir():
         agent._run_dir = folder
     return agent
+
+
+def _minutes_so_far(run_dir: Path) -> float:
+    return checkpoints.peek(run_dir).get("progress", {}).get("wall_seconds", 0.0) / 60
 
 
 class _Callbacks:

@@ -11,7 +11,7 @@ import io
 import os
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 DEFAULT_COLUMNS = 80  # of a terminal that does not tell
@@ -36,6 +36,7 @@ class Console:
         self._lock = threading.RLock()
         self._parts: Sequence[tuple[int, str]] = ()  # of the live line that the cursor is in, if any
         self._hooked: list[Any] = []
+        self.is_silent = False
 
     @property
     def is_terminal(self) -> bool:
@@ -107,6 +108,8 @@ class Console:
         return DEFAULT_COLUMNS
 
     def _write(self, text: str) -> None:
+        if self.is_silent:
+            return
         stream = sys.stderr
         with contextlib.suppress(AttributeError, OSError, ValueError):  # None; cannot be written; closed
             stream.flush()
@@ -139,6 +142,18 @@ def settle(stream: Any) -> None:
 
 
 _console = Console()
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """Say nothing meanwhile, in this process."""
+    before, _console.is_silent = _console.is_silent, True
+    try:
+        yield
+    finally:
+        _console.is_silent = before
+
+
 say, live, end_live, last_words = _console.say, _console.live, _console.end_live, _console.last_words
 
 

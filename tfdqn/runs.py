@@ -20,6 +20,7 @@ import io
 import lzma
 import math
 import os
+import re
 import shlex
 import shutil
 import tempfile
@@ -31,9 +32,9 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from tfdqn import config as configuration
-from tfdqn import files, paths
+from tfdqn import console, files, paths
 from tfdqn.config import Config
-from tfdqn.envs import loading
+from tfdqn.envs import loading, registry
 from tfdqn.errors import EXIT_REFUSED, UserError, nearest
 from tfdqn.settings import flag_of
 
@@ -81,7 +82,9 @@ def folders(config: Config, logdir: Path, run_name: str | None) -> list[Path]:
         if (logdir / run_name).exists():
             raise UserError(_taken(logdir / run_name))
         return [logdir / run_name]
-    stem = f"{config.env}__{config.preset}__s{config.seed}__{time.strftime('%Y%m%d-%H%M%S')}"
+    # Of a game from elsewhere the class's name, as plain as a file's.
+    game = re.sub(r"[^\w-]", "", config.env.rpartition(":")[2])
+    stem = f"{game}__{config.preset}__s{config.seed}__{time.strftime('%Y%m%d-%H%M%S')}"
     return [logdir / name for name in (stem, *(f"{stem}-{i}" for i in range(2, 1000)))]
 
 
@@ -125,6 +128,35 @@ def _taken(path: Path) -> str:
 def discard(path: Path) -> None:
     """Remove the folder of a run that ends before it has begun: it holds nothing yet that anyone could use."""
     shutil.rmtree(path, ignore_errors=True)
+
+
+def source_of(config: Config) -> dict[str, Any]:
+    """Where a run's game comes from, if not from tfdqn: its spec, its arguments and the SHA-256 of its file."""
+    factory = registry.entry(config.env).factory
+    if not isinstance(factory, str) or factory.startswith("tfdqn."):
+        return {}
+    return {"spec": factory, "arguments": config.env_args, "sha256": loading.sha256_of(factory)}
+
+
+def refuse_other_source(run_dir: Path, held: Mapping[str, Any], config: Config, is_accepted: bool) -> None:
+    """Name the game whose source is no longer what the run has played.
+
+    Args:
+      run_dir: the run's folder.
+      held: what `source_of` gave when the run was saved.
+      config: the run's configuration now.
+      is_accepted: go on all the same, and say so.
+
+    Raises:
+      UserError: it has changed; exit code 3.
+    """
+    now = source_of(config)
+    if not held or not now or held.get("sha256") == now["sha256"]:
+        return
+    what = f"{run_dir}: the source of {now['spec']} has changed since the run was saved"
+    if not is_accepted:
+        raise UserError(f"{what}; to go on with it as it is now, add --accept-changed-env", EXIT_REFUSED)
+    console.say(f"tfdqn: warning: {what}, and the run goes on with it")
 
 
 def write_config(config: Config, path: Path) -> None:

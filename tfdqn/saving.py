@@ -55,6 +55,7 @@ class Facts(NamedTuple):
     reports: dict[str, int]  # sizes, as `Monitor.flush` gives them
     versions: dict[str, str]
     game_version: int
+    game_source: dict[str, Any]  # as `tfdqn.runs.source_of` gives it
 
 
 def read_facts(checkpoint: Checkpoint) -> Facts:
@@ -73,6 +74,7 @@ def read_facts(checkpoint: Checkpoint) -> Facts:
             reports=reports,
             versions=dict(manifest["versions"]),
             game_version=int(manifest.get("game_version", 1)),  # not told while all games had but one
+            game_source=dict(manifest.get("game_source", {})),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{checkpoint.path}: not a run's checkpoint ({error})", EXIT_REFUSED) from None
@@ -300,6 +302,7 @@ class Saver:
             "env_frames": run.env_frames,
             "config": configuration.as_json(run.config),
             "game_version": run.trainer.env.version,
+            "game_source": runs.source_of(run.config),
             "device": run.device,
             "progress": dataclasses.asdict(dataclasses.replace(run.progress, wall_seconds=run.wall_seconds)),
             "reports": run.monitor.flush(),
