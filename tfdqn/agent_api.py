@@ -188,7 +188,7 @@ class Agent:
         import numpy as np
         import tensorflow as tf
 
-        shape = tuple(self.model.input_shape[1:])
+        shape = tuple(self.model.online.input_shape[1:])
         values = observation if tf.is_tensor(observation) else np.asarray(observation)
         if tuple(values.shape) not in (shape, (values.shape[0] if len(values.shape) else 0, *shape)):
             raise ValueError(

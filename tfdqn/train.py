@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +75,10 @@ def main(argv: Sequence[str] | None = None, start_seconds: float | None = None) 
         return 0
     _refuse_together(arguments)
     if arguments.print_config:
-        config = runs.resumed_config(arguments.resume, given) if arguments.resume else configuration.resolve(given)
+        if arguments.resume:
+            config = runs.resumed_config(arguments.resume, given)
+        else:
+            config = configuration.resolve(given, on_gpu=given.get("device") == "gpu", tell=_teller())
         cli.print_result(configuration.to_toml(config))
         return 0
     with StopRequest() as stop:
@@ -110,6 +113,11 @@ def _refuse_together(arguments: Any) -> None:
             raise UserError(f"{flag_of(flag)}: the run has its folder already; leave it out with --resume")
 
 
+def _teller() -> Callable[[str], None]:
+    """Says each line once: the device may ask for other sizes, and so again."""
+    return functools.cache(lambda line: cli.say(f"tfdqn: warning: {line}"))
+
+
 def start(
     given: Mapping[str, Any],
     stop: StopRequest,
@@ -134,13 +142,7 @@ def start(
     for name in configuration.PATH_FIELDS:
         if given.get(name):
             given[name] = paths.local(flag_of(name), given[name])
-    told: list[str] = []
-
-    def tell(line: str) -> None:
-        if line not in told:  # the device may ask for other sizes below
-            told.append(line)
-            cli.say(f"tfdqn: warning: {line}")
-
+    tell = _teller()
     config = configuration.resolve(given, on_gpu=given.get("device") == "gpu", tell=tell)
     runs.check_donor(config)
     run_dir, *others = runs.folders(config, runs.check_writable(logdir), run_name)
