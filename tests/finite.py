@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from tfdqn import building, metrics, training
 from tfdqn import config as configuration
-from tfdqn import metrics, training
 from tfdqn.envs import Environment, TimeStep
 
 STATES, ACTIONS, OUTCOMES, SCREEN = 16, 2, 16, (4, 4)
@@ -157,7 +157,7 @@ class Lab:
         trainer = self.trainer
         self._rules = game
         self.game.load(game)
-        agent = training.build_agent(self.config.replace(seed=seed), self.game)
+        agent = building.build_agent(self.config.replace(seed=seed), self.game)
         trainer.agent.set_weights(agent.get_weights())
         for variable, value in zip(trainer.agent.optimizer.variables, self._fresh, strict=True):
             variable.assign(value)

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from tfdqn import optimizers
 from tfdqn.agent import DQN
-from tfdqn.replay import Transition
+from tfdqn.transitions import Transition
 
 SHAPE = (4, 4, 1)
 

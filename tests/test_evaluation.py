@@ -6,9 +6,9 @@ import tensorflow as tf
 
 from tfdqn import config as configuration
 from tfdqn import seeds
+from tfdqn.building import build_agent
 from tfdqn.envs import make
 from tfdqn.evaluation import BLOCK_DECISIONS, STRIP_FRAMES, Evaluator, Stopped
-from tfdqn.training import build_agent
 
 
 class Scripted:

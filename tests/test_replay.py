@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfdqn.replay import CANDIDATES, FrameReplay, Row, Transition
+from tfdqn.replay import CANDIDATES, FrameReplay, Row
+from tfdqn.transitions import Transition
 
 DISCOUNT = 0.9
 POISON = 255  # a pixel that no episode shows

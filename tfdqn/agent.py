@@ -16,8 +16,9 @@ from tfdqn.envs.spec import ObservationSpec
 from tfdqn.errors import UserError
 from tfdqn.inputs import as_tensor, refusal
 from tfdqn.learners.dqn import settings as limits
-from tfdqn.replay import Transition
+from tfdqn.network_names import CONVOLUTIONS
 from tfdqn.settings import check_value
+from tfdqn.transitions import Transition
 
 LOSSES = {"huber": losses.huber, "mse": losses.squared}
 
@@ -374,7 +375,7 @@ def _checked(settings: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(settings["seed"], int) or not 0 <= settings["seed"] < 2**31:
         raise ValueError(f"DQN: seed {settings['seed']!r}: must be a whole number from 0 to {2**31 - 1}, or None")
     if settings["convolution"] == "auto":
-        raise ValueError(f"DQN: convolution auto: must be one of {', '.join(limits.CONVOLUTIONS)}")
+        raise ValueError(f"DQN: convolution auto: must be one of {', '.join(CONVOLUTIONS)}")
     return settings
 
 
@@ -407,7 +408,9 @@ def _unpacked(data: Any) -> tuple[Transition, Any]:
     elif isinstance(data, (tuple, list)) and len(data) == 3 and data[1] is None:
         data, _, weights = data
     if not isinstance(data, (tuple, list)) or len(data) != len(Transition._fields):
-        raise refusal(TypeError, "DQN learns from a tfdqn.replay.Transition, or (Transition, weights): batches of them")
+        raise refusal(
+            TypeError, "DQN learns from a tfdqn.transitions.Transition, or (Transition, weights): batches of them"
+        )
     return Transition(*data), weights
 
 

@@ -43,7 +43,9 @@ class Agent:
       UserError: an unknown setting, a value out of range, or values that do not fit together.
     """
 
-    def __init__(self, env: str | Environment = "catch8", *, network: str | Callable | None = None, **settings: Any):
+    def __init__(
+        self, env: str | Environment = registry.DEFAULT, *, network: str | Callable | None = None, **settings: Any
+    ):
         self._game: Environment | None = None
         if not isinstance(env, str):
             self._game, env = env, registry.adopt(env)
@@ -81,7 +83,7 @@ class Agent:
     def model(self) -> DQN:
         """The Keras model that plays: with the best weights found, or those that it begins with."""
         if self._player is None:
-            from tfdqn.training import build_agent
+            from tfdqn.building import build_agent
 
             self._start_device()
             # As it suits this device, whatever it was trained on.

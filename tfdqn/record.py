@@ -45,8 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     import tensorflow as tf
 
+    from tfdqn.building import build_agent
     from tfdqn.envs import make_for
-    from tfdqn.training import build_agent
 
     env = make_for(config)
     agent = build_agent(config, env)

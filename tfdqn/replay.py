@@ -29,6 +29,7 @@ from tensorflow.python.ops import control_flow_util
 from tfdqn import seeds
 from tfdqn.dependencies import require_tf_agents
 from tfdqn.envs.spec import ObservationSpec
+from tfdqn.transitions import Transition
 
 require_tf_agents()
 from tf_agents.replay_buffers import tf_uniform_replay_buffer  # noqa: E402
@@ -48,16 +49,6 @@ class Row(NamedTuple):
     discount: tf.Tensor  # [N] float32, 0 where the episode terminated in this decision, else 1
     is_first: tf.Tensor  # [N] bool, the first frame of an episode
     is_boundary: tf.Tensor  # [N] bool, the last frame of an ended episode: action, reward and discount mean nothing
-
-
-class Transition(NamedTuple):
-    """A batch of n-step transitions."""
-
-    observation: tf.Tensor  # [B, ...], frames stacked along the last axis, the newest last
-    action: tf.Tensor  # [B] int32
-    reward: tf.Tensor  # [B] float32, the sum of discounted rewards of the steps taken
-    discount: tf.Tensor  # [B] float32, discount ** steps, 0 after a termination
-    next_observation: tf.Tensor  # [B, ...]
 
 
 # A GPU keeps int32 variables on the host, and outside XLA it cannot look up rows of bool variables.
