@@ -142,11 +142,12 @@ class Lab:
 
     Args:
       iterations: of learning, over which the learning rate falls.
+      game: another kind of finite game.
       **given: settings that differ from `SETTINGS`.
     """
 
-    def __init__(self, iterations: int, **given):
-        self.iterations, self.game = iterations, FiniteGame()
+    def __init__(self, iterations: int, game: FiniteGame | None = None, **given):
+        self.iterations, self.game = iterations, FiniteGame() if game is None else game
         settings = {**SETTINGS, "learning_rate_decay_updates": iterations, **given}
         self.config = configuration.resolve(settings)
         self.trainer = training.Trainer(self.config, env=self.game)

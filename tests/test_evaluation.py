@@ -20,7 +20,7 @@ class Scripted:
     def __call__(self, observation):
         return tf.one_hot(self.rule(observation[..., -1]), self.num_actions)
 
-    def act(self, observation, agent_state, epsilon, seed):
+    def act(self, observation, agent_state, epsilon, seed, legal=None):
         return self.rule(observation[..., -1]), agent_state
 
 

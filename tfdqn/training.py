@@ -195,7 +195,8 @@ class Trainer:
         config, env = self.config, self.env
         observation = stack_frames(carry.history, config.frame_stride)
         explore_seed = seeds.at(seeds.stream(config.seed, "explore"), carry.iteration)
-        action, _ = self.agent.act(observation, (), epsilon_at(config, carry.env_frames), explore_seed)
+        legal = env.legal_actions(carry.env_state)
+        action, _ = self.agent.act(observation, (), epsilon_at(config, carry.env_frames), explore_seed, legal)
 
         stream = seeds.stream(config.seed, "env")
         state, timestep, frames, noise = play(
@@ -216,6 +217,7 @@ class Trainer:
                 discount=tf.cast(~timestep.termination, tf.float32),
                 is_first=carry.is_first,
                 is_boundary=is_idle,
+                legal=legal,
             )
         )
         ended = ~is_idle & (timestep.termination | timestep.truncation)
@@ -290,7 +292,9 @@ class Trainer:
 
 def build_replay(config: Config, env: Environment, device: str) -> FrameReplay:
     """The replay that a configuration describes."""
-    kinds = {"column_major": networks.body_of(config.network).prefers_columns}
+    kinds: dict[str, Any] = {"column_major": networks.body_of(config.network).prefers_columns}
+    if env.limits_actions:
+        kinds["legal_actions"] = env.num_actions
     make_replay: Callable = FrameReplay
     if config.prioritized:
         make_replay = PrioritizedReplay

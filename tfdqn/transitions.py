@@ -15,3 +15,5 @@ class Transition(NamedTuple):
     reward: tf.Tensor  # [B] float32, the sum of discounted rewards of the steps taken
     discount: tf.Tensor  # [B] float32, discount ** steps, 0 after a termination
     next_observation: tf.Tensor  # [B, ...]
+    legal: tf.Tensor | None = None  # [B, A] bool, what the rules allow at `observation`; None: every action
+    next_legal: tf.Tensor | None = None  # [B, A] bool, the same at `next_observation`
