@@ -95,9 +95,9 @@ def play(folder: Path, model: str, config: Config, episodes: int, seed: int) -> 
     import tensorflow as tf
 
     from tfdqn import compiled, seeds
+    from tfdqn.building import build_agent
     from tfdqn.envs import make_for
     from tfdqn.rollout import push_frame, stack_frames
-    from tfdqn.training import build_agent
 
     env = make_for(config)
     agent = build_agent(config, env)

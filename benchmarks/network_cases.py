@@ -10,11 +10,10 @@ import tensorflow as tf
 from benchmarks import operations, trees
 from benchmarks.specs import PINNED
 from benchmarks.timing import Bench, WrongResult
-from tfdqn import compiled, training
+from tfdqn import compiled
 from tfdqn import config as configuration
 from tfdqn.agent import DQN
 from tfdqn.envs import make
-from tfdqn.replay import Transition
 
 SEED = 20_260_803
 SLOTS = {"adam": 2, "rmsprop": 2, "rmsprop_graves": 3}  # variables an optimizer keeps for each weight
@@ -28,9 +27,10 @@ def agent_config(env: str, settings: dict, optimizer: str) -> configuration.Conf
 def make_agent(env: str, settings: dict, optimizer: str) -> tuple[DQN, configuration.Config]:
     """The agent that the training loop would make."""
     config = agent_config(env, settings, optimizer)
-    agent = training.build_agent(config, make(env))
+    building = trees.building()
+    agent = building.build_agent(config, make(env))
     if agent.optimizer is None:  # `build_agent` of older revisions compiled it
-        agent.compile(training.build_optimizer(config))
+        agent.compile(building.build_optimizer(config))
     agent.optimizer.build(agent.online.trainable_variables)
     return agent, config
 
@@ -113,7 +113,7 @@ class LearnBench(Bench):
 
         def body(i, _):
             flip = tf.cast(i & 1, tf.uint8)
-            transitions = Transition(
+            transitions = trees.transition()(
                 observation=as_observation(frames, flip, column_major=self._column_major),
                 action=action,
                 reward=reward,

@@ -63,9 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"--out {arguments.out}: there is something there already; name a folder that is yet to be")
     device = cli.choose_device("cpu")
 
+    from tfdqn.building import build_agent
     from tfdqn.envs import make_for
     from tfdqn.evaluation import Evaluator
-    from tfdqn.training import build_agent
 
     # Where it was trained, on how many threads and how exactly is told in its papers; it plays as the preset does.
     preset = configuration.resolve({"env": config.env, "preset": config.preset})

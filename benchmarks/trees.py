@@ -65,3 +65,21 @@ def check_memory(config: Any) -> None:
 
     spec = () if IS_EARLIER else (config.observation_spec,)
     configuration.check_memory(config, *spec, memory.available_bytes())
+
+
+def building() -> Any:
+    """The module that makes agents and optimizers: once the trainer's."""
+    try:
+        from tfdqn import building
+    except ImportError:
+        from tfdqn import training as building
+    return building
+
+
+def transition() -> Any:
+    """The type of a batch that a learner takes: once the replay's."""
+    try:
+        from tfdqn.transitions import Transition
+    except ImportError:
+        from tfdqn.replay import Transition
+    return Transition

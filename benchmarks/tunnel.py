@@ -54,10 +54,10 @@ def play(folder: Path, model: str, config: Config, frames: int, seed: int, games
     import tensorflow as tf
 
     from tfdqn import compiled, seeds
+    from tfdqn.building import build_agent
     from tfdqn.envs import make_for
     from tfdqn.envs.cave import rules as cave
     from tfdqn.rollout import push_frame, select, stack_frames
-    from tfdqn.training import build_agent
 
     env = make_for(config)
     agent = build_agent(config, env)

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from tfdqn import building, metrics, training
 from tfdqn import config as configuration
-from tfdqn import metrics, training
 from tfdqn.envs import Environment, TimeStep
 
 STATES, ACTIONS, OUTCOMES, SCREEN = 16, 2, 16, (4, 4)
@@ -142,11 +142,12 @@ class Lab:
 
     Args:
       iterations: of learning, over which the learning rate falls.
+      game: another kind of finite game.
       **given: settings that differ from `SETTINGS`.
     """
 
-    def __init__(self, iterations: int, **given):
-        self.iterations, self.game = iterations, FiniteGame()
+    def __init__(self, iterations: int, game: FiniteGame | None = None, **given):
+        self.iterations, self.game = iterations, FiniteGame() if game is None else game
         settings = {**SETTINGS, "learning_rate_decay_updates": iterations, **given}
         self.config = configuration.resolve(settings)
         self.trainer = training.Trainer(self.config, env=self.game)
@@ -157,7 +158,7 @@ class Lab:
         trainer = self.trainer
         self._rules = game
         self.game.load(game)
-        agent = training.build_agent(self.config.replace(seed=seed), self.game)
+        agent = building.build_agent(self.config.replace(seed=seed), self.game)
         trainer.agent.set_weights(agent.get_weights())
         for variable, value in zip(trainer.agent.optimizer.variables, self._fresh, strict=True):
             variable.assign(value)

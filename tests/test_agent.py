@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from tfdqn import optimizers
 from tfdqn.agent import DQN
-from tfdqn.replay import Transition
+from tfdqn.transitions import Transition
 
 SHAPE = (4, 4, 1)
 
@@ -177,7 +177,7 @@ def test_step_is_the_gradient_of_the_masked_clipped_loss_in_float64(mode, double
     batch, weights = random_batch(64), np.linspace(0, 2, 64)
     batch = batch._replace(reward=3 * batch.reward)  # errors on both sides of 1
     online, target = ([v.numpy().astype(np.float64) for v in net.variables] for net in (agent.online, agent.target))
-    obs, action, reward, discount, next_obs = (np.asarray(part, np.float64) for part in batch)
+    obs, action, reward, discount, next_obs = (np.asarray(part, np.float64) for part in batch[:5])
 
     values, rows, action = dense_layers(online, obs), np.arange(64), action.astype(int)
     next_target = dense_layers(target, next_obs)[-1]

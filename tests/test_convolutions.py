@@ -5,11 +5,11 @@ import pytest
 import tensorflow as tf
 
 from tests.whole_runs import make_run, resume
+from tfdqn import building, convolutions, evaluate, record, runs
 from tfdqn import config as configuration
-from tfdqn import convolutions, evaluate, record, runs, training
+from tfdqn.building import build_agent, build_learner
 from tfdqn.envs import make
-from tfdqn.learners.dqn.settings import CONVOLUTIONS
-from tfdqn.training import build_agent, build_learner
+from tfdqn.network_names import CONVOLUTIONS
 
 SMALL = {
     "env": "catch16",
@@ -128,7 +128,7 @@ def test_a_trained_agent_is_evaluated_as_it_suits_the_device(tmp_path, monkeypat
     runs.create(config, tmp_path / "run").close()
     runs.save_agent(build_agent(config, make(config.env)), tmp_path / "run" / runs.BEST_MODEL)
     built = []
-    monkeypatch.setattr(training, "build_agent", lambda config, env: built.append(config) or build_agent(config, env))
+    monkeypatch.setattr(building, "build_agent", lambda config, env: built.append(config) or build_agent(config, env))
     assert evaluate.main([str(tmp_path / "run"), "--episodes=2", "--device=cpu"]) == 0
     assert record.main([str(tmp_path / "run"), "--frames=2", "--out", str(tmp_path / "a.gif")]) == 0
     assert [(config.convolution, config.precision) for config in built] == [("auto", "bfloat16")] * 2

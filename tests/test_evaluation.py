@@ -6,9 +6,9 @@ import tensorflow as tf
 
 from tfdqn import config as configuration
 from tfdqn import seeds
+from tfdqn.building import build_agent
 from tfdqn.envs import make
 from tfdqn.evaluation import BLOCK_DECISIONS, STRIP_FRAMES, Evaluator, Stopped
-from tfdqn.training import build_agent
 
 
 class Scripted:
@@ -20,7 +20,7 @@ class Scripted:
     def __call__(self, observation):
         return tf.one_hot(self.rule(observation[..., -1]), self.num_actions)
 
-    def act(self, observation, agent_state, epsilon, seed):
+    def act(self, observation, agent_state, epsilon, seed, legal=None):
         return self.rule(observation[..., -1]), agent_state
 
 

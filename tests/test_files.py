@@ -9,7 +9,7 @@ from threading import Barrier
 import pytest
 
 from tests.whole_runs import SETTINGS
-from tfdqn import checkpoints, envs, files, runs, training
+from tfdqn import building, checkpoints, envs, files, runs
 from tfdqn import config as configuration
 
 CONFIG = configuration.resolve(SETTINGS)
@@ -49,7 +49,7 @@ def test_a_file_is_on_the_disk_before_it_is_renamed_and_its_folder_after(tmp_pat
 def test_models_and_settings_are_brought_to_the_disk_with_their_folders(tmp_path, order):
     run = tmp_path / "run"
     run.mkdir()
-    learner = training.build_learner(CONFIG, envs.make_for(CONFIG))
+    learner = building.build_learner(CONFIG, envs.make_for(CONFIG))
     for name, write in (
         ("model.keras", lambda path: runs.save_agent(learner, path)),
         ("final.keras", lambda path: runs.save_player(learner, learner.online.get_weights(), path)),

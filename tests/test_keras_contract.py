@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from tfdqn import optimizers, runs
 from tfdqn.agent import DQN
-from tfdqn.replay import Transition
+from tfdqn.transitions import Transition
 
 SHAPE = (4, 4, 1)
 ROOT = Path(__file__).parents[1]
@@ -246,14 +246,14 @@ SETTINGS = """
 import sys, hashlib, json, tfdqn, numpy as np, tensorflow as tf
 if sys.argv[1]:
     tf.keras.mixed_precision.set_global_policy(sys.argv[1])
-from tfdqn import config, envs, evaluation, networks, runs, training
+from tfdqn import building, config, envs, evaluation, networks, runs
 from tfdqn.agent import DQN
-from tfdqn.replay import Transition
+from tfdqn.transitions import Transition
 found = {"floatx": tf.keras.backend.floatx(), "format": tf.keras.backend.image_data_format()}
 folder = runs.PRETRAINED / "catch8"
 settings = runs.read_config(folder)
 env = envs.make_for(settings)
-agent = training.build_agent(settings, env)
+agent = building.build_agent(settings, env)
 runs.load_weights(agent, folder / runs.BEST_MODEL)
 found["score"] = evaluation.Evaluator(settings, env, agent).evaluate(16).summary()["score_mean"]
 rng, shape = np.random.default_rng(0), (16, 16, 2)
@@ -266,7 +266,7 @@ kinds += [("mlp", optimizer, {}) for optimizer in ("adam", "rmsprop")]
 kinds += [("conv", "adam", {"convolution": "native"}), ("columns", "adam", {"precision": "bfloat16"})]
 for name, optimizer, more in kinds:
     agent = DQN(shape, 3, network=name, **more)
-    agent.compile(training.build_optimizer(config.resolve({"optimizer": optimizer})))
+    agent.compile(building.build_optimizer(config.resolve({"optimizer": optimizer})))
     agent.optimizer.build(agent.online.trainable_variables)
     for _ in range(3):
         agent.learn(batch, np.ones(8))
@@ -351,7 +351,7 @@ def test_a_batch_to_learn_from_is_checked(agent):
         refused(TypeError, "observations: float32", function, floats, verbose=0)
     for function in (agent.train_on_batch, agent.test_on_batch):
         refused(TypeError, "observations: float32", function, floats)
-        refused(TypeError, "learns from a tfdqn.replay.Transition", function, BATCH.observation, BATCH.reward)
+        refused(TypeError, "learns from a tfdqn.transitions.Transition", function, BATCH.observation, BATCH.reward)
         refused(TypeError, "takes no y", function, BATCH, BATCH.reward, sample_weight=BATCH.reward)
     for ours, old in zip(agent.get_weights(), before, strict=True):
         np.testing.assert_array_equal(ours, old)

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from tests.whole_runs import SETTINGS, make_run, resume
-from tfdqn import checkpoints, monitor, runs, train, training
+from tfdqn import building, checkpoints, monitor, runs, train, training
 from tfdqn import config as configuration
 from tfdqn.agent import DQN
 from tfdqn.errors import EXIT_IO, UserError
@@ -193,7 +193,7 @@ def test_a_second_run_of_the_same_second_takes_the_next_name(tmp_path):
 
 def kept_in(run, name):
     """The weights in a run's model."""
-    kept = training.build_agent(run.config, run.trainer.env)
+    kept = building.build_agent(run.config, run.trainer.env)
     runs.load_weights(kept, run.run_dir / name)
     return kept.online.get_weights()
 

@@ -11,9 +11,9 @@ from benchmarks import package_agent
 from tests.faults.harness import weights
 from tfdqn import config as configuration
 from tfdqn import envs, evaluate, record, runs
+from tfdqn.building import build_agent
 from tfdqn.envs import registry
 from tfdqn.errors import UserError
-from tfdqn.training import build_agent
 
 GAMES = sorted(path.name for path in runs.PRETRAINED.iterdir())
 

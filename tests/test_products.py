@@ -7,14 +7,14 @@ import tensorflow as tf
 from tests.whole_runs import make_run, resume
 from tfdqn import compiled, layers, losses, networks, runs, seeds
 from tfdqn import config as configuration
+from tfdqn.building import build_agent, build_learner
 from tfdqn.envs import ObservationSpec, make, make_for
 from tfdqn.envs.cave import rules as cave
 from tfdqn.errors import UserError
-from tfdqn.learners.dqn.settings import PRECISIONS
+from tfdqn.network_names import PRECISIONS
 from tfdqn.products import TRANSPOSED_ROWS, rounded_matmul
-from tfdqn.replay import Transition
 from tfdqn.rollout import push_frame, stack_frames
-from tfdqn.training import build_agent, build_learner
+from tfdqn.transitions import Transition
 
 
 def rounded(values):

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfdqn.replay import CANDIDATES, FrameReplay, Row, Transition
+from tfdqn.replay import CANDIDATES, FrameReplay, Row
+from tfdqn.transitions import Transition
 
 DISCOUNT = 0.9
 POISON = 255  # a pixel that no episode shows
@@ -22,7 +23,7 @@ MODES = {
 }
 
 
-def random_rows(seed, num_steps, num_envs, frame_shape, max_episode):
+def random_rows(seed, num_steps, num_envs, frame_shape, max_episode, legal_actions=None):
     """Episodes of random length that end by death or by time limit, as `Row`s with a leading time axis."""
     rng = np.random.default_rng(seed)
     shape = (num_steps, num_envs)
@@ -42,7 +43,8 @@ def random_rows(seed, num_steps, num_envs, frame_shape, max_episode):
                 discount[end - 1, env] = rng.integers(0, 2)
                 action[end, env], reward[end, env], discount[end, env] = -7, np.nan, np.nan  # nobody may look
             t = end + 1
-    return Row(frame, action, reward, discount, is_first, is_boundary)
+    legal = None if legal_actions is None else rng.integers(0, 2, (*shape, legal_actions)).astype(bool)
+    return Row(frame, action, reward, discount, is_first, is_boundary, legal)
 
 
 class PlainBuffer:
@@ -89,12 +91,13 @@ class PlainBuffer:
             reward,
             discount,
             self.observation(now, episode_start, env),
+            *(() if self.rows.legal is None else (self.rows.legal[t, env], self.rows.legal[now, env])),
         )
 
 
-def make(num_envs, length, stack, stride, n_step, frame_shape=(3, 5), extra=0):
+def make(num_envs, length, stack, stride, n_step, frame_shape=(3, 5), extra=0, **kinds):
     return FrameReplay(
-        frame_shape, num_envs, length * num_envs + extra, stack, stride, n_step, DISCOUNT, device="cpu:0"
+        frame_shape, num_envs, length * num_envs + extra, stack, stride, n_step, DISCOUNT, device="cpu:0", **kinds
     )
 
 
@@ -106,7 +109,7 @@ def poison(replay):
 
 
 def step_of(rows, t):
-    return Row(*(tf.constant(value[t]) for value in rows))
+    return Row(*(None if value is None else tf.constant(value[t]) for value in rows))
 
 
 def fill(replay, rows, mode="function"):
@@ -118,7 +121,7 @@ def fill(replay, rows, mode="function"):
 def check(buffer, transitions, weights, index):
     """Every entry of weight 1 is what the plain buffer says; returns how many."""
     anchors = buffer.anchors()
-    transitions = Transition(*(value.numpy() for value in transitions))
+    transitions = Transition(*(None if value is None else value.numpy() for value in transitions))
     counted = np.flatnonzero(weights.numpy())
     assert set(np.unique(weights)) <= {0.0, 1.0}
     for i in counted:
@@ -128,6 +131,10 @@ def check(buffer, transitions, weights, index):
         np.testing.assert_array_equal(transitions.observation[i], expected.observation)
         np.testing.assert_array_equal(transitions.next_observation[i], expected.next_observation)
         assert transitions.action[i] == expected.action
+        for ours, theirs in ((transitions.legal, expected.legal), (transitions.next_legal, expected.next_legal)):
+            assert (ours is None) == (theirs is None)
+            if ours is not None:
+                np.testing.assert_array_equal(ours[i], theirs)
         np.testing.assert_allclose(transitions.reward[i], expected.reward, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(transitions.discount[i], expected.discount, rtol=1e-6)
     assert np.isfinite(transitions.reward).all() and np.isfinite(transitions.discount).all()
@@ -174,6 +181,25 @@ def test_frames_held_column_by_column_come_back_as_they_went_in(mode):
     for ours, theirs in zip(*map(tf.nest.flatten, batches), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     np.testing.assert_array_equal(by_rows.gather_all().frame, by_columns.gather_all().frame)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_legal_actions_come_back_with_the_frame_that_they_were_legal_at(mode):
+    rows = random_rows(11, 60, 4, (3, 5), 6, legal_actions=3)
+    replay = make(4, 32, 3, 1, 3, legal_actions=3)
+    poison(replay)
+    fill(replay, rows, mode)
+    assert replay.state["legal"].shape == (32, 4, 3)
+    sample = MODES[mode](lambda seed: replay.sample(seed, 128))
+    assert check(PlainBuffer(rows, 32, 3, 1, 3), *sample(tf.constant([7, 1], tf.int64))) > 50
+
+
+def test_games_without_rules_about_actions_store_none():
+    replay = make(4, 32, 3, 1, 3)
+    assert set(replay.state) == {"frame", "action", "reward", "discount", "is_first", "is_boundary", "last_id"}
+    fill(replay, random_rows(11, 40, 4, (3, 5), 6))
+    transitions, _, _ = replay.sample(tf.constant([7, 1], tf.int64), 8)
+    assert transitions.legal is None and transitions.next_legal is None
 
 
 def test_modes_draw_the_same_batch_and_seeds_differ():

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from tests.faults import harness
 from tests.whole_runs import SETTINGS, make_run, resume, train_until
-from tfdqn import checkpoints, files, monitor, runs, train, training
+from tfdqn import building, checkpoints, files, monitor, runs, train
 from tfdqn import config as configuration
 from tfdqn.checkpoints import DATA, FOLDER
 from tfdqn.envs.catch import rules as catch
@@ -129,7 +129,7 @@ def test_the_averaged_network_is_evaluated_and_kept(tmp_path):
     np.testing.assert_array_equal(played[-1][0], target[0])
     np.testing.assert_array_equal(agent.online.get_weights()[0], online[0])
     run.train()  # nothing is left but to save and evaluate
-    kept = training.build_agent(run.config, run.trainer.env)
+    kept = building.build_agent(run.config, run.trainer.env)
     runs.load_weights(kept, tmp_path / "run" / runs.FINAL_MODEL)
     for ours, expected in zip(kept.online.get_weights(), target, strict=True):
         np.testing.assert_array_equal(ours, expected)
@@ -254,7 +254,7 @@ def test_a_second_process_is_kept_out_by_name_and_a_dead_ones_lock_is_free(tmp_p
 
 def kept_in(run, name):
     """The weights in a run's model."""
-    kept = training.build_agent(run.config, run.trainer.env)
+    kept = building.build_agent(run.config, run.trainer.env)
     runs.load_weights(kept, run.run_dir / name)
     return kept.online.get_weights()
 
@@ -336,7 +336,7 @@ def test_on_a_full_disk_a_resumed_run_has_no_model_rather_than_a_wrong_one(tmp_p
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(training.build_agent(runs.read_config(run_dir), catch.Catch())), "save", fail)
+        patch.setattr(type(building.build_agent(runs.read_config(run_dir), catch.Catch())), "save", fail)
         patch.setattr(runs, "write_config", fail)
         run = resume(run_dir, total_env_frames=5000)
     assert_models_are(run, None, None)
@@ -472,8 +472,8 @@ def test_a_number_that_is_not_finite_ends_the_run_within_a_chunk_by_name(unbroke
 
 
 def test_weights_files_that_unpack_to_more_than_an_agent_are_refused_unread(unbroken, tmp_path):
+    from tfdqn.building import build_agent
     from tfdqn.envs import make
-    from tfdqn.training import build_agent
 
     config = runs.read_config(unbroken[0])
     agent = build_agent(config, make(config.env))

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfdqn import building, metrics, rollout, training
 from tfdqn import config as configuration
-from tfdqn import metrics, rollout, training
 from tfdqn.agent import CAUSES
 from tfdqn.envs import TimeStep, make
 from tfdqn.metrics import MAX_REPORTS, Metrics
@@ -279,7 +279,7 @@ def test_learning_rate_falls_linearly_by_updates_and_stays(optimizer, jit):
     config = configuration.resolve(
         {"optimizer": optimizer, "learning_rate": 1e-2, "learning_rate_decay_updates": 100, "learning_rate_end": 1e-3}
     )
-    built = training.build_optimizer(config)
+    built = building.build_optimizer(config)
     weight = tf.Variable([1.0])
     built.build([weight])
     step = tf.function(lambda: built.apply_gradients([(tf.ones([1]), weight)]), autograph=False, jit_compile=jit)

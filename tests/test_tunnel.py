@@ -7,10 +7,10 @@ import tensorflow as tf
 from benchmarks import tunnel
 from tests.envs.helpers import restarted, to_numpy
 from tfdqn import runs, seeds
+from tfdqn.building import build_agent
 from tfdqn.envs import make_for
 from tfdqn.envs.cave import rules as cave
 from tfdqn.errors import UserError
-from tfdqn.training import build_agent
 
 FRAMES, GAMES, SEED = 1200, 32, 3
 

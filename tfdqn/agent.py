@@ -16,8 +16,9 @@ from tfdqn.envs.spec import ObservationSpec
 from tfdqn.errors import UserError
 from tfdqn.inputs import as_tensor, refusal
 from tfdqn.learners.dqn import settings as limits
-from tfdqn.replay import Transition
+from tfdqn.network_names import CONVOLUTIONS
 from tfdqn.settings import check_value
+from tfdqn.transitions import Transition
 
 LOSSES = {"huber": losses.huber, "mse": losses.squared}
 
@@ -30,7 +31,7 @@ class LearnResult(NamedTuple):
     loss: tf.Tensor  # [] float32, weighted mean, also over the members of the network
     td_error: tf.Tensor  # [B] float32, Q(s, a) minus the target
     mean_q: tf.Tensor  # [] float32, mean over the batch of max_a Q(s, a)
-    max_q: tf.Tensor  # [] float32, largest Q(s, a) of the batch
+    max_q: tf.Tensor  # [] float32, largest Q(s, a) of the batch, of legal actions only as above
     gradient_norm: tf.Tensor  # [] float32, global norm before clipping
     is_finite: tf.Tensor  # [len(CAUSES)] bool; targets and gradients whose squares overflow, beyond 1e19, are not
 
@@ -200,7 +201,12 @@ class DQN(tf.keras.Model):
     # Acting.
 
     def act(
-        self, observation: tf.Tensor, agent_state: Any, epsilon: tf.Tensor, seed: tf.Tensor
+        self,
+        observation: tf.Tensor,
+        agent_state: Any,
+        epsilon: tf.Tensor,
+        seed: tf.Tensor,
+        legal: tf.Tensor | None = None,
     ) -> tuple[tf.Tensor, Any]:
         """Choose epsilon-greedy actions.
 
@@ -209,18 +215,23 @@ class DQN(tf.keras.Model):
           agent_state: what a recurrent agent carries between decisions; () here, returned as it came.
           epsilon: [] float32, the share of uniformly random actions.
           seed: [2] int64.
+          legal: [N, A] bool, what the rules allow, at least one action each; None: every action.
 
         Returns:
           Actions [N] int32, and the next agent state.
         """
         observation = self._observations(observation)
+        legal = self._legal(legal, observation.shape[:1], "legal actions")
         draws = seeds.draw(seed, tf.shape(observation)[0])
         # Two independent parts of one draw: 24 bits decide whether to explore, the others which action.
         coin = tf.cast(tf.bitwise.bitwise_and(draws, 2**24 - 1), tf.float32)
         choice = tf.bitwise.bitwise_and(tf.bitwise.right_shift(draws, 24), 2**32 - 1)
-        random_action = tf.cast(choice % self.num_actions, tf.int32)
+        random_action = losses.uniform_action(choice, self.num_actions, legal)
         explores = coin < tf.cast(epsilon, tf.float32) * 2.0**24
-        return tf.where(explores, random_action, losses.greedy_action(self(observation))), agent_state
+        return tf.where(explores, random_action, losses.greedy_action(self(observation), legal)), agent_state
+
+    def _legal(self, mask: Any, size: Any, what: str) -> tf.Tensor | None:
+        return None if mask is None else as_tensor(mask, tf.bool, [*size, self.num_actions], f"DQN: {what}")
 
     # Learning.
 
@@ -253,7 +264,7 @@ class DQN(tf.keras.Model):
             gradients, _ = tf.clip_by_global_norm(gradients, self._max_gradient_norm, use_norm=norm)
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True), **over_all)
         self._sync_target()
-        values = self.head.values(output)
+        values = losses.among(self.head.values(output), transitions.legal)
         mean_q = tf.reduce_mean(losses.max_value(values))
         return LearnResult(loss / self._members, td_error, mean_q, tf.reduce_max(values), norm, is_finite)
 
@@ -264,8 +275,10 @@ class DQN(tf.keras.Model):
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         """The same numbers for `evaluate` and for validation: nothing is learnt."""
-        loss, td_error, output, _ = self._judge(*self._batch(*_unpacked(data)))
-        return self._report(loss / self._members, td_error, tf.reduce_mean(losses.max_value(self.head.values(output))))
+        transitions, weights = self._batch(*_unpacked(data))
+        loss, td_error, output, _ = self._judge(transitions, weights)
+        mean_q = tf.reduce_mean(losses.max_value(self.head.values(output), transitions.legal))
+        return self._report(loss / self._members, td_error, mean_q)
 
     # As of every Keras model, but that `x` is a `Transition`, a pair of one and weights [B], or what gives batches of
     # these: a data set or a generator. Keras would drop `sample_weight` where there is no `y`.
@@ -299,6 +312,8 @@ class DQN(tf.keras.Model):
             reward=floats(given.reward, "rewards"),
             discount=floats(given.discount, "discounts"),
             next_observation=self._observations(given.next_observation, "next observations"),
+            legal=self._legal(given.legal, size, "legal actions"),
+            next_legal=self._legal(given.next_legal, size, "next legal actions"),
         )
         return transitions, tf.ones_like(transitions.reward) if weights is None else floats(weights, "weights")
 
@@ -324,8 +339,10 @@ class DQN(tf.keras.Model):
         next_output = network(transitions.next_observation)
         is_double = self._double and network is not self.online
         choosing_q = self.head.values(self.online(transitions.next_observation) if is_double else next_output)
-        reward = losses.advantage_learning(transitions.reward, values, transitions.action, self._advantage_alpha)
-        return self.head.target(reward, transitions.discount, next_output, choosing_q)
+        reward = losses.advantage_learning(
+            transitions.reward, values, transitions.action, self._advantage_alpha, transitions.legal
+        )
+        return self.head.target(reward, transitions.discount, next_output, choosing_q, transitions.next_legal)
 
     # The target network.
 
@@ -374,7 +391,7 @@ def _checked(settings: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(settings["seed"], int) or not 0 <= settings["seed"] < 2**31:
         raise ValueError(f"DQN: seed {settings['seed']!r}: must be a whole number from 0 to {2**31 - 1}, or None")
     if settings["convolution"] == "auto":
-        raise ValueError(f"DQN: convolution auto: must be one of {', '.join(limits.CONVOLUTIONS)}")
+        raise ValueError(f"DQN: convolution auto: must be one of {', '.join(CONVOLUTIONS)}")
     return settings
 
 
@@ -406,8 +423,11 @@ def _unpacked(data: Any) -> tuple[Transition, Any]:
         data, weights = data
     elif isinstance(data, (tuple, list)) and len(data) == 3 and data[1] is None:
         data, _, weights = data
-    if not isinstance(data, (tuple, list)) or len(data) != len(Transition._fields):
-        raise refusal(TypeError, "DQN learns from a tfdqn.replay.Transition, or (Transition, weights): batches of them")
+    least = len(Transition._fields) - len(Transition._field_defaults)
+    if not isinstance(data, (tuple, list)) or not least <= len(data) <= len(Transition._fields):
+        raise refusal(
+            TypeError, "DQN learns from a tfdqn.transitions.Transition, or (Transition, weights): batches of them"
+        )
     return Transition(*data), weights
 
 

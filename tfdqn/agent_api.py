@@ -43,7 +43,9 @@ class Agent:
       UserError: an unknown setting, a value out of range, or values that do not fit together.
     """
 
-    def __init__(self, env: str | Environment = "catch8", *, network: str | Callable | None = None, **settings: Any):
+    def __init__(
+        self, env: str | Environment = registry.DEFAULT, *, network: str | Callable | None = None, **settings: Any
+    ):
         self._game: Environment | None = None
         if not isinstance(env, str):
             self._game, env = env, registry.adopt(env)
@@ -81,7 +83,7 @@ class Agent:
     def model(self) -> DQN:
         """The Keras model that plays: with the best weights found, or those that it begins with."""
         if self._player is None:
-            from tfdqn.training import build_agent
+            from tfdqn.building import build_agent
 
             self._start_device()
             # As it suits this device, whatever it was trained on.
@@ -154,7 +156,9 @@ class Agent:
 
     # Playing.
 
-    def act(self, observation: Any, *, epsilon: float = 0.0, seed: int = 0) -> np.ndarray | int:
+    def act(
+        self, observation: Any, *, epsilon: float = 0.0, seed: int = 0, legal_actions: Any = None
+    ) -> np.ndarray | int:
         """The actions that it takes.
 
         Args:
@@ -162,6 +166,8 @@ class Agent:
             stacked, newest last), or many, [B, ...].
           epsilon: share of random actions.
           seed: decides which are random.
+          legal_actions: [A] bool, or [B, A] for many observations: what the rules allow, at least one action each, as
+            the game's own `legal_actions` says; None: every action.
 
         Returns:
           [B] int32, or a Python integer for a single observation.
@@ -175,7 +181,9 @@ class Agent:
 
         batch, is_one = self._batch(observation)
         draw = seeds.at(seeds.stream(seed, "play"), 0)
-        action, _ = self.model.act(batch, (), tf.constant(epsilon, tf.float32), draw)
+        if legal_actions is not None and is_one:
+            legal_actions = tf.convert_to_tensor(legal_actions)[tf.newaxis]
+        action, _ = self.model.act(batch, (), tf.constant(epsilon, tf.float32), draw, legal_actions)
         return int(action[0]) if is_one else action.numpy()
 
     def q_values(self, observation: Any) -> np.ndarray:

@@ -15,8 +15,8 @@ import tensorflow as tf
 from tfdqn import cli, compiled, networks
 from tfdqn.agent import DQN
 from tfdqn.config import Config
-from tfdqn.learners.dqn.settings import CONVOLUTIONS
-from tfdqn.replay import Transition
+from tfdqn.network_names import CONVOLUTIONS
+from tfdqn.transitions import Transition
 
 UPDATES = 20  # of one timing: they run in one program, and starting it shall not count
 TIMINGS = 5

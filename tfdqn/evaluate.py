@@ -70,9 +70,9 @@ def _agent_scores(arguments: Any) -> tuple[str, str, dict[str, float]]:
     config = runs.read_config(folder, runs.named_code(arguments)).replace(jit=True, eager=False, convolution="auto")
     device = cli.choose_device(arguments.device, config.deterministic, config.threads)
 
+    from tfdqn.building import build_agent
     from tfdqn.envs import make_for
     from tfdqn.evaluation import Evaluator
-    from tfdqn.training import build_agent
 
     env = make_for(config)
     agent = build_agent(config, env)

@@ -174,7 +174,8 @@ class Evaluator:
             place = tf.reshape(place, [1, 1])
             observation = stack_frames(carry.history, config.frame_stride)
             q_values = agent(observation)  # what `act` computes too; the compiler makes one of both
-            action, _ = agent.act(observation, (), epsilon, seeds.skip(seeds.at(streams[1], carry.step), first))
+            draws, legal = seeds.skip(seeds.at(streams[1], carry.step), first), env.legal_actions(carry.env_state)
+            action, _ = agent.act(observation, (), epsilon, draws, legal)
             state, timestep, frames, _ = play(env, carry.env_state, action, streams[0], carry.step, repeat, first)
             frames = tf.where(carry.is_done, 0, frames)
             episode_frames = carry.episode_frames + frames

@@ -58,8 +58,18 @@ class Head(abc.ABC):
         """Action values [B, A]."""
 
     @abc.abstractmethod
-    def target(self, reward: tf.Tensor, discount: tf.Tensor, next_output: tf.Tensor, choosing_q: tf.Tensor) -> Any:
-        """What to learn, from the next observation's output and the action values [B, A] that choose there."""
+    def target(
+        self,
+        reward: tf.Tensor,
+        discount: tf.Tensor,
+        next_output: tf.Tensor,
+        choosing_q: tf.Tensor,
+        legal: tf.Tensor | None = None,
+    ) -> Any:
+        """What to learn, from the next observation's output and the action values [B, A] that choose there.
+
+        They choose among the `legal` [B, A] actions; None: all.
+        """
 
     @abc.abstractmethod
     def loss(self, output: tf.Tensor, action: tf.Tensor, target: Any) -> tuple[tf.Tensor, tf.Tensor]:
@@ -82,10 +92,11 @@ class ScalarHead(Head):
     def values(self, output):
         return self._per_action(output)[:, :, 0]
 
-    def target(self, reward, discount, next_output, choosing_q):
+    def target(self, reward, discount, next_output, choosing_q, legal=None):
         next_q = self.values(next_output)
-        greedy = losses.double_value(choosing_q, next_q)
-        return losses.td_target(reward, discount, losses.expected_over_actions(greedy, next_q, self._target_epsilon))
+        greedy = losses.double_value(choosing_q, next_q, legal)
+        expected = losses.expected_over_actions(greedy, next_q, self._target_epsilon, legal)
+        return losses.td_target(reward, discount, expected)
 
     def loss(self, output, action, target):
         td_error = losses.masked_value(self.values(output), action) - target
@@ -123,10 +134,10 @@ class CategoricalHead(Head):
     def values(self, output):
         return tf.reduce_sum(tf.nn.softmax(self._per_action(output)) * self._returns, axis=-1)
 
-    def target(self, reward, discount, next_output, choosing_q):
+    def target(self, reward, discount, next_output, choosing_q, legal=None):
         each = tf.nn.softmax(self._per_action(next_output))
-        greedy = losses.taken(each, losses.greedy_action(choosing_q))
-        expected = losses.expected_over_actions(greedy, each, self._target_epsilon)
+        greedy = losses.taken(each, losses.greedy_action(choosing_q, legal))
+        expected = losses.expected_over_actions(greedy, each, self._target_epsilon, legal)
         return losses.categorical_target(reward, discount, expected, self._returns)
 
     def loss(self, output, action, target):
@@ -161,9 +172,17 @@ class Ensemble:
         """Action values [B, A]: the mean over the members."""
         return self._mean([self._head.values(part) for part in self._each(output)])
 
-    def target(self, reward: tf.Tensor, discount: tf.Tensor, next_output: tf.Tensor, choosing_q: tf.Tensor) -> Any:
-        """The mean of the members' targets, all at the action that `choosing_q` [B, A] takes."""
-        return self._mean([self._head.target(reward, discount, part, choosing_q) for part in self._each(next_output)])
+    def target(
+        self,
+        reward: tf.Tensor,
+        discount: tf.Tensor,
+        next_output: tf.Tensor,
+        choosing_q: tf.Tensor,
+        legal: tf.Tensor | None = None,
+    ) -> Any:
+        """The mean of the members' targets, all at the legal action that `choosing_q` [B, A] takes."""
+        parts = self._each(next_output)
+        return self._mean([self._head.target(reward, discount, part, choosing_q, legal) for part in parts])
 
     def loss(self, output: tf.Tensor, action: tf.Tensor, target: Any) -> tuple[tf.Tensor, tf.Tensor]:
         """The sum of the members' losses, so that each learns as fast as alone, and the mean TD error, both [B]."""

@@ -16,7 +16,8 @@ from tfdqn import cli, runs
 from tfdqn.checkpoints import Checkpoint
 from tfdqn.config import Config
 from tfdqn.errors import EXIT_NUMERIC, UserError
-from tfdqn.saving import Progress, Saver
+from tfdqn.progress import RunState
+from tfdqn.saving import Saver
 from tfdqn.signals import StopRequest
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ CHUNK_SECONDS = 0.5  # how often Python gets its turn; no result depends on it
 GOAL_MARGIN = 1e-6  # scores are float32 means of whole numbers
 
 
-class Run:
+class Run(RunState):
     """One training run, from building everything to the last evaluation.
 
     Args:
@@ -63,27 +64,23 @@ class Run:
         from tfdqn.monitor import Monitor
         from tfdqn.training import Trainer
 
-        self.run_dir, self.device, self.stop = run_dir, device, stop
-        self.start_seconds = time.monotonic()  # of this process's work on the run; a command began earlier
+        start_seconds = time.monotonic()
+        self.stop = stop
         self.on_evaluation: Callable[[dict[str, float]], None] = lambda _: None
         self._is_asked_to_stop = False
         env = make_for(config) if game is None else game
         try:
-            self.trainer = Trainer(config, device, env)
+            trainer = Trainer(config, device, env)
         except tf.errors.ResourceExhaustedError:
             raise UserError(
                 f"--replay-capacity {config.replay_capacity}: {config.replay_bytes(env.observation_spec) / 1e9:.2f} GB "
                 f"do not fit in the memory of {device.strip('/')}; use at most {config.replay_capacity // 2}"
             ) from None
-        self.config = config = self.trainer.config
-        self.evaluator = Evaluator(
-            config, self.trainer.env, self.trainer.agent, device, should_stop=lambda: stop.signal is not None
-        )
-        self.carry = self.trainer.initial_carry()
-        self.progress = Progress(config.log_every_frames, config.eval_every_frames, config.eval_max_frames)
-        self.best_weights: list[np.ndarray] | None = None
+        config = trainer.config
+        super().__init__(config, run_dir, device, trainer, start_seconds)
+        self.evaluator = Evaluator(config, trainer.env, trainer.agent, device, lambda: stop.signal is not None)
         self._is_profiled = False
-        self.saver = Saver(self, checkpoint)
+        self.saver = Saver(self, checkpoint, lambda: self.monitor.flush(), self._hint_at_resuming)
         if checkpoint is None:
             if config.init_from:
                 self._start_from(Path(config.init_from))
@@ -104,26 +101,17 @@ class Run:
         if not self.env_frames and self.saver.path is None:
             runs.discard(self.run_dir)
 
+    def _hint_at_resuming(self) -> None:
+        self.stop.hint = f"to go on, {runs.resume_command(self.run_dir)}"
+
     def _start_from(self, folder: Path) -> None:
         """Take over another run's best weights; the optimizer starts afresh."""
-        from tfdqn.training import build_agent
+        from tfdqn.building import build_agent
 
         donor = build_agent(self.config, self.trainer.env)
         runs.load_weights(donor, folder / runs.BEST_MODEL)
         self.trainer.agent.online.set_weights(donor.online.get_weights())
         self.trainer.agent.copy_to_target()
-
-    @property
-    def updates(self) -> int:
-        return int(self.trainer.agent.optimizer.iterations)
-
-    @property
-    def env_frames(self) -> int:
-        return int(self.carry.env_frames)
-
-    @property
-    def wall_seconds(self) -> float:
-        return self.progress.wall_seconds + time.monotonic() - self.start_seconds
 
     @property
     def is_goal_reached(self) -> bool:
@@ -316,17 +304,8 @@ class Run:
     def _evaluate(self) -> None:
         """Evaluate the greedy player and keep it if it is the best."""
         self.saver.outbox.retry()
-        with self._player():
+        with self.player():
             self._evaluate_player()
-
-    def _player(self) -> contextlib.AbstractContextManager:
-        """Meanwhile the agent is the one that the run is to give."""
-        return self.trainer.agent.target_in_front() if self.config.play_target else contextlib.nullcontext()
-
-    def player_weights(self) -> list[np.ndarray]:
-        """The weights of the agent that the run is to give, as it is now."""
-        with self._player():
-            return self.trainer.agent.online.get_weights()
 
     def _evaluate_player(self) -> None:
         start = time.monotonic()

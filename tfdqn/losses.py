@@ -5,6 +5,8 @@ Shapes: B batch, A actions.
 
 from __future__ import annotations
 
+import math
+
 import tensorflow as tf
 
 
@@ -16,30 +18,53 @@ def td_target(reward: tf.Tensor, discount: tf.Tensor, next_value: tf.Tensor) -> 
     return reward + tf.where(discount > 0, discount * next_value, 0.0)
 
 
-def max_value(next_q: tf.Tensor) -> tf.Tensor:
-    """max_a Q_target(s', a), [B], from `next_q` [B, A] (Mnih et al. 2015)."""
-    return tf.reduce_max(next_q, axis=-1)
+def among(q: tf.Tensor, legal: tf.Tensor | None) -> tf.Tensor:
+    """`q` [B, A] to choose from: -inf for every action that is not `legal` [B, A] bool; None: all are."""
+    return q if legal is None else tf.where(legal, q, -math.inf)
 
 
-def double_value(next_q_online: tf.Tensor, next_q_target: tf.Tensor) -> tf.Tensor:
-    """Q_target(s', argmax_a Q_online(s', a)), [B], from two [B, A] (van Hasselt et al. 2016, eq. 4)."""
-    return masked_value(next_q_target, greedy_action(next_q_online))
+def max_value(next_q: tf.Tensor, legal: tf.Tensor | None = None) -> tf.Tensor:
+    """max_a Q_target(s', a), [B], from `next_q` [B, A] (Mnih et al. 2015), over the `legal` [B, A] actions."""
+    return tf.reduce_max(among(next_q, legal), axis=-1)
 
 
-def expected_over_actions(greedy: tf.Tensor, each: tf.Tensor, epsilon: float) -> tf.Tensor:
+def double_value(next_q_online: tf.Tensor, next_q_target: tf.Tensor, legal: tf.Tensor | None = None) -> tf.Tensor:
+    """Q_target(s', argmax_a Q_online(s', a)), [B], from two [B, A] (van Hasselt et al. 2016, eq. 4).
+
+    `legal` [B, A] bool are the actions to choose from in s'; None: all.
+    """
+    return masked_value(next_q_target, greedy_action(next_q_online, legal))
+
+
+def expected_over_actions(
+    greedy: tf.Tensor, each: tf.Tensor, epsilon: float, legal: tf.Tensor | None = None
+) -> tf.Tensor:
     """What an epsilon-greedy player can expect (Expected Sarsa, van Seijen et al. 2009, eq. 5).
 
     Args:
       greedy: [B, ...], numbers of the greedy action, such as its value.
       each: [B, A, ...], the same of every action.
       epsilon: share of uniformly random actions.
+      legal: [B, A] bool, the actions that are drawn from; None: all.
     """
     if not epsilon:
         return greedy  # exactly, and without touching the others: one may be infinite
-    return (1.0 - epsilon) * greedy + epsilon * tf.reduce_mean(each, axis=1)
+    return (1.0 - epsilon) * greedy + epsilon * _mean_over_actions(each, legal)
 
 
-def advantage_learning(reward: tf.Tensor, q: tf.Tensor, action: tf.Tensor, alpha: float) -> tf.Tensor:
+def _mean_over_actions(each: tf.Tensor, legal: tf.Tensor | None) -> tf.Tensor:
+    """The mean over the legal actions [B, A], [B, ...], of numbers [B, A, ...]."""
+    if legal is None:
+        return tf.reduce_mean(each, axis=1)
+    mask = tf.reshape(legal, [-1, legal.shape[1]] + [1] * (each.shape.rank - 2))
+    count = tf.reduce_sum(tf.cast(mask, tf.float32), axis=1)
+    # Where nothing is legal the game is over, and what follows does not count.
+    return tf.reduce_sum(tf.where(mask, each, 0.0), axis=1) / tf.maximum(count, 1.0)
+
+
+def advantage_learning(
+    reward: tf.Tensor, q: tf.Tensor, action: tf.Tensor, alpha: float, legal: tf.Tensor | None = None
+) -> tf.Tensor:
     """r - alpha * (max_b Q(s, b) - Q(s, a)), [B] (T_AL of Bellemare et al. 2016, "Increasing the Action Gap").
 
     A reward for the choice itself: the best action's value stays as it is, and every other falls behind it by
@@ -50,10 +75,11 @@ def advantage_learning(reward: tf.Tensor, q: tf.Tensor, action: tf.Tensor, alpha
       q: [B, A], values in the state of the choice; nothing is learnt through them.
       action: [B] int32, the choice.
       alpha: from 0, which changes nothing, up to but not including 1.
+      legal: [B, A] bool, the actions b; None: all.
     """
     if not alpha:
         return reward
-    return reward - alpha * (max_value(q) - masked_value(q, action))
+    return reward - alpha * (max_value(q, legal) - masked_value(q, action))
 
 
 def dueling_value(value: tf.Tensor, advantage: tf.Tensor) -> tf.Tensor:
@@ -89,9 +115,24 @@ def categorical_target(
     return tf.reduce_sum(next_probabilities[:, :, tf.newaxis] * share, axis=1)
 
 
-def greedy_action(q: tf.Tensor) -> tf.Tensor:
-    """argmax_a Q(s, a), [B] int32, the first of equals; `q` is [B, A]."""
-    return tf.argmax(q, axis=-1, output_type=tf.int32)
+def greedy_action(q: tf.Tensor, legal: tf.Tensor | None = None) -> tf.Tensor:
+    """argmax_a Q(s, a) over the `legal` [B, A] actions, [B] int32, the first of equals; `q` is [B, A]."""
+    return tf.argmax(among(q, legal), axis=-1, output_type=tf.int32)
+
+
+def uniform_action(number: tf.Tensor, num_actions: int, legal: tf.Tensor | None = None) -> tf.Tensor:
+    """An action that a large random number picks, each as likely, [B] int32.
+
+    Args:
+      number: [B] int64, from 0.
+      num_actions: A.
+      legal: [B, A] bool, the actions to pick from; None: all.
+    """
+    if legal is None:
+        return tf.cast(number % num_actions, tf.int32)
+    rank = tf.cumsum(tf.cast(legal, tf.int64), axis=-1)  # of each legal action among them, from 1
+    picked = number % tf.maximum(rank[:, -1], 1) + 1
+    return tf.argmax(legal & (rank == picked[:, tf.newaxis]), axis=-1, output_type=tf.int32)
 
 
 def masked_value(q: tf.Tensor, action: tf.Tensor) -> tf.Tensor:

@@ -14,7 +14,7 @@ from tfdqn import bodies, layers, seeds
 from tfdqn.envs import loading
 from tfdqn.envs.spec import ObservationSpec
 from tfdqn.heads import Head
-from tfdqn.learners.dqn.settings import CONVOLUTIONS, PRECISIONS
+from tfdqn.network_names import CONVOLUTIONS, PRECISIONS
 
 LEAST_ROUNDED = 64  # units of a hidden dense layer whose products may be rounded; narrower ones cost little
 DEEP_LAYERS = 3  # residual layers of "columns_deep" and "columns_wide"

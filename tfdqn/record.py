@@ -45,8 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     import tensorflow as tf
 
+    from tfdqn.building import build_agent
     from tfdqn.envs import make_for
-    from tfdqn.training import build_agent
 
     env = make_for(config)
     agent = build_agent(config, env)
@@ -77,7 +77,10 @@ def film(config: Config, env: Environment, agent: DQN, seed: int, max_frames: in
     from tfdqn import compiled, seeds
     from tfdqn.rollout import push_frame, stack_frames
 
-    act = compiled.xla(lambda history: agent.act(stack_frames(history, config.frame_stride), (), 0.0, [0, 0])[0])
+    @compiled.xla
+    def act(history, legal):
+        return agent.act(stack_frames(history, config.frame_stride), (), 0.0, [0, 0], legal)[0]
+
     stream = seeds.stream(seed, "record")
     state = env.reset(env.sample_noise(seeds.at(stream, 0), 1))
     frame = env.observe(state)
@@ -93,7 +96,7 @@ def film(config: Config, env: Environment, agent: DQN, seed: int, max_frames: in
     while len(screens) < max_frames:
         decision_frame = (len(screens) - 1) % config.action_repeat
         if decision_frame == 0:
-            action = act(history)
+            action = act(history, env.legal_actions(state))
         noise = env.sample_noise(seeds.at(stream, len(screens)), 1)
         state, timestep = env.compiled_step(state, action, noise)
         screens.append(picture(state, timestep.observation))

@@ -29,6 +29,7 @@ from tensorflow.python.ops import control_flow_util
 from tfdqn import seeds
 from tfdqn.dependencies import require_tf_agents
 from tfdqn.envs.spec import ObservationSpec
+from tfdqn.transitions import Transition
 
 require_tf_agents()
 from tf_agents.replay_buffers import tf_uniform_replay_buffer  # noqa: E402
@@ -48,16 +49,7 @@ class Row(NamedTuple):
     discount: tf.Tensor  # [N] float32, 0 where the episode terminated in this decision, else 1
     is_first: tf.Tensor  # [N] bool, the first frame of an episode
     is_boundary: tf.Tensor  # [N] bool, the last frame of an ended episode: action, reward and discount mean nothing
-
-
-class Transition(NamedTuple):
-    """A batch of n-step transitions."""
-
-    observation: tf.Tensor  # [B, ...], frames stacked along the last axis, the newest last
-    action: tf.Tensor  # [B] int32
-    reward: tf.Tensor  # [B] float32, the sum of discounted rewards of the steps taken
-    discount: tf.Tensor  # [B] float32, discount ** steps, 0 after a termination
-    next_observation: tf.Tensor  # [B, ...]
+    legal: tf.Tensor | None = None  # [N, A] bool, what the rules allow at this frame; of games with such rules only
 
 
 # A GPU keeps int32 variables on the host, and outside XLA it cannot look up rows of bool variables.
@@ -124,6 +116,7 @@ class FrameReplay(tf_uniform_replay_buffer.TFUniformReplayBuffer):
       device: where the tables live; None leaves the choice to TensorFlow.
       column_major: keep each frame column by column. What goes in and comes out is the same; a network that reads whole
         columns (`tfdqn.layers.ColumnDense`) then takes them without moving a byte.
+      legal_actions: A, of a game whose rules do not always allow every action: rows and transitions then say which.
 
     Raises:
       ValueError: where the capacity does not hold one window for every environment, or a number is out of range.
@@ -140,6 +133,7 @@ class FrameReplay(tf_uniform_replay_buffer.TFUniformReplayBuffer):
         discount: float,
         device: str | None = None,
         column_major: bool = False,
+        legal_actions: int | None = None,
     ):
         for name, number in {"num_envs": num_envs, "stack": stack, "stride": stride, "n_step": n_step}.items():
             if number < 1:
@@ -163,8 +157,9 @@ class FrameReplay(tf_uniform_replay_buffer.TFUniformReplayBuffer):
             discount=tf.TensorSpec([], tf.float32, "discount"),
             is_first=tf.TensorSpec([], tf.bool, "is_first"),
             is_boundary=tf.TensorSpec([], tf.bool, "is_boundary"),
+            legal=None if legal_actions is None else tf.TensorSpec([legal_actions], tf.bool, "legal"),
         )
-        self._field_specs = spec._asdict()
+        self._field_specs = {name: each for name, each in spec._asdict().items() if each is not None}
         super().__init__(spec, num_envs, self.length, scope="FrameReplay", device=device, table_fn=self._make_table)
 
     def _make_table(self, spec, num_rows) -> RowTable:
@@ -322,13 +317,18 @@ class FrameReplay(tf_uniform_replay_buffer.TFUniformReplayBuffer):
                 return tf.transpose(held, [0, 3, 2, 1] if self.column_major else [0, 2, 3, 1])
             return tf.concat(tf.unstack(held, axis=1), axis=-1)
 
-        return Transition(
+        transition = Transition(
             observation=frames(rows[0]),
             action=self._data_table.read("action", anchor),
             reward=reward,
             discount=discount,
             next_observation=frames(rows[1]),
         )
+        if "legal" not in self._field_specs:
+            return transition
+        following = wrap(anchor + num_steps * self.num_envs)
+        legal, next_legal = (self._data_table.read("legal", place) for place in (anchor, following))
+        return transition._replace(legal=legal, next_legal=next_legal)
 
     # What a TF-Agents user may call, and what would be wrong here.
 

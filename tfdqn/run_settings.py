@@ -15,7 +15,7 @@ from tfdqn.settings import room, setting
 @room("game", "what is played")
 class Game:
     env: str = setting(
-        "catch8", "the game: a name, package.module:Class or path/to/file.py:Class", common=True, code=True
+        registry.DEFAULT, "the game: a name, package.module:Class or path/to/file.py:Class", common=True, code=True
     )
     env_args: str = setting("", "arguments of a game of your own, a JSON object", common=True)
     preset: str = setting("default", "named settings for the game", common=True)

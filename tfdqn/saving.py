@@ -13,37 +13,17 @@ from tfdqn import checkpoints, cli, files, runs
 from tfdqn import config as configuration
 from tfdqn.checkpoints import Checkpoint
 from tfdqn.errors import EXIT_IO, EXIT_REFUSED, UserError
+from tfdqn.progress import Progress
 
 if TYPE_CHECKING:
     import numpy as np
     import tensorflow as tf
 
-    from tfdqn.loop import Run
+    from tfdqn.progress import RunState
 
 LONGEST_LOSS_SECONDS = 60.0  # between checkpoints that nobody asked for,
 MAX_TIME_SHARE = 0.02  # or longer, so that they take no more of the time than this
 GUESSED_BYTES_PER_SECOND = 2e8  # at which a checkpoint is written
-
-
-@dataclasses.dataclass
-class Progress:
-    """What the host counts in a run; a checkpoint keeps all of it."""
-
-    next_log: int  # env frames
-    next_eval: int  # env frames
-    eval_max_frames: int  # after which evaluations cut episodes now: it grows with the agent
-    reported_env_frames: int = 0  # at the last report
-    evaluated_env_frames: int = -1  # at the last evaluation
-    rounds: int = 64  # of the next chunk
-    frames_per_second: float = 0.0
-    updates_per_second: float = 0.0
-    best_score: float | None = None
-    best_score_ceiling: float | None = None  # what that score can be at most, as episodes were cut; None: not known
-    best_env_frames: int = 0
-    wall_seconds: float = 0.0  # of earlier processes of this run, and so the others
-    compile_seconds: float = 0.0
-    train_seconds: float = 0.0
-    eval_seconds: float = 0.0
 
 
 class Facts(NamedTuple):
@@ -143,12 +123,20 @@ class Saver:
     """A run's checkpoints and models: what goes into them, and when.
 
     Args:
-      run: the run.
+      run: the run as it stands; `restore` brings it to where it was.
       checkpoint: the one it goes on from, if any.
+      flush_reports: writes all reports out and returns the sizes of their files.
+      on_saved: called after each checkpoint.
     """
 
-    def __init__(self, run: Run, checkpoint: Checkpoint | None):
-        self.run = run
+    def __init__(
+        self,
+        run: RunState,
+        checkpoint: Checkpoint | None,
+        flush_reports: Callable[[], dict[str, int]],
+        on_saved: Callable[[], None],
+    ):
+        self.run, self._flush_reports, self._on_saved = run, flush_reports, on_saved
         self.outbox = Outbox()
         self.path = checkpoint.path if checkpoint else None
         self._facts: dict[str, Any] = {}  # of the newest checkpoint
@@ -305,10 +293,10 @@ class Saver:
             "game_source": runs.source_of(run.config),
             "device": run.device,
             "progress": dataclasses.asdict(dataclasses.replace(run.progress, wall_seconds=run.wall_seconds)),
-            "reports": run.monitor.flush(),
+            "reports": self._flush_reports(),
         }
         self._write(facts)
-        run.stop.hint = f"to go on, {runs.resume_command(run.run_dir)}"
+        self._on_saved()
         self._saved_iteration = int(run.carry.iteration)
         self._last_end = time.monotonic()
         self._seconds = self._last_end - start

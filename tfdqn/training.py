@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tfdqn import compiled, convolutions, networks, optimizers, seeds
-from tfdqn.agent import CAUSES, DQN
+from tfdqn import compiled, convolutions, networks, seeds
+from tfdqn.agent import CAUSES
+from tfdqn.building import build_learner
 from tfdqn.config import Config
 from tfdqn.envs import Environment, make_for
 from tfdqn.metrics import MAX_REPORTS, SHARED_BIT, Metrics, Reports, note_non_finite
@@ -194,7 +195,8 @@ class Trainer:
         config, env = self.config, self.env
         observation = stack_frames(carry.history, config.frame_stride)
         explore_seed = seeds.at(seeds.stream(config.seed, "explore"), carry.iteration)
-        action, _ = self.agent.act(observation, (), epsilon_at(config, carry.env_frames), explore_seed)
+        legal = env.legal_actions(carry.env_state)
+        action, _ = self.agent.act(observation, (), epsilon_at(config, carry.env_frames), explore_seed, legal)
 
         stream = seeds.stream(config.seed, "env")
         state, timestep, frames, noise = play(
@@ -215,6 +217,7 @@ class Trainer:
                 discount=tf.cast(~timestep.termination, tf.float32),
                 is_first=carry.is_first,
                 is_boundary=is_idle,
+                legal=legal,
             )
         )
         ended = ~is_idle & (timestep.termination | timestep.truncation)
@@ -287,46 +290,11 @@ class Trainer:
         )
 
 
-def build_agent(config: Config, env: Environment) -> DQN:
-    """The agent that a configuration describes; to learn, it has yet to be compiled with an optimizer."""
-    spec = env.observation_spec.stacked(config.frame_stack)
-    return DQN(
-        spec.shape,
-        env.num_actions,
-        observation_dtype=spec.dtype,
-        network=config.network,
-        members=config.members,
-        convolution="patches" if config.convolution == "auto" else config.convolution,
-        precision=config.precision,
-        loss=config.loss,
-        target=config.target,
-        target_update_period_updates=config.target_update_period_updates,
-        target_tau=config.target_tau,
-        double=config.double,
-        target_epsilon=config.target_epsilon,
-        advantage_alpha=config.advantage_alpha,
-        dueling=config.dueling,
-        head=config.head,
-        atoms=config.atoms,
-        value_min=config.value_min,
-        value_max=config.value_max,
-        max_gradient_norm=config.max_gradient_norm,
-        seed=config.seed,
-        name="dqn",
-    )
-
-
-def build_learner(config: Config, env: Environment) -> DQN:
-    """The same with its optimizer, ready to learn."""
-    agent = build_agent(config, env)
-    agent.compile(build_optimizer(config), jit_compile=config.jit and not config.eager)
-    agent.optimizer.build(agent.online.trainable_variables)
-    return agent
-
-
 def build_replay(config: Config, env: Environment, device: str) -> FrameReplay:
     """The replay that a configuration describes."""
-    kinds = {"column_major": networks.body_of(config.network).prefers_columns}
+    kinds: dict[str, Any] = {"column_major": networks.body_of(config.network).prefers_columns}
+    if env.limits_actions:
+        kinds["legal_actions"] = env.num_actions
     make_replay: Callable = FrameReplay
     if config.prioritized:
         make_replay = PrioritizedReplay
@@ -346,19 +314,3 @@ def build_replay(config: Config, env: Environment, device: str) -> FrameReplay:
         device,
         **kinds,
     )
-
-
-def build_optimizer(config: Config) -> tf.keras.optimizers.Optimizer:
-    """The optimizer that a configuration names."""
-    rate = config.learning_rate
-    if config.learning_rate_decay_updates:
-        rate = tf.keras.optimizers.schedules.PolynomialDecay(
-            rate, config.learning_rate_decay_updates, config.learning_rate_end
-        )
-    if config.optimizer == "adam":
-        adam = tf.keras.optimizers.Adam(rate, epsilon=config.optimizer_epsilon, jit_compile=False)
-        return optimizers.with_rate(adam, rate)
-    rmsprop = {"rho": config.optimizer_rho, "momentum": config.optimizer_momentum, "epsilon": config.optimizer_epsilon}
-    if config.optimizer == "rmsprop":
-        return optimizers.with_rate(tf.keras.optimizers.RMSprop(rate, **rmsprop, jit_compile=False), rate)
-    return optimizers.RMSPropGraves(rate, **rmsprop, jit_compile=False)

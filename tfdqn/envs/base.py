@@ -128,8 +128,22 @@ class Environment(abc.ABC):
         """Draw what the player sees: [N, ...] as `observation_spec`; a screen is grey levels times 255, rounded."""
 
     def legal_actions(self, state: Any) -> tf.Tensor | None:
-        """Which actions the rules allow: [N, A] bool, at least one an environment; None: all, always."""
+        """Which actions the rules allow: [N, A] bool, at least one an environment; None: all, always.
+
+        Nobody takes another, at random or not, and no value of another counts in what is learnt. It is asked at each
+        decision; while an action is held for more frames (`--action-repeat`), `step` takes it as it comes.
+        """
         return None
+
+    @functools.cached_property
+    def limits_actions(self) -> bool:
+        """Whether `legal_actions` says anything."""
+        if not self._sets("legal_actions"):
+            return False
+        import tensorflow as tf
+
+        with tf.init_scope():
+            return self.legal_actions(self.reset(self.sample_noise(tf.zeros([2], tf.int64), 1))) is not None
 
     def render(self, state: Any) -> tf.Tensor | None:
         """Draw a picture for people: [N, H, W, 3] uint8; None where there is nothing to draw.

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from tfdqn.envs.base import Environment
     from tfdqn.envs.spec import ObservationSpec
 
+DEFAULT = "catch8"  # what is played where nobody says what: seconds tell whether all works
+
 # The rooms of the games that come along; each module has its `GAMES`.
 _ROOMS = ("tfdqn.envs.catch.settings", "tfdqn.envs.cave.settings")
 

@@ -9,13 +9,11 @@ from typing import Any
 
 from tfdqn.envs import loading
 from tfdqn.errors import UserError, nearest
+from tfdqn.network_names import CONVOLUTIONS, NETWORKS, PRECISIONS
 from tfdqn.settings import room, setting
 
-NETWORKS = ("mlp", "conv", "conv_stride4", "columns", "columns_deep", "columns_wide")
 HEADS = ("scalar", "categorical")
 TARGETS = ("hard", "soft", "none")
-CONVOLUTIONS = ("patches", "native")
-PRECISIONS = ("float32", "bfloat16")
 
 
 @room("sizes", "how much at a time")

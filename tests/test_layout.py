@@ -1,0 +1,213 @@
+"""The floors of the package: who may import whom, and that what is one game's is told nowhere else."""
+
+import ast
+import graphlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from tfdqn.envs import registry
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "tfdqn"
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {module_of(path): path for path in PACKAGE.rglob("*.py")}
+
+
+def is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+
+
+def running(node: ast.AST) -> Iterator[ast.AST]:
+    """A syntax tree's nodes, without what only a type checker reads."""
+    for child in ast.iter_child_nodes(node):
+        if is_type_checking(child):
+            for other in child.orelse:
+                yield from running(other)
+            continue
+        yield child
+        yield from running(child)
+
+
+def imports_of(source: str, module: str, is_package: bool, modules: set[str]) -> set[str]:
+    """The modules of tfdqn that one imports, also inside functions."""
+    found = set()
+    for node in running(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = module.split(".") if is_package else module.split(".")[:-1]
+            base = ".".join(base[: len(base) - node.level + 1] if node.level else [])
+            home = ".".join(part for part in (base, node.module) if part)
+            names = [f"{home}.{alias.name}" for alias in node.names]
+            names = [name if name in modules else home for name in names]
+        else:
+            continue
+        found |= {name for name in names if name in modules}
+    return found - {module}
+
+
+IMPORTS = {
+    module: imports_of(path.read_text("utf-8"), module, path.name == "__init__.py", set(FILES))
+    for module, path in FILES.items()
+}
+
+# Folders that hold a room each: a new game or learner needs no line here.
+ROOMS = {
+    name: {module_of(path) for path in (PACKAGE / name).rglob("*.py") if path.parent != PACKAGE / name}
+    for name in ("envs", "learners")
+}
+
+
+def named(names: str) -> set[str]:
+    return {f"tfdqn.{name}" for name in names.split()}
+
+
+# From the ground up. A file may import from its own floor and from those below.
+FLOORS = [
+    # The process, and the mechanism of settings.
+    {"tfdqn"} | named("_quiet cli compiled console dependencies errors files memory paths seeds settings signals"),
+    # What games have in common; networks; the replay.
+    named("envs envs.article envs.base envs.check envs.entering envs.loading envs.registry envs.rendering envs.spec")
+    | named("rollout bodies heads layers losses network_names networks optimizers products")
+    | named("prioritized replay transitions"),
+    # Games and learners, and all that they let a user choose.
+    ROOMS["envs"]
+    | ROOMS["learners"]
+    | named("learners agent inputs config run_settings templates")
+    | named("templates.game templates.test_game"),
+    # What is compiled.
+    named("building convolutions evaluation metrics restarts training"),
+    # A run's life.
+    named("checkpoints loop monitor progress runs saving"),
+    # The public face and the commands.
+    named("__main__ agent_api check_env evaluate flags list_runs new_game record train"),
+]
+# They find what has a name by that name, so that nothing else has to know what there is.
+REGISTRIES = {"tfdqn"} | named("__main__ envs envs.loading envs.registry evaluate learners")
+
+
+def upward(imports: dict[str, set[str]]) -> list[str]:
+    """Imports of something on a higher floor."""
+    level = {module: number for number, floor in enumerate(FLOORS) for module in floor}
+    return [
+        f"{module} imports {other}"
+        for module, others in sorted(imports.items())
+        for other in sorted(others)
+        if level[other] > level[module]
+    ]
+
+
+def circle(imports: dict[str, set[str]]) -> list[str]:
+    """The modules of one circle, or none."""
+    try:
+        graphlib.TopologicalSorter(imports).prepare()
+    except graphlib.CycleError as error:
+        return error.args[1]
+    return []
+
+
+def test_every_file_is_on_one_floor():
+    placed = [module for floor in FLOORS for module in floor]
+    assert sorted(placed) == sorted(FILES)
+
+
+def test_no_file_imports_from_a_higher_floor():
+    assert upward(IMPORTS) == []
+
+
+def test_no_files_import_each_other_in_a_circle():
+    assert circle(IMPORTS) == []
+
+
+def test_the_saver_does_not_know_the_loop():
+    assert "tfdqn.loop" not in FILES["tfdqn.saving"].read_text("utf-8")  # not for a type checker either
+
+
+def imports_by_name(source: str) -> bool:
+    named = (getattr(node, "attr", getattr(node, "id", "")) for node in ast.walk(ast.parse(source)))
+    return not {"import_module", "__import__"}.isdisjoint(named)
+
+
+def test_only_registries_import_by_name():
+    assert {module for module, path in FILES.items() if imports_by_name(path.read_text("utf-8"))} == REGISTRIES
+
+
+def test_what_the_floors_are_held_by_sees_faults():
+    modules = {"tfdqn.seeds", "tfdqn.agent", "tfdqn.loop", "tfdqn.envs.base"}
+    source = """
+from typing import TYPE_CHECKING
+import tfdqn.seeds
+if TYPE_CHECKING:
+    from tfdqn import loop
+def late():
+    from tfdqn import agent
+    from .envs.base import TimeStep
+"""
+    found = imports_of(source, "tfdqn.replay", False, modules)
+    assert found == {"tfdqn.seeds", "tfdqn.agent", "tfdqn.envs.base"}
+    assert upward({"tfdqn.replay": found}) == ["tfdqn.replay imports tfdqn.agent"]
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"a"}}) and not circle({"a": {"b", "c"}, "b": {"c"}})
+
+
+# --- One game's ---
+
+
+def told_games(module: str, source: str, games: set[str], rooms: set[str]) -> list[str]:
+    """Where a file names a game that comes along, in code: a text that is its name, or an import of its room."""
+    tree = ast.parse(source)
+    texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    imports = imports_of(source, module, False, set(FILES))
+    return sorted((texts & games) | {name for name in imports | texts if name in rooms})
+
+
+def test_no_file_outside_a_games_folder_and_the_registry_names_it():
+    games = {game.name for game in registry.games()}
+    assert {"cave", "catch8"} <= games
+    told = {
+        module: told_games(module, path.read_text("utf-8"), games, ROOMS["envs"])
+        for module, path in FILES.items()
+        if module not in ROOMS["envs"] and module != "tfdqn.envs.registry"
+    }
+    assert {module: names for module, names in told.items() if names} == {}
+
+
+def test_what_names_a_game_is_seen():
+    games, rooms = {"cave"}, ROOMS["envs"]
+    assert told_games("tfdqn.loop", 'if env != "cave": pass', games, rooms) == ["cave"]
+    late = "def f():\n    from tfdqn.envs.cave import rules"
+    assert told_games("tfdqn.loop", late, games, rooms) == ["tfdqn.envs.cave.rules"]
+    help_text = "'Such as --env cave.'\nhelp = 'of games that have one (cave)'"
+    assert told_games("tfdqn.loop", help_text, games, rooms) == []
+
+
+# --- What playing needs ---
+
+PLAYING = """
+import sys
+import tfdqn
+from tfdqn import evaluate, record
+
+folder = sys.argv[1]
+agent = tfdqn.Agent("catch8", seed=1)
+agent.save(folder)
+assert evaluate.main([folder, "--episodes=2", "--device=cpu"]) == 0
+assert record.main([folder, "--frames=2", "--out", folder + "/a.gif"]) == 0
+player = tfdqn.load(folder)
+assert player.evaluate(episodes=2)["episodes"] == 2
+print(sorted({"tf_agents", "tensorflow_probability", "gym", "tfdqn.replay"} & set(sys.modules)))
+"""
+
+
+def test_an_agent_is_loaded_and_plays_without_what_a_replay_needs(tmp_path):
+    command = [sys.executable, "-c", PLAYING, str(tmp_path / "agent")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().splitlines()[-1] == "[]"

@@ -1,0 +1,63 @@
+"""The agent and the optimizer that a configuration describes. To play, no replay is needed, nor TF-Agents."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from tfdqn import optimizers
+from tfdqn.agent import DQN
+from tfdqn.config import Config
+from tfdqn.envs import Environment
+
+
+def build_agent(config: Config, env: Environment) -> DQN:
+    """The agent that a configuration describes; to learn, it has yet to be compiled with an optimizer."""
+    spec = env.observation_spec.stacked(config.frame_stack)
+    return DQN(
+        spec.shape,
+        env.num_actions,
+        observation_dtype=spec.dtype,
+        network=config.network,
+        members=config.members,
+        convolution="patches" if config.convolution == "auto" else config.convolution,
+        precision=config.precision,
+        loss=config.loss,
+        target=config.target,
+        target_update_period_updates=config.target_update_period_updates,
+        target_tau=config.target_tau,
+        double=config.double,
+        target_epsilon=config.target_epsilon,
+        advantage_alpha=config.advantage_alpha,
+        dueling=config.dueling,
+        head=config.head,
+        atoms=config.atoms,
+        value_min=config.value_min,
+        value_max=config.value_max,
+        max_gradient_norm=config.max_gradient_norm,
+        seed=config.seed,
+        name="dqn",
+    )
+
+
+def build_learner(config: Config, env: Environment) -> DQN:
+    """The same with its optimizer, ready to learn."""
+    agent = build_agent(config, env)
+    agent.compile(build_optimizer(config), jit_compile=config.jit and not config.eager)
+    agent.optimizer.build(agent.online.trainable_variables)
+    return agent
+
+
+def build_optimizer(config: Config) -> tf.keras.optimizers.Optimizer:
+    """The optimizer that a configuration names."""
+    rate = config.learning_rate
+    if config.learning_rate_decay_updates:
+        rate = tf.keras.optimizers.schedules.PolynomialDecay(
+            rate, config.learning_rate_decay_updates, config.learning_rate_end
+        )
+    if config.optimizer == "adam":
+        adam = tf.keras.optimizers.Adam(rate, epsilon=config.optimizer_epsilon, jit_compile=False)
+        return optimizers.with_rate(adam, rate)
+    rmsprop = {"rho": config.optimizer_rho, "momentum": config.optimizer_momentum, "epsilon": config.optimizer_epsilon}
+    if config.optimizer == "rmsprop":
+        return optimizers.with_rate(tf.keras.optimizers.RMSprop(rate, **rmsprop, jit_compile=False), rate)
+    return optimizers.RMSPropGraves(rate, **rmsprop, jit_compile=False)
