@@ -58,6 +58,7 @@ class Run:
     ):
         import tensorflow as tf
 
+        from tfdqn import blame
         from tfdqn.envs import make_for
         from tfdqn.evaluation import Evaluator
         from tfdqn.monitor import Monitor
@@ -68,6 +69,7 @@ class Run:
         self.on_evaluation: Callable[[dict[str, float]], None] = lambda _: None
         self._is_asked_to_stop = False
         env = make_for(config) if game is None else game
+        _check_game(config, env)
         try:
             self.trainer = Trainer(config, device, env)
         except tf.errors.ResourceExhaustedError:
@@ -79,7 +81,8 @@ class Run:
         self.evaluator = Evaluator(
             config, self.trainer.env, self.trainer.agent, device, should_stop=lambda: stop.signal is not None
         )
-        self.carry = self.trainer.initial_carry()
+        with blame.own_code(config):
+            self.carry = self.trainer.initial_carry()
         self.progress = Progress(config.log_every_frames, config.eval_every_frames, config.eval_max_frames)
         self.best_weights: list[np.ndarray] | None = None
         self._is_profiled = False
@@ -144,6 +147,9 @@ class Run:
 
         try:
             return self._train()
+        except UserError:
+            self._discard_unless_begun()
+            raise
         except tf.errors.ResourceExhaustedError:
             config = self.config
             self._discard_unless_begun()
@@ -172,8 +178,16 @@ class Run:
                     cli.say("no profile was taken: the run ended too soon after it began to learn")
                 if self.stop.signal is not None:
                     return self._stopped()
-        # What follows can be had again from the checkpoint, and is when this run is resumed.
-        frames = self.env_frames
+        from tfdqn.evaluation import Stopped
+
+        try:
+            return self._finish()
+        except Stopped:  # only where a signal does not end the process
+            return self._stopped()
+
+    def _finish(self) -> dict[str, Any]:
+        """What can be had again from the last checkpoint, and is when this run is resumed."""
+        config, frames = self.config, self.env_frames
         if frames >= config.total_env_frames and self.progress.reported_env_frames < frames:
             self._report(frames, self.updates, self.wall_seconds, self.carry.metrics)
         if self.progress.evaluated_env_frames < frames:
@@ -218,9 +232,12 @@ class Run:
 
     def compile(self) -> None:
         """Compile the training program before anything is timed; it plays no frame that counts."""
+        from tfdqn import blame
+
         cli.say("compiling ...")
         start = time.monotonic()
-        self.carry = self.trainer.run_chunk(self.carry, 0, 0)
+        with blame.own_code(self.config):
+            self.carry = self.trainer.run_chunk(self.carry, 0, 0)
         self.carry.env_frames.numpy()
         seconds = time.monotonic() - start
         cli.say(f"training program compiled in {seconds:.1f} s")
@@ -440,3 +457,17 @@ class Run:
         capacity = self.trainer.replay.capacity
         if capacity != config.replay_capacity:
             cli.say(f"--replay-capacity {config.replay_capacity} rounded down to {capacity}, a multiple of --num-envs")
+
+
+def _check_game(config: Config, env: Environment) -> None:
+    """Refuse settings that do not fit a game which only now tells what it is."""
+    from tfdqn import networks
+
+    try:
+        networks.check_fits(config.network, env.observation_spec.stacked(config.frame_stack))
+    except ValueError as error:
+        raise UserError(f"--{error}") from None
+    if config.start_curriculum and not env.has_difficulties:
+        raise UserError(
+            f"--start-curriculum {config.start_curriculum}: {env.name} is equally difficult from start to end; use 0"
+        )
