@@ -214,7 +214,7 @@ class Agent:
         import numpy as np
         import tensorflow as tf
 
-        shape = tuple(self.model.input_shape[1:])
+        shape = self.env.observation_spec.stacked(self._config.frame_stack).shape
         # Where frames are not stacked, a screen [H, W] is [H, W, 1] to the network.
         frame = self.env.observation_spec.shape if self._config.frame_stack == 1 else shape
         try:

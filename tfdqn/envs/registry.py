@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tfdqn.envs import loading
+from tfdqn.envs.base import Environment
 from tfdqn.errors import UserError, nearest
 
 if TYPE_CHECKING:
-    from tfdqn.envs.base import Environment
     from tfdqn.envs.spec import ObservationSpec
 
 # The rooms of the games that come along; each module has its `GAMES`.
@@ -100,8 +100,11 @@ def adopt(env: Environment) -> str:
       The name, for `--env`. Another game of the same class takes its place.
 
     Raises:
-      UserError: it comes along with tfdqn.
+      UserError: it is no game, or one that comes along with tfdqn.
     """
+    if not isinstance(env, Environment):
+        hint = f"; write {env.__name__}()" if isinstance(env, type) else ""
+        raise UserError(f"env {env!r}: must be a game's name, or a tfdqn.envs.Environment{hint}")
     cls = type(env)
     if cls.__module__.startswith("tfdqn."):
         raise UserError(
