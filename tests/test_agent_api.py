@@ -244,7 +244,7 @@ def test_a_wrong_setting_is_one_line_with_the_nearest(tmp_path):
             tfdqn.Agent(**given)
         assert "\n" not in str(error.value)
     for length, message in [
-        ({"minutes": 0}, "--minutes 0.0: must be greater"),
+        ({"minutes": 0}, "minutes 0.0: must be greater"),
         ({"total_env_frames": 0}, "at least 1"),
     ]:
         with pytest.raises(UserError, match=message):
@@ -277,7 +277,7 @@ def test_a_saved_agent_plays_alike_wherever_it_is_loaded(trained, tmp_path):
     assert tfdqn.load(agent.run_dir).run_dir == agent.run_dir
     with pytest.raises(UserError, match="mine: holds an agent already"):
         agent.save(tmp_path / "mine")
-    with pytest.raises(UserError, match="model.keras") as error:
+    with pytest.raises(UserError, match="model") as error:
         agent.save(tmp_path / "mine" / "model.keras")
     assert error.value.exit_code == EXIT_IO
 
