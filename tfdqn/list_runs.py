@@ -57,7 +57,8 @@ def listed(run_dir: Path) -> Listed:
     try:
         config = runs.read_settings(run_dir)
     except UserError as error:
-        return Listed(run_dir.name, "", 0, None, f"broken: {str(error).removeprefix(str(run_dir) + ': ')}")
+        reason = str(error).removeprefix("--config ").removeprefix(str(run_dir)).lstrip(":/ ")
+        return Listed(run_dir.name, "", 0, None, f"broken: {reason}")
     game = str(config.get("env", ""))
     manifest = checkpoints.peek(run_dir)
     try:
