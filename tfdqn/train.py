@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import tfdqn
 from tfdqn import checkpoints, cli, flags, memory, paths, runs
@@ -179,6 +179,21 @@ def resume(
     config = runs.resumed_config(str(run_dir), given)
     stop.hint = f"to go on, {runs.resume_command(run_dir)}"
     lock = runs.lock(run_dir)
+    try:
+        return _resume(run_dir, config, stop, lock, game, accepts_changed_env)
+    except BaseException:
+        lock.close()  # the process may go on, and so may the run
+        raise
+
+
+def _resume(
+    run_dir: Path,
+    config: configuration.Config,
+    stop: StopRequest,
+    lock: IO[str],
+    game: Environment | None,
+    accepts_changed_env: bool,
+) -> Run:
     checkpoint, problems = checkpoints.load_newest(run_dir)
     for problem in problems:
         cli.say(f"tfdqn: warning: {problem}")

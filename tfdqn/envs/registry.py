@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tfdqn.envs import loading
+from tfdqn.envs.base import Environment
 from tfdqn.errors import UserError, nearest
 
 if TYPE_CHECKING:
-    from tfdqn.envs.base import Environment
     from tfdqn.envs.spec import ObservationSpec
 
 DEFAULT = "catch8"  # what is played where nobody says what: seconds tell whether all works
@@ -62,8 +62,8 @@ class Game:
         return loading.load(self.factory, given)
 
 
-# What a game of one's own begins with. On the game that `new_game` writes, with all else at its default, Adam at this rate
-# is perfect after a million frames, where catch8's RMSPropGraves has half of the score.
+# What a game of one's own begins with. On the game that `new_game` writes, with all else at its default, Adam at this
+# rate is perfect after a million frames, where RMSPropGraves has half of the score.
 OWN_PRESET = {"optimizer": "adam", "optimizer_epsilon": 1e-6, "learning_rate": 5e-4}
 
 _registered: dict[str, Game] = {}
@@ -106,8 +106,11 @@ def adopt(env: Environment) -> str:
       The name, for `--env`. Another game of the same class takes its place.
 
     Raises:
-      UserError: it comes along with tfdqn.
+      UserError: it is no game, or one that comes along with tfdqn.
     """
+    if not isinstance(env, Environment):
+        hint = f"; write {env.__name__}()" if isinstance(env, type) else ""
+        raise UserError(f"env {env!r}: must be a game's name, or a tfdqn.envs.Environment{hint}")
     cls = type(env)
     if cls.__module__.startswith("tfdqn."):
         raise UserError(
