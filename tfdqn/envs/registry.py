@@ -118,7 +118,11 @@ def adopt(env: Environment) -> str:
         )
     name = cls.__qualname__ if cls.__module__ == "__main__" else f"{cls.__module__}:{cls.__qualname__}"
     _registered[name] = Game(
-        name, lambda: env, has_difficulties=env.has_difficulties, observation_spec=lambda _: env.observation_spec
+        name,
+        lambda: env,
+        presets={"default": OWN_PRESET},
+        has_difficulties=env.has_difficulties,
+        observation_spec=lambda _: env.observation_spec,
     )
     return name
 
