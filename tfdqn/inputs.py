@@ -54,7 +54,9 @@ def as_tensor(
             if given != dtype and dtype.size < 4:
                 raise refusal(TypeError, f"{what}: {given.name} inside a tf.function; {wanted}: tf.cast it before")
         elif given != dtype or low is not None or high is not None:
-            _check_range(np.asarray(value), dtype.min if low is None else low, dtype.max if high is None else high, what)
+            _check_range(
+                np.asarray(value), dtype.min if low is None else low, dtype.max if high is None else high, what
+            )
     value = tf.convert_to_tensor(value, dtype) if given == dtype else tf.cast(value, dtype)
     known = value.shape.merge_with(shape)
     # What a data set does not tell of its shapes is looked at as it comes.

@@ -68,7 +68,9 @@ def build(
         inputs = tf.keras.Input(observation_shape, dtype=tf.uint8)
         kinds = {"convolution": convolution, "precision": precision}
         each = [_one(name, observation_shape, head, seed, i, f"{label}_{i}", **kinds) for i in range(members)]
-        return tf.keras.Model(inputs, tf.keras.layers.Concatenate(dtype=layers.DTYPE)([one(inputs) for one in each]), name=label)
+        return tf.keras.Model(
+            inputs, tf.keras.layers.Concatenate(dtype=layers.DTYPE)([one(inputs) for one in each]), name=label
+        )
     return _one(name, observation_shape, head, seed, 0, label, convolution, precision)
 
 
