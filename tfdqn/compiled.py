@@ -17,7 +17,7 @@ def program(function: Callable, *, jit: bool, eager: bool) -> Callable:
     if eager:
         return function
     made = tf.function(function, jit_compile=jit, autograph=False)
-    # Each is traced once. TensorFlow counts by the Python function, and from the fifth run in a process on it would warn
-    # of tracing too often.
+    # Each is traced once. TensorFlow counts by the Python function, and from the fifth run in a process on it would
+    # warn of tracing too often.
     made._omit_frequent_tracing_warning = True
     return made
