@@ -1,6 +1,8 @@
 """Python first: an agent made, trained, played, saved and loaded in one process, with the numbers of the commands."""
 
+import contextlib
 import gc
+import io
 import os
 import signal
 import subprocess
@@ -8,6 +10,7 @@ import sys
 import threading
 import weakref
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -22,8 +25,7 @@ from tfdqn import agent_api, evaluate, runs, train, training
 from tfdqn.errors import EXIT_IO, UserError
 
 ROOT = Path(__file__).parent.parent
-TINY = {**SETTINGS, "eval_every_frames": 500, "log_every_frames": 300, "total_env_frames": 1500}
-OWN = {name: value for name, value in TINY.items() if name not in ("env", "seed")}
+TINY = {**SETTINGS, "eval_every_frames": 250, "log_every_frames": 300, "total_env_frames": 1500}
 SPEC = f"{own_games.__file__}:Line"
 
 
@@ -57,6 +59,15 @@ class Told(tf.keras.callbacks.Callback):
         self.calls.append("train_end")
 
 
+class Trained(NamedTuple):
+    agent: tfdqn.Agent
+    histories: list
+    told: Told
+    first_action: int
+    made: list  # weak references to every trainer and its replay
+    said: str  # by the last fit
+
+
 @pytest.fixture(scope="module")
 def commanded(tmp_path_factory):
     """The run of the command."""
@@ -66,99 +77,84 @@ def commanded(tmp_path_factory):
     return logdir / "run"
 
 
+@pytest.fixture(autouse=True, scope="module")
+def interruptible():
+    """As Python has it, unless it was started in the background of a shell."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """An agent whose training was interrupted, went on, was stopped by a callback, and ended in another thread."""
     logdir = tmp_path_factory.mktemp("trained")
-    agent = tfdqn.Agent(**TINY)
-    told = Told({0: signal.SIGINT})
-    histories = [agent.fit(logdir=logdir, run_name="run", callbacks=[told])]
-    first_action = agent.act(np.zeros([8, 8, 2], np.uint8))
+    made, said = [], io.StringIO()
 
-    stopping = tf.keras.callbacks.EarlyStopping("score_mean", min_delta=1e6, patience=1, mode="max")
-    keeping = tf.keras.callbacks.ModelCheckpoint(str(logdir / "{env_frames:.0f}.keras"), monitor="score_mean")
-    # Two evaluations: the first that it sees is the best so far, and the second is no better.
-    histories.append(agent.fit(total_env_frames=1200, callbacks=[stopping, keeping]))
-    thread = threading.Thread(target=lambda: histories.append(agent.fit(verbose=0)))
-    thread.start()
-    thread.join()
-    return agent, histories, told, first_action
+    class Noted(training.Trainer):
+        def __init__(self, *args):
+            super().__init__(*args)
+            made.extend(map(weakref.ref, (self, self.replay)))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "Trainer", Noted)
+        agent = tfdqn.Agent(**TINY)
+        told = Told({0: signal.SIGINT})
+        histories = [agent.fit(logdir=logdir, run_name="run", callbacks=[told])]
+        first_action = agent.act(np.zeros([8, 8, 2], np.uint8))
+
+        stopping = tf.keras.callbacks.EarlyStopping("score_mean", min_delta=1e6, patience=1, mode="max")
+        keeping = tf.keras.callbacks.ModelCheckpoint(str(logdir / "{env_frames:.0f}.keras"), monitor="score_mean")
+        # Of the evaluations that it sees, the first is the best so far, and the second is no better.
+        histories.append(agent.fit(total_env_frames=1200, callbacks=[stopping, keeping]))
+        thread = threading.Thread(target=lambda: histories.append(agent.fit(verbose=0)))
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+            thread.start()
+            thread.join()
+    return Trained(agent, histories, told, first_action, made, said.getvalue())
 
 
 def test_fit_is_the_command_bit_by_bit_however_often_it_was_interrupted(commanded, trained):
-    agent, histories, *_ = trained
+    agent, histories = trained.agent, trained.histories
     assert agent.run_dir.name == "run"
     assert harness.differences(commanded, agent.run_dir) == []
     # Each went on where the one before had ended.
-    assert [history.params["env_frames"] // 500 for history in histories] == [1, 2, 3]
+    assert [history.params["env_frames"] // 250 for history in histories] == [1, 3, 6]
     assert histories[-1].params["score_mean"] == agent.evaluate(4)["score_mean"]
     assert (agent.config.total_env_frames, agent.config.minutes) == (1500, float("inf"))
 
 
 def test_ctrl_c_ends_a_fit_that_says_so_and_leaves_an_agent(trained):
-    _, histories, told, action = trained
-    assert histories[0].params["exit_code"] == 128 + signal.SIGINT
+    told = trained.told
+    assert trained.histories[0].params["exit_code"] == 128 + signal.SIGINT
     assert told.calls == ["train_begin", "begin 0", "end 0", "begin 1", "train_end"]
-    assert action in (0, 1, 2)
+    assert trained.first_action in (0, 1, 2)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_callbacks_are_told_of_each_evaluation_and_may_stop_and_save(trained):
-    agent, histories, told, _ = trained
+    agent, histories, told = trained.agent, trained.histories, trained.told
     expected = {"score_mean", "score_std", "score_median", "score_min", "score_max", "episode_frames"}
     expected |= {"env_frames", "updates"}
     assert set(told.logs[0]) == set(histories[0].history) == expected
     assert all(isinstance(value, float) for value in told.logs[0].values())
     # Stopped by `EarlyStopping` before the frames that were asked for.
-    assert 1000 <= histories[1].params["env_frames"] < 1200
+    assert 750 <= histories[1].params["env_frames"] < 800
     reported = [line for line in harness.reports(agent.run_dir) if "eval/score_mean" in line]
     for name in ("score_mean", "episode_frames"):
         values = [value for history in histories for value in history.history[name]]
         assert values == [line[f"eval/{name}"] for line in reported]
     kept = sorted(agent.run_dir.parent.glob("*.keras"))
-    assert [path.stem for path in kept] == [str(line["env_frames"]) for line in reported[1:2]]
+    assert [path.stem for path in kept] == [str(line["env_frames"]) for line in reported[1:3]]
     tf.keras.models.load_model(kept[0])
 
 
-def test_silence_is_silence(tmp_path, capfd):
-    """The whole of a run, and one that has nothing more to do."""
-    agent = tfdqn.Agent(**{**TINY, "total_env_frames": 300}, jit=False)
-    agent.fit(logdir=tmp_path, verbose=0)
-    agent.fit(verbose=0)
-    assert capfd.readouterr() == ("", "")
-    agent.fit()
-    assert "nothing more to train" in capfd.readouterr().err
-
-
-def test_a_second_ctrl_c_is_a_keyboard_interrupt_and_nothing_is_lost(tmp_path, monkeypatch):
-    monkeypatch.setattr("tfdqn.signals.SAME_WISH_SECONDS", 0.0)
-    agent = tfdqn.Agent(**{**TINY, "total_env_frames": 1000}, jit=False)
-
-    class Impatient(Told):
-        def on_epoch_end(self, epoch, logs=None):
-            os.kill(os.getpid(), signal.SIGINT)
-            os.kill(os.getpid(), signal.SIGINT)
-
-    agent.fit(logdir=tmp_path, total_env_frames=300, verbose=0, run_name="run")
-    with pytest.raises(KeyboardInterrupt):
-        agent.fit(callbacks=[Impatient()], verbose=0)
-    assert agent.run_dir == tmp_path / "run"
-    runs.lock(agent.run_dir).close()  # free for others
-    assert agent.fit(verbose=0).params["env_frames"] >= 1000
-
-
-def test_the_process_gets_the_other_signals_once_all_is_saved(tmp_path):
-    agent, got = tfdqn.Agent(**TINY, jit=False), []
-    before = signal.signal(signal.SIGTERM, lambda *_: got.append(agent.run_dir))
-    try:
-        history = agent.fit(logdir=tmp_path, run_name="run", callbacks=[Told({0: signal.SIGTERM})], verbose=0)
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    assert got == [tmp_path / "run"] and history.params["exit_code"] == 128 + signal.SIGTERM
+def test_silence_is_silence(trained):
+    assert trained.said == ""
 
 
 def test_minutes_count_from_this_fit_and_one_fits_length_is_not_the_nexts(trained, monkeypatch):
-    agent, asked = tfdqn.load(trained[0].run_dir), []
+    agent, asked = tfdqn.load(trained.agent.run_dir), []
     monkeypatch.setattr(train, "resume", lambda run_dir, given, *_, **__: asked.append(given) or 1 / 0)
     monkeypatch.setattr(agent_api, "_minutes_so_far", lambda _: 5.0)
     for length in ({"minutes": 2.0}, {"total_env_frames": 7000}, {}):
@@ -173,7 +169,7 @@ def test_minutes_count_from_this_fit_and_one_fits_length_is_not_the_nexts(traine
 
 
 def test_evaluate_gives_the_commands_numbers(trained, capsys):
-    agent = trained[0]
+    agent = trained.agent
     flags = ["--episodes", "6", "--seed", "3", "--epsilon", "0.5", "--json"]
     assert evaluate.main([str(agent.run_dir), *flags]) == 0
     told = capsys.readouterr().out
@@ -184,7 +180,7 @@ def test_evaluate_gives_the_commands_numbers(trained, capsys):
 
 
 def test_actions_and_their_values_for_one_and_for_many(trained):
-    agent = trained[0]
+    agent = trained.agent
     many = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 2)).astype(np.uint8)
     values = agent.q_values(many)
     assert values.shape == (5, 3) and values.dtype == np.float32
@@ -212,7 +208,7 @@ def test_actions_and_their_values_for_one_and_for_many(trained):
     ],
 )
 def test_what_is_no_observation_is_said_in_one_line(trained, observation, kind, message):
-    for method in (trained[0].act, trained[0].q_values):
+    for method in (trained.agent.act, trained.agent.q_values):
         with pytest.raises(kind, match=message) as error:
             method(observation)
         assert "\n" not in str(error.value)
@@ -267,7 +263,7 @@ def small_body(spec):
 
 
 def test_a_saved_agent_plays_alike_wherever_it_is_loaded(trained, tmp_path):
-    agent, zeros = trained[0], np.zeros([8, 8, 2], np.uint8)
+    agent, zeros = trained.agent, np.zeros([8, 8, 2], np.uint8)
     expected = agent.q_values(zeros)
     agent.save(tmp_path / "mine")
     for place in (tmp_path / "mine", str(agent.run_dir)):
@@ -283,18 +279,24 @@ def test_a_saved_agent_plays_alike_wherever_it_is_loaded(trained, tmp_path):
 
 
 def test_a_loaded_agent_learns_on_from_what_it_knows(trained, tmp_path):
-    trained[0].save(tmp_path / "mine")
+    trained.agent.save(tmp_path / "mine")
     agent = tfdqn.load(tmp_path / "mine")
     seen = []
 
     class Look(tf.keras.callbacks.Callback):
         def on_train_begin(self, logs=None):
-            seen.append(self.model.online.get_weights())
+            seen.extend([self.model.online.get_weights(), self.model.target.get_weights()])
+            raise KeyboardInterrupt
 
     expected = agent.model.online.get_weights()
-    agent.fit(total_env_frames=100, logdir=tmp_path, callbacks=[Look()], verbose=0)
-    for ours, theirs in zip(seen[0], expected, strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+    with pytest.raises(KeyboardInterrupt):
+        agent.fit(logdir=tmp_path, run_name="run", callbacks=[Look()], verbose=0)
+    for weights in seen:
+        for ours, theirs in zip(weights, expected, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    assert len(seen) == 2
+    runs.lock(tmp_path / "run").close()  # free for others
+    assert agent.run_dir is None
 
 
 def test_packaged_agents_are_loaded_by_name():
@@ -383,24 +385,16 @@ def test_an_agent_that_only_plays_needs_no_library_of_the_replay():
     assert done.stdout == "[]\n", done.stdout + done.stderr
 
 
-def test_nothing_of_a_fit_is_left_when_its_agent_is_gone(tmp_path, monkeypatch):
-    kept = []
-
-    class Noted(training.Trainer):
-        def __init__(self, *args):
-            super().__init__(*args)
-            kept.extend(weakref.ref(each) for each in (self, self.replay, self.agent))
-
-    monkeypatch.setattr(training, "Trainer", Noted)
-    agent = tfdqn.Agent(Line(), **{**OWN, "total_env_frames": 300})
-    history = agent.fit(logdir=tmp_path, verbose=0)
+def test_nothing_of_a_fit_is_left_nor_of_an_agent_that_is_gone(trained):
     gc.collect()
-    assert [ref() for ref in kept[:2]] == [None, None]  # the agent plays with a model of its own
+    assert [ref() for ref in trained.made] == [None] * 6
+    agent = tfdqn.Agent(Line(), device="cpu", eval_episodes=4)
     agent.evaluate(4)
-    kept += [weakref.ref(each) for each in (agent, agent.model, agent.env)]
-    del agent, history
+    kept = [weakref.ref(each) for each in (agent, agent.model, agent._evaluator)]
+    assert all(ref() is not None for ref in kept)
+    del agent
     gc.collect()
-    assert len(kept) == 6 and [ref() for ref in kept[:5]] == [None] * 5
+    assert [ref() for ref in kept] == [None] * 3
 
 
 def resident_bytes():

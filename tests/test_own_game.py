@@ -153,9 +153,8 @@ def go_on(run_dir, name, **changes):
 @pytest.mark.parametrize(
     "name, changes",
     [
-        ("Line", {"frame_stack": 1, "jit": False}),
         ("Line", {"frame_stack": 3, "frame_stride": 2, "env_args": '{"cells": 5}'}),
-        ("Planes", {"frame_stack": 1, "network": "conv", "action_repeat": 2}),
+        ("Planes", {"frame_stack": 1, "network": "conv", "action_repeat": 2, "jit": False}),
         ("Planes", {"frame_stack": 3, "jit": False, "prioritized": True, "n_step": 3}),
     ],
 )

@@ -114,3 +114,44 @@ def test_handlers_are_put_back_and_a_thread_sets_none():
     thread.join()
     assert noted == [(None, before[1])] and stop.signal is None
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
+
+
+# --- A guest of a process that is someone else's, such as a notebook's. ---
+
+
+def test_a_guest_notes_the_first_ctrl_c_and_a_later_one_is_a_keyboard_interrupt(monkeypatch):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with StopRequest(is_guest=True) as stop, stop.waiting():
+            with stop.waiting():
+                signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)  # the same wish
+            assert stop.signal == signal.SIGINT
+            monkeypatch.setattr("tfdqn.signals.SAME_WISH_SECONDS", 0.0)
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        with StopRequest(is_guest=True) as stop, pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)  # nobody waits
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_guest_passes_other_signals_on_once_it_has_ended():
+    got = []
+    before = signal.signal(signal.SIGTERM, lambda *_: got.append("own"))
+    try:
+        with StopRequest(is_guest=True) as stop, stop.waiting():
+            signal.raise_signal(signal.SIGTERM)
+            assert (stop.signal, got) == (signal.SIGTERM, [])
+        assert got == ["own"]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    code = (
+        "import os, signal; from tfdqn.signals import StopRequest\n"
+        "with StopRequest(is_guest=True) as stop, stop.waiting():\n"
+        "    os.kill(os.getpid(), signal.SIGTERM); print(stop.signal, flush=True)\n"
+        "print('goes on')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert (done.stdout, done.returncode) == (f"{int(signal.SIGTERM)}\n", -signal.SIGTERM)

@@ -9,11 +9,15 @@ import tensorflow as tf
 
 def xla(function: Callable) -> Callable:
     """`function` as one XLA program, traced once per shape of its arguments."""
-    return tf.function(function, jit_compile=True, autograph=False)
+    return program(function, jit=True, eager=False)
 
 
 def program(function: Callable, *, jit: bool, eager: bool) -> Callable:
     """`function` as one XLA program; as a plain graph without `jit`; as it is, op by op, if `eager`."""
     if eager:
         return function
-    return tf.function(function, jit_compile=jit, autograph=False)
+    made = tf.function(function, jit_compile=jit, autograph=False)
+    # Each is traced once. TensorFlow counts by the Python function, and from the fifth run in a process on it would
+    # warn of tracing too often.
+    made._omit_frequent_tracing_warning = True
+    return made
