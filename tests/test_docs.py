@@ -18,14 +18,14 @@ EVERY_PAGE = pytest.mark.parametrize("page", PAGES)
 COMMANDS = (
     *("tfdqn.train", "tfdqn.evaluate", "tfdqn.record", "benchmarks.run", "benchmarks.compare", "benchmarks.learning"),
     *("benchmarks.deaths", "benchmarks.tunnel", "benchmarks.article_figure", "benchmarks.package_agent"),
-    "benchmarks.peers",
+    *("benchmarks.peers", "tfdqn.list_runs", "tfdqn.check_env", "tfdqn.new_game"),
 )
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.S | re.M)
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z](?![\w-])")
 # Of pip.
 FOREIGN_FLAGS = {"--no-deps", "--require-hashes", "--no-build-isolation", "--use-pep517"}
 # Files that the reader makes, beside those that a run makes, which packaged agents have.
-MADE_BY_READERS = {"tfdqn/envs/mygame.py"}
+MADE_BY_READERS = {"my_game.py", "my_network.py", "path/to/my_game.py"}
 
 
 def prose(page):
@@ -159,7 +159,8 @@ def test_commands_take_the_flags_they_are_given(page):
 
 
 @EVERY_PAGE
-def test_its_python_runs(page):
+def test_its_python_runs(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # it may write runs
     names = {}
     for kind, block in FENCE.findall(PAGES[page]):
         if kind == "python":

@@ -3,14 +3,13 @@
 import math
 
 import pytest
-from tfdqn.presets import PRESETS
 
 from tfdqn import config as configuration
 from tfdqn import train
+from tfdqn.envs import registry
 from tfdqn.errors import UserError
 
-# Settings of one game, which in the others cannot be.
-CAVE_ONLY = {"downsample", "super_resolution", "start_curriculum", "restart_share"}
+PRESETS = [(game.name, preset) for game in registry.games() for preset in game.presets]
 
 
 def legal_values(name):
@@ -33,9 +32,10 @@ def test_any_one_flag_goes_with_any_preset(env, preset):
     changed = 0
     for on_gpu in (False, True):
         plain = configuration.resolve({"env": env, "preset": preset}, on_gpu=on_gpu)
-        for name in configuration.FIELDS.keys() - {"env", "preset"}:
-            if env != "cave" and name in CAVE_ONLY:
-                continue
+        names = configuration.plain(plain).keys() - {"env", "env_args", "preset", "network"}
+        if not registry.entry(env).has_difficulties:
+            names -= {"start_curriculum"}
+        for name in names:
             for value in legal_values(name):
                 if (name, value) == ("replay_capacity", 1):
                     continue  # no transition has one row

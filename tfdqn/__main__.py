@@ -33,8 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[0] not in COMMANDS:
         raise UserError(f"{words[0]}: no such command; {nearest(words[0], COMMANDS)}")
     command = importlib.import_module(COMMANDS[words[0]][0]).main
-    # Training counts its minutes from the start of the process, where this is the process's own command line.
-    return command(words[1:], **({"start_seconds": tfdqn.PROCESS_START_SECONDS} if words[0] == "train" else {}))
+    # Seconds count from the start of the process, where this is the process's own command line.
+    is_timed = words[0] in ("train", "evaluate")
+    return command(words[1:], **({"start_seconds": tfdqn.PROCESS_START_SECONDS} if is_timed else {}))
 
 
 def entry_point() -> None:

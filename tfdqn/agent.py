@@ -44,7 +44,8 @@ class DQN(tf.keras.Model):
     `train_on_batch` and `test_on_batch` take a `Transition`, or a pair of one and weights [B].
 
     It is float32 throughout, whatever `tf.keras.mixed_precision`'s policy or `keras.json` say. `save` makes `.keras`
-    files and, with `save_format="tf"`, SavedModels; HDF5 takes the weights alone (`save_weights`).
+    files and, with `save_format="tf"`, SavedModels, out of which Keras brings back no optimizer's state; HDF5 takes the
+    weights alone (`save_weights`).
 
     Args:
       observation_shape: (H, W, stack), or (D,) or (H, W, C * stack) of other games.
@@ -168,6 +169,14 @@ class DQN(tf.keras.Model):
             if kwargs.get(name) is not None:
                 raise ValueError(f"DQN.compile: {name} must be left out; the loss is that of DQN(loss=...)")
         super().compile(optimizer, **kwargs)
+
+    def get_compile_config(self) -> dict[str, Any]:
+        return super().get_compile_config()
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        # As Keras does where `compile` is its own; with it, `get_compile_config` has to be ours by name.
+        self.compile(**tf.keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.online.trainable_variables)
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> np.ndarray:
         """Action values [B, A] float32 of observations [B, H, W, stack], an array or batches as of `tf.data`."""

@@ -8,15 +8,14 @@ Names follow Keras and Stable-Baselines3 where these agree: `fit` with `callback
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfdqn import checkpoints, cli, console, runs, train
 from tfdqn import config as configuration
-from tfdqn.envs import registry
-from tfdqn.errors import UserError
+from tfdqn.envs import loading, registry
+from tfdqn.errors import EXIT_IO, UserError
 from tfdqn.signals import StopRequest
 
 if TYPE_CHECKING:
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from tfdqn.agent import DQN
     from tfdqn.config import Config
     from tfdqn.envs.base import Environment
+    from tfdqn.evaluation import Evaluator
     from tfdqn.loop import Run
 
 PRETRAINED = "pretrained:"
@@ -47,17 +47,28 @@ class Agent:
         self, env: str | Environment = registry.DEFAULT, *, network: str | Callable | None = None, **settings: Any
     ):
         self._game: Environment | None = None
+        self._named: list[tuple[Callable, Any]] = []  # its own game and network, and what names them
         if not isinstance(env, str):
-            self._game, env = env, registry.adopt(env)
+            self._game = env
+            self._named.append((registry.adopt, env))
+            env = registry.adopt(env)
+        if network is not None and not isinstance(network, str):
+            if not callable(network):
+                raise UserError(
+                    f"network {network!r}: must be a name, or a function from an ObservationSpec to a Keras model"
+                )
+            self._named.append((loading.adopt, network))
+            network = loading.adopt(network)
         if network is not None:
-            from tfdqn import bodies
-
-            settings["network"] = network if isinstance(network, str) else bodies.adopt(network)
+            settings["network"] = network
         self._given: dict[str, Any] = {"env": env, **settings}
         self._config = configuration.resolve(self._given)
+        # Each call of `fit` may name others, for itself.
+        self._length = {name: getattr(self._config, name) for name in ("minutes", "total_env_frames")}
         self._run_dir: Path | None = None
         self._folder: Path | None = None  # that holds its weights
         self._player: DQN | None = None
+        self._evaluator: Evaluator | None = None  # compiled, for this player
         self._device: str | None = None
 
     @property
@@ -81,16 +92,25 @@ class Agent:
 
     @property
     def model(self) -> DQN:
-        """The Keras model that plays: with the best weights found, or those that it begins with."""
+        """The Keras model that plays: with the best weights found, or those that it begins with.
+
+        The last weights stand in for the best where training was stopped before its first evaluation.
+        """
         if self._player is None:
             from tfdqn.building import build_agent
 
             self._start_device()
+            self._claim_names()
             # As it suits this device, whatever it was trained on.
             self._player = build_agent(self._config.replace(convolution="auto"), self.env)
             if self._folder is not None:
-                runs.load_weights(self._player, self._folder / runs.BEST_MODEL)
+                runs.load_weights(self._player, _weights_in(self._folder))
         return self._player
+
+    def _claim_names(self) -> None:
+        """Have the names of its own game and network mean these: other agents' may have taken them meanwhile."""
+        for adopt, thing in self._named:
+            adopt(thing)
 
     # Learning.
 
@@ -106,14 +126,14 @@ class Agent:
     ) -> tf.keras.callbacks.History:
         """Train, as `python -m tfdqn.train` with the same settings: the same folder, logs, checkpoints and bits.
 
-        Called again, it goes on with its run. Ctrl-C ends it as it does the command: all is saved, and what there is
-        is returned.
+        Called again, it goes on with its run. Ctrl-C ends it: all is saved, and what there is so far is returned. A
+        second one, two seconds later or more, is a `KeyboardInterrupt`.
 
         Args:
-          minutes: train for so long now; until the settings' own end if None.
-          total_env_frames: train until the run has played so many frames, over all environments.
+          minutes: train for so long now; None: the settings' own minutes, counted from the run's begin.
+          total_env_frames: train until the run has played so many frames, over all environments; None: the settings'.
           callbacks: Keras callbacks; an epoch is what lies between two evaluations, and its logs are the evaluation's
-            results, such as `score_mean`, `frames` and `updates`.
+            results, such as `score_mean`, `env_frames` and `updates`.
           logdir: the folder that holds run folders.
           run_name: the name of the run's folder; made from the settings if None.
           verbose: 0 for silence.
@@ -123,8 +143,9 @@ class Agent:
         """
         length = {"minutes": minutes, "total_env_frames": total_env_frames}
         length = {name: value for name, value in length.items() if value is not None}
+        callbacks = list(callbacks)
         quiet = contextlib.nullcontext() if verbose else console.silence()
-        with StopRequest() as stop, quiet:
+        with StopRequest(is_guest=True) as stop, stop.waiting(), quiet:
             run = self._begin(length, Path(logdir), run_name, stop)
             try:
                 history = _Callbacks(run, callbacks)
@@ -134,21 +155,26 @@ class Agent:
                 history.end(result)
             finally:
                 run.close()
-        self._run_dir = self._folder = run.run_dir
-        if not (run.run_dir / runs.BEST_MODEL).is_file():
-            self._folder = None  # stopped before its first evaluation
-        self._config, self._player = run.config.replace(convolution=self._config.convolution), None
+                self._take_over(run)
         return history.history
+
+    def _take_over(self, run: Run) -> None:
+        """Keep what a run has left: nothing, if it has failed before its first checkpoint."""
+        if checkpoints.exist(run.run_dir):
+            self._run_dir = self._folder = run.run_dir
+            self._config = run.config.replace(convolution=self._config.convolution)
+            self._player = self._evaluator = None
 
     def _begin(self, length: Mapping[str, Any], logdir: Path, run_name: str | None, stop: StopRequest) -> Run:
         """A new run, or the one there is, going on."""
+        self._claim_names()
         if self._run_dir is not None:
             if run_name is not None:
                 raise UserError(f"run_name {run_name!r}: this agent has its run already, {self._run_dir}")
             if "minutes" in length:
                 length = {**length, "minutes": length["minutes"] + _minutes_so_far(self._run_dir)}
             named = {name: getattr(self._config, name) for name in configuration.CODE_FIELDS}
-            return train.resume(self._run_dir, {**named, **length}, stop, game=self._game)
+            return train.resume(self._run_dir, {**named, **self._length, **length}, stop, game=self._game)
         given = {**self._given, **length}
         if self._folder is not None:
             given["init_from"] = str(self._folder)
@@ -163,7 +189,7 @@ class Agent:
 
         Args:
           observation: NumPy, tensor or list of the game's type: one observation, as the network sees it (frames
-            stacked, newest last), or many, [B, ...].
+            stacked along the last axis, newest last), or many, [B, ...].
           epsilon: share of random actions.
           seed: decides which are random.
           legal_actions: [A] bool, or [B, A] for many observations: what the rules allow, at least one action each, as
@@ -196,15 +222,21 @@ class Agent:
         import numpy as np
         import tensorflow as tf
 
-        shape = tuple(self.model.input_shape[1:])
-        values = observation if tf.is_tensor(observation) else np.asarray(observation)
-        if tuple(values.shape) not in (shape, (values.shape[0] if len(values.shape) else 0, *shape)):
-            raise ValueError(
-                f"observation of shape {tuple(values.shape)}: must be {shape}, or a batch of these; frames are stacked "
-                "along the last axis"
-            )
-        is_one = len(values.shape) == len(shape)
-        return (values[None] if is_one else values), is_one
+        shape = self.env.observation_spec.stacked(self._config.frame_stack).shape
+        # Where frames are not stacked, a screen [H, W] is [H, W, 1] to the network.
+        frame = self.env.observation_spec.shape if self._config.frame_stack == 1 else shape
+        try:
+            values = observation if tf.is_tensor(observation) else np.asarray(observation)
+        except ValueError:
+            raise ValueError(f"observation: lists of different lengths; must be {_sizes(frame, shape)}") from None
+        rank = len(values.shape)
+        for one in (shape, frame):
+            if rank in (len(one), len(one) + 1) and tuple(values.shape[rank - len(one) :]) == one:
+                is_one = rank == len(one)
+                size = 1 if is_one else values.shape[0]
+                reshape = tf.reshape if tf.is_tensor(values) else np.reshape
+                return reshape(values, (size, *shape)), is_one
+        raise ValueError(f"observation of shape {tuple(values.shape)}: must be {_sizes(frame, shape)}")
 
     def evaluate(self, episodes: int = 256, *, seed: int = 0, epsilon: float = 0.0) -> dict[str, float]:
         """Play whole episodes greedily; the same numbers as `python -m tfdqn.evaluate` gives.
@@ -219,11 +251,10 @@ class Agent:
         """
         from tfdqn.evaluation import Evaluator
 
-        config = self._config.replace(jit=True, eager=False, convolution="auto")
-        model = self.model
-        return (
-            Evaluator(config, self.env, model, self._start_device()).evaluate(episodes, seed, epsilon=epsilon).summary()
-        )
+        if self._evaluator is None:
+            config = self._config.replace(jit=True, eager=False, convolution="auto")
+            self._evaluator = Evaluator(config, self.env, self.model, self._start_device())
+        return self._evaluator.evaluate(episodes, seed, epsilon=epsilon).summary()
 
     def _start_device(self) -> str:
         if self._device is None:
@@ -240,17 +271,18 @@ class Agent:
           path: the folder; made if it is not there.
 
         Raises:
-          UserError: it holds an agent or a run already.
+          UserError: it holds an agent or a run already, or cannot be written.
         """
         folder = Path(path).expanduser()
         if (folder / runs.CONFIG_FILE).exists():
             raise UserError(f"{path}: holds an agent already; choose another folder")
-        folder.mkdir(parents=True, exist_ok=True)
-        if self._folder is not None:
-            shutil.copyfile(self._folder / runs.BEST_MODEL, folder / runs.BEST_MODEL)
-        else:
-            runs.save_agent(self.model, folder / runs.BEST_MODEL)
-        runs.write_config(self._config.replace(init_from=""), folder)
+        model = self.model
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            runs.save_agent(model, folder / runs.BEST_MODEL)
+            runs.write_config(self._config.replace(init_from=""), folder)
+        except OSError as error:
+            raise UserError(f"{path}: {error.strerror or error}; choose another folder", EXIT_IO) from None
 
 
 def load(path: str | Path, *, env: str | Environment | None = None, network: str | Callable | None = None) -> Agent:
@@ -265,17 +297,29 @@ def load(path: str | Path, *, env: str | Environment | None = None, network: str
       UserError: no agent is there, or its game or network has to be named.
     """
     name = str(path)
-    folder = runs.pretrained_folder(name.removeprefix(PRETRAINED)) if name.startswith(PRETRAINED) else Path(name)
-    game = env if env is None or isinstance(env, str) else registry.adopt(env)
-    config = runs.read_config(folder.expanduser(), {"env": game} if game else {})
-    agent = Agent.__new__(Agent)
-    Agent.__init__(agent, **{"env": config.env, **configuration.plain(config)})
-    if env is not None and not isinstance(env, str):
-        agent._game = env
-    agent._folder = folder
-    if (folder / "checkpoints").is_dir():
-        agent._run_dir = folder
+    is_ours = name.startswith(PRETRAINED)
+    folder = runs.pretrained_folder(name.removeprefix(PRETRAINED)) if is_ours else Path(name).expanduser()
+    given = {name: value for name, value in (("env", env), ("network", network)) if value is not None}
+    adopters = {"env": registry.adopt, "network": loading.adopt}
+    named = {name: value if isinstance(value, str) else adopters[name](value) for name, value in given.items()}
+    config = runs.read_config(folder, named)
+    has_run = checkpoints.exist(folder)
+    if not has_run and not _weights_in(folder).is_file():
+        raise UserError(f"{path}: holds no agent ({runs.BEST_MODEL} is missing)")
+    agent = Agent(**{**configuration.plain(config), **given})
+    agent._folder, agent._run_dir = folder, folder if has_run else None
     return agent
+
+
+def _weights_in(folder: Path) -> Path:
+    """The best agent's, or, where none was evaluated yet, those that training was stopped with."""
+    best, final = folder / runs.BEST_MODEL, folder / runs.FINAL_MODEL
+    return final if final.is_file() and not best.is_file() else best
+
+
+def _sizes(frame: tuple[int, ...], stacked: tuple[int, ...]) -> str:
+    hint = "" if frame != stacked or len(stacked) < 3 else ", frames along the last axis, the newest last"
+    return f"{frame}{hint}, or a batch of these"
 
 
 def _minutes_so_far(run_dir: Path) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
@@ -18,31 +18,6 @@ from tf_keras.src import backend
 from tfdqn.envs import loading
 from tfdqn.envs.spec import ObservationSpec
 from tfdqn.errors import UserError
-
-_adopted: dict[str, Callable] = {}
-
-
-def adopt(function: Callable) -> str:
-    """Give a function a name, for this process: its own, with its module where that can be imported.
-
-    Raises:
-      UserError: it cannot be called.
-    """
-    if not callable(function):
-        raise UserError(f"network {function!r}: must be a name, or a function from an ObservationSpec to a Keras model")
-    module = getattr(function, "__module__", None) or "__main__"
-    name = f"{module}:{getattr(function, '__qualname__', type(function).__qualname__)}"
-    _adopted[name] = function
-    return name
-
-
-def find(name: str) -> Callable:
-    """The function of a name.
-
-    Raises:
-      UserError: one line: no such file, module or function, or it raised.
-    """
-    return _adopted[name] if name in _adopted else loading.find(name)
 
 
 def connect(name: str, spec: ObservationSpec, inputs: Any, seed: int) -> Any:
@@ -53,7 +28,7 @@ def connect(name: str, spec: ObservationSpec, inputs: Any, seed: int) -> Any:
     Raises:
       UserError: it raises, or returns no layer, or what it makes are no features.
     """
-    function = find(name)
+    function = loading.find(name)
     try:
         with _seeded(seed):
             body = function(spec)
@@ -70,6 +45,11 @@ def _features(name: str, body: Any, spec: ObservationSpec, inputs: Any) -> Any:
         raise UserError(
             f"--network {name}: returned {type(body).__name__}; it must return a tf.keras.Model or layer (of Keras 2, "
             "as `import tfdqn` makes tf.keras)"
+        )
+    if body.inbound_nodes:
+        raise UserError(
+            f"--network {name}: returned {body.name} a second time; make a new model at each call, or the target "
+            "network would be the online network"
         )
     try:
         features = body(inputs)

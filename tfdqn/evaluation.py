@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfdqn import compiled, seeds
+from tfdqn import blame, compiled, seeds
 from tfdqn.agent import DQN
 from tfdqn.config import Config
 from tfdqn.envs import Environment
@@ -124,7 +124,7 @@ class Evaluator:
         # The games' draws and the player's.
         streams = tf.constant([seeds.stream(seed, stream, 0, who) for who in (0, 1)], tf.int64)
         parts = []
-        with tf.device(self.device):
+        with tf.device(self.device), blame.own_code(self.config):
             for first in range(0, episodes, self.config.eval_episodes):
                 number = tf.constant(first, tf.int64)  # of the block's first episode
                 carry, is_over = self._begin(streams, number), False

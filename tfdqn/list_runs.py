@@ -57,16 +57,21 @@ def listed(run_dir: Path) -> Listed:
     try:
         config = runs.read_settings(run_dir)
     except UserError as error:
-        return Listed(run_dir.name, "", 0, None, f"broken: {str(error).removeprefix(str(run_dir) + ': ')}")
+        reason = str(error).removeprefix("--config ").removeprefix(str(run_dir)).lstrip(":/ ")
+        return Listed(run_dir.name, "", 0, None, f"broken: {reason}")
     game = str(config.get("env", ""))
     manifest = checkpoints.peek(run_dir)
-    progress: dict[str, Any] = manifest.get("progress", {})
-    frames, best = int(manifest.get("env_frames", 0)), progress.get("best_score")
+    try:
+        progress = dict(manifest.get("progress", {}))
+        frames, seconds = int(manifest.get("env_frames", 0)), float(progress.get("wall_seconds", 0.0))
+        best = None if progress.get("best_score") is None else float(progress["best_score"])
+    except (TypeError, ValueError):
+        return Listed(run_dir.name, game, 0, None, "broken: its checkpoint is not a run's")
     if runs.is_locked(run_dir):
         state = "training"
     elif not manifest:
         state = "broken: no checkpoint"
-    elif _is_finished(config, frames, best, progress.get("wall_seconds", 0.0)):
+    elif _is_finished(config, frames, best, seconds):
         state = "finished"
     else:
         state = "stopped"

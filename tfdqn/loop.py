@@ -59,6 +59,7 @@ class Run(RunState):
     ):
         import tensorflow as tf
 
+        from tfdqn import blame
         from tfdqn.envs import make_for
         from tfdqn.evaluation import Evaluator
         from tfdqn.monitor import Monitor
@@ -69,6 +70,7 @@ class Run(RunState):
         self.on_evaluation: Callable[[dict[str, float]], None] = lambda _: None
         self._is_asked_to_stop = False
         env = make_for(config) if game is None else game
+        _check_game(config, env)
         try:
             trainer = Trainer(config, device, env)
         except tf.errors.ResourceExhaustedError:
@@ -77,7 +79,8 @@ class Run(RunState):
                 f"do not fit in the memory of {device.strip('/')}; use at most {config.replay_capacity // 2}"
             ) from None
         config = trainer.config
-        super().__init__(config, run_dir, device, trainer, start_seconds)
+        with blame.own_code(config):
+            super().__init__(config, run_dir, device, trainer, start_seconds)
         self.evaluator = Evaluator(config, trainer.env, trainer.agent, device, lambda: stop.signal is not None)
         self._is_profiled = False
         self.saver = Saver(self, checkpoint, lambda: self.monitor.flush(), self._hint_at_resuming)
@@ -132,6 +135,9 @@ class Run(RunState):
 
         try:
             return self._train()
+        except UserError:
+            self._discard_unless_begun()
+            raise
         except tf.errors.ResourceExhaustedError:
             config = self.config
             self._discard_unless_begun()
@@ -160,8 +166,16 @@ class Run(RunState):
                     cli.say("no profile was taken: the run ended too soon after it began to learn")
                 if self.stop.signal is not None:
                     return self._stopped()
-        # What follows can be had again from the checkpoint, and is when this run is resumed.
-        frames = self.env_frames
+        from tfdqn.evaluation import Stopped
+
+        try:
+            return self._finish()
+        except Stopped:  # only where a signal does not end the process
+            return self._stopped()
+
+    def _finish(self) -> dict[str, Any]:
+        """What can be had again from the last checkpoint, and is when this run is resumed."""
+        config, frames = self.config, self.env_frames
         if frames >= config.total_env_frames and self.progress.reported_env_frames < frames:
             self._report(frames, self.updates, self.wall_seconds, self.carry.metrics)
         if self.progress.evaluated_env_frames < frames:
@@ -206,9 +220,12 @@ class Run(RunState):
 
     def compile(self) -> None:
         """Compile the training program before anything is timed; it plays no frame that counts."""
+        from tfdqn import blame
+
         cli.say("compiling ...")
         start = time.monotonic()
-        self.carry = self.trainer.run_chunk(self.carry, 0, 0)
+        with blame.own_code(self.config):
+            self.carry = self.trainer.run_chunk(self.carry, 0, 0)
         self.carry.env_frames.numpy()
         seconds = time.monotonic() - start
         cli.say(f"training program compiled in {seconds:.1f} s")
@@ -419,3 +436,17 @@ class Run(RunState):
         capacity = self.trainer.replay.capacity
         if capacity != config.replay_capacity:
             cli.say(f"--replay-capacity {config.replay_capacity} rounded down to {capacity}, a multiple of --num-envs")
+
+
+def _check_game(config: Config, env: Environment) -> None:
+    """Refuse settings that do not fit a game which only now tells what it is."""
+    from tfdqn import networks
+
+    try:
+        networks.check_fits(config.network, env.observation_spec.stacked(config.frame_stack))
+    except ValueError as error:
+        raise UserError(f"--{error}") from None
+    if config.start_curriculum and not env.has_difficulties:
+        raise UserError(
+            f"--start-curriculum {config.start_curriculum}: {env.name} is equally difficult from start to end; use 0"
+        )

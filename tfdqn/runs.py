@@ -357,8 +357,11 @@ def check_donor(config: Config) -> None:
     """Refuse an `init_from` whose agent does not fit, before anything is made."""
     if not config.init_from:
         return
+    # Code that this run has itself may run for its donor.
+    code = {name: getattr(config, name) for name in configuration.CODE_FIELDS}
+    named = {name: value for name, value in code.items() if loading.is_spec(value)}
     try:
-        donor = read_config(config.init_from)
+        donor = read_config(config.init_from, named)
     except UserError as error:
         raise UserError(f"--init-from {error}; name a run's folder, such as runs/NAME") from None
     for name in differences(config, donor):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import tfdqn
 from tfdqn import checkpoints, cli, flags, memory, paths, runs
@@ -75,7 +75,10 @@ def main(argv: Sequence[str] | None = None, start_seconds: float | None = None) 
         return 0
     _refuse_together(arguments)
     if arguments.print_config:
-        config = runs.resumed_config(arguments.resume, given) if arguments.resume else configuration.resolve(given)
+        if arguments.resume:
+            config = runs.resumed_config(arguments.resume, given)
+        else:
+            config = configuration.resolve(given, on_gpu=given.get("device") == "gpu", tell=_teller())
         cli.print_result(configuration.to_toml(config))
         return 0
     with StopRequest() as stop:
@@ -110,6 +113,11 @@ def _refuse_together(arguments: Any) -> None:
             raise UserError(f"{flag_of(flag)}: the run has its folder already; leave it out with --resume")
 
 
+def _teller() -> Callable[[str], None]:
+    """Says each line once: the device may ask for other sizes, and so again."""
+    return functools.cache(lambda line: cli.say(f"tfdqn: warning: {line}"))
+
+
 def start(
     given: Mapping[str, Any],
     stop: StopRequest,
@@ -134,13 +142,7 @@ def start(
     for name in configuration.PATH_FIELDS:
         if given.get(name):
             given[name] = paths.local(flag_of(name), given[name])
-    told: list[str] = []
-
-    def tell(line: str) -> None:
-        if line not in told:  # the device may ask for other sizes below
-            told.append(line)
-            cli.say(f"tfdqn: warning: {line}")
-
+    tell = _teller()
     config = configuration.resolve(given, on_gpu=given.get("device") == "gpu", tell=tell)
     runs.check_donor(config)
     run_dir, *others = runs.folders(config, runs.check_writable(logdir), run_name)
@@ -177,6 +179,21 @@ def resume(
     config = runs.resumed_config(str(run_dir), given)
     stop.hint = f"to go on, {runs.resume_command(run_dir)}"
     lock = runs.lock(run_dir)
+    try:
+        return _resume(run_dir, config, stop, lock, game, accepts_changed_env)
+    except BaseException:
+        lock.close()  # the process may go on, and so may the run
+        raise
+
+
+def _resume(
+    run_dir: Path,
+    config: configuration.Config,
+    stop: StopRequest,
+    lock: IO[str],
+    game: Environment | None,
+    accepts_changed_env: bool,
+) -> Run:
     checkpoint, problems = checkpoints.load_newest(run_dir)
     for problem in problems:
         cli.say(f"tfdqn: warning: {problem}")

@@ -5,8 +5,9 @@ import pytest
 import tensorflow as tf
 
 from tests.envs.helpers import noise_of, to_numpy
-from tfdqn import planner, seeds
+from tfdqn import seeds
 from tfdqn.envs import make
+from tfdqn.envs.cave import planner
 
 GAMES = ["catch8", "cave"]
 

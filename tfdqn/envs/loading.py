@@ -23,6 +23,8 @@ from typing import Any
 from tfdqn.envs.base import Environment
 from tfdqn.errors import UserError, nearest
 
+_adopted: dict[str, Any] = {}  # by spec, what is in this process already
+
 BY_STRING = ("exec", "globals", "setattr", "vars")  # whoever calls these may define names that the text does not tell
 
 
@@ -39,6 +41,18 @@ class GameSource:
 def is_spec(name: str) -> bool:
     """Whether `name` is of a game from elsewhere: those here have no colon, dot or slash in their names."""
     return any(sign in name for sign in ":./")
+
+
+def adopt(thing: Any) -> str:
+    """Give a class or a function that is in this process already its spec, for this process.
+
+    Returns:
+      "module:name" with the module and the name that it has itself. Another thing of that name takes its place.
+    """
+    name = getattr(thing, "__qualname__", None) or type(thing).__qualname__
+    spec = f"{getattr(thing, '__module__', None) or '__main__'}:{name}"
+    _adopted[spec] = thing
+    return spec
 
 
 def load(spec: str, arguments: str | Mapping[str, Any] | None = None) -> Environment:
@@ -76,6 +90,8 @@ def find(spec: str) -> Any:
     Raises:
       UserError: one line: no such file, module or name, or it raised.
     """
+    if spec in _adopted:
+        return _adopted[spec]
     require(spec)
     where, name = _split(spec)
     module = _run(where, _source_path(where, spec), spec)
@@ -90,8 +106,9 @@ def require(spec: str) -> None:
     Raises:
       UserError: as `load`, as far as it shows.
     """
-    where, name = _split(spec)
-    _require_name(_source_path(where, spec), name, spec)
+    if spec not in _adopted:
+        where, name = _split(spec)
+        _require_name(_source_path(where, spec), name, spec)
 
 
 def source_of(
@@ -359,6 +376,13 @@ def _hint(name: str, candidates: list[str]) -> str:
 
 def _kind_of(value: Any) -> str:
     return "nothing" if value is None else f"a {type(value).__name__}"
+
+
+def line_in(error: BaseException, spec: str) -> str | None:
+    """An exception as one line, if it came through the file that `spec` names."""
+    path = _source_path(_split(spec)[0], spec)
+    is_in_it = any(frame.filename == str(path) for frame in traceback.extract_tb(error.__traceback__))
+    return f"raised {_told(error, path)}" if is_in_it else None
 
 
 def _told(error: BaseException, path: Path | None = None) -> str:

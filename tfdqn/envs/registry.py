@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tfdqn.envs import loading
+from tfdqn.envs.base import Environment
 from tfdqn.errors import UserError, nearest
 
 if TYPE_CHECKING:
-    from tfdqn.envs.base import Environment
     from tfdqn.envs.spec import ObservationSpec
 
 DEFAULT = "catch8"  # what is played where nobody says what: seconds tell whether all works
@@ -62,6 +62,10 @@ class Game:
         return loading.load(self.factory, given)
 
 
+# What a game of one's own begins with. On the game that `new_game` writes, with all else at its default, Adam at this
+# rate is perfect after a million frames, where RMSPropGraves has half of the score.
+OWN_PRESET = {"optimizer": "adam", "optimizer_epsilon": 1e-6, "learning_rate": 5e-4}
+
 _registered: dict[str, Game] = {}
 
 
@@ -91,7 +95,7 @@ def entry(env: str) -> Game:
     if env in known:
         return known[env]
     if loading.is_spec(env):
-        return Game(name=env, factory=env, takes_arguments=True)
+        return Game(env, env, presets={"default": OWN_PRESET}, takes_arguments=True)
     raise UserError(f"--env {env}: unknown; {nearest(env, known)} (or your own: path/to/my_game.py:MyGame)")
 
 
@@ -102,8 +106,11 @@ def adopt(env: Environment) -> str:
       The name, for `--env`. Another game of the same class takes its place.
 
     Raises:
-      UserError: it comes along with tfdqn.
+      UserError: it is no game, or one that comes along with tfdqn.
     """
+    if not isinstance(env, Environment):
+        hint = f"; write {env.__name__}()" if isinstance(env, type) else ""
+        raise UserError(f"env {env!r}: must be a game's name, or a tfdqn.envs.Environment{hint}")
     cls = type(env)
     if cls.__module__.startswith("tfdqn."):
         raise UserError(
@@ -111,7 +118,11 @@ def adopt(env: Environment) -> str:
         )
     name = cls.__qualname__ if cls.__module__ == "__main__" else f"{cls.__module__}:{cls.__qualname__}"
     _registered[name] = Game(
-        name, lambda: env, has_difficulties=env.has_difficulties, observation_spec=lambda _: env.observation_spec
+        name,
+        lambda: env,
+        presets={"default": OWN_PRESET},
+        has_difficulties=env.has_difficulties,
+        observation_spec=lambda _: env.observation_spec,
     )
     return name
 
@@ -129,4 +140,4 @@ def register(name: str, factory: str | Callable[..., Environment], preset: Mappi
     """
     if name in _ours() or not name or loading.is_spec(name):
         raise ValueError(f"register {name!r}: choose a plain name that no game has yet, such as my_{name or 'game'}")
-    _registered[name] = Game(name, factory, presets={"default": dict(preset or {})}, takes_arguments=True)
+    _registered[name] = Game(name, factory, presets={"default": OWN_PRESET | dict(preset or {})}, takes_arguments=True)

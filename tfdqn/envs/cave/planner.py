@@ -6,7 +6,7 @@ begin with it and touch nothing, and takes the action with more of them: not onl
 room.
 
 The count is exact, by dynamic programming from the last column back to the player. With height m and speed k in units
-of 0.08 rows (see `tfdqn.envs.cave`), the sequences from (m, k) that are safe in frames d, d + 1, ..., are
+of 0.08 rows (see `tfdqn.envs.cave.rules`), the sequences from (m, k) that are safe in frames d, d + 1, ..., are
 
     N_d(m, k) = safe_d(m) * (N_{d+1}(m + k - 1, k - 1) + N_{d+1}(m + k + 1, k + 1))
 """
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from tfdqn import seeds
-from tfdqn.envs import cave
+from tfdqn.envs.cave import rules as cave
 
 LOOKAHEAD = cave.SIZE - 1 - cave.PLAYER_COLUMN  # frames; the walls of so many lie ahead on the screen
 MAX_SPEED = 24  # 0.08 rows a frame; a player within walls is rarely as fast

@@ -1,0 +1,422 @@
+"""Python first: an agent made, trained, played, saved and loaded in one process, with the numbers of the commands."""
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import threading
+import weakref
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfdqn
+from tests import own_games
+from tests.faults import harness
+from tests.own_games import Line, Planes
+from tests.whole_runs import SETTINGS
+from tfdqn import agent_api, evaluate, runs, train, training
+from tfdqn.errors import EXIT_IO, UserError
+
+ROOT = Path(__file__).parent.parent
+TINY = {**SETTINGS, "eval_every_frames": 500, "log_every_frames": 300, "total_env_frames": 1500}
+OWN = {name: value for name, value in TINY.items() if name not in ("env", "seed")}
+SPEC = f"{own_games.__file__}:Line"
+
+
+def python(code, *arguments):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=300
+    )
+
+
+class Told(tf.keras.callbacks.Callback):
+    """Notes what it is told; and sends a signal at the end of an epoch, if it is to."""
+
+    def __init__(self, signals=()):
+        super().__init__()
+        self.signals, self.calls, self.logs = dict(signals), [], []
+
+    def on_train_begin(self, logs=None):
+        self.calls.append("train_begin")
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.calls.append(f"begin {epoch}")
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.calls.append(f"end {epoch}")
+        self.logs.append(dict(logs))
+        if epoch in self.signals:
+            os.kill(os.getpid(), self.signals[epoch])
+
+    def on_train_end(self, logs=None):
+        self.calls.append("train_end")
+
+
+@pytest.fixture(scope="module")
+def commanded(tmp_path_factory):
+    """The run of the command."""
+    logdir = tmp_path_factory.mktemp("commanded")
+    flags = [word for name, value in TINY.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    assert train.main([*flags, "--logdir", str(logdir), "--run-name", "run"]) == 0
+    return logdir / "run"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """An agent whose training was interrupted, went on, was stopped by a callback, and ended in another thread."""
+    logdir = tmp_path_factory.mktemp("trained")
+    agent = tfdqn.Agent(**TINY)
+    told = Told({0: signal.SIGINT})
+    histories = [agent.fit(logdir=logdir, run_name="run", callbacks=[told])]
+    first_action = agent.act(np.zeros([8, 8, 2], np.uint8))
+
+    stopping = tf.keras.callbacks.EarlyStopping("score_mean", min_delta=1e6, patience=1, mode="max")
+    keeping = tf.keras.callbacks.ModelCheckpoint(str(logdir / "{env_frames:.0f}.keras"), monitor="score_mean")
+    # Two evaluations: the first that it sees is the best so far, and the second is no better.
+    histories.append(agent.fit(total_env_frames=1200, callbacks=[stopping, keeping]))
+    thread = threading.Thread(target=lambda: histories.append(agent.fit(verbose=0)))
+    thread.start()
+    thread.join()
+    return agent, histories, told, first_action
+
+
+def test_fit_is_the_command_bit_by_bit_however_often_it_was_interrupted(commanded, trained):
+    agent, histories, *_ = trained
+    assert agent.run_dir.name == "run"
+    assert harness.differences(commanded, agent.run_dir) == []
+    # Each went on where the one before had ended.
+    assert [history.params["env_frames"] // 500 for history in histories] == [1, 2, 3]
+    assert histories[-1].params["score_mean"] == agent.evaluate(4)["score_mean"]
+    assert (agent.config.total_env_frames, agent.config.minutes) == (1500, float("inf"))
+
+
+def test_ctrl_c_ends_a_fit_that_says_so_and_leaves_an_agent(trained):
+    _, histories, told, action = trained
+    assert histories[0].params["exit_code"] == 128 + signal.SIGINT
+    assert told.calls == ["train_begin", "begin 0", "end 0", "begin 1", "train_end"]
+    assert action in (0, 1, 2)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_callbacks_are_told_of_each_evaluation_and_may_stop_and_save(trained):
+    agent, histories, told, _ = trained
+    expected = {"score_mean", "score_std", "score_median", "score_min", "score_max", "episode_frames"}
+    expected |= {"env_frames", "updates"}
+    assert set(told.logs[0]) == set(histories[0].history) == expected
+    assert all(isinstance(value, float) for value in told.logs[0].values())
+    # Stopped by `EarlyStopping` before the frames that were asked for.
+    assert 1000 <= histories[1].params["env_frames"] < 1200
+    reported = [line for line in harness.reports(agent.run_dir) if "eval/score_mean" in line]
+    for name in ("score_mean", "episode_frames"):
+        values = [value for history in histories for value in history.history[name]]
+        assert values == [line[f"eval/{name}"] for line in reported]
+    kept = sorted(agent.run_dir.parent.glob("*.keras"))
+    assert [path.stem for path in kept] == [str(line["env_frames"]) for line in reported[1:2]]
+    tf.keras.models.load_model(kept[0])
+
+
+def test_silence_is_silence(tmp_path, capfd):
+    """The whole of a run, and one that has nothing more to do."""
+    agent = tfdqn.Agent(**{**TINY, "total_env_frames": 300}, jit=False)
+    agent.fit(logdir=tmp_path, verbose=0)
+    agent.fit(verbose=0)
+    assert capfd.readouterr() == ("", "")
+    agent.fit()
+    assert "nothing more to train" in capfd.readouterr().err
+
+
+def test_a_second_ctrl_c_is_a_keyboard_interrupt_and_nothing_is_lost(tmp_path, monkeypatch):
+    monkeypatch.setattr("tfdqn.signals.SAME_WISH_SECONDS", 0.0)
+    agent = tfdqn.Agent(**{**TINY, "total_env_frames": 1000}, jit=False)
+
+    class Impatient(Told):
+        def on_epoch_end(self, epoch, logs=None):
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    agent.fit(logdir=tmp_path, total_env_frames=300, verbose=0, run_name="run")
+    with pytest.raises(KeyboardInterrupt):
+        agent.fit(callbacks=[Impatient()], verbose=0)
+    assert agent.run_dir == tmp_path / "run"
+    runs.lock(agent.run_dir).close()  # free for others
+    assert agent.fit(verbose=0).params["env_frames"] >= 1000
+
+
+def test_the_process_gets_the_other_signals_once_all_is_saved(tmp_path):
+    agent, got = tfdqn.Agent(**TINY, jit=False), []
+    before = signal.signal(signal.SIGTERM, lambda *_: got.append(agent.run_dir))
+    try:
+        history = agent.fit(logdir=tmp_path, run_name="run", callbacks=[Told({0: signal.SIGTERM})], verbose=0)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert got == [tmp_path / "run"] and history.params["exit_code"] == 128 + signal.SIGTERM
+
+
+def test_minutes_count_from_this_fit_and_one_fits_length_is_not_the_nexts(trained, monkeypatch):
+    agent, asked = tfdqn.load(trained[0].run_dir), []
+    monkeypatch.setattr(train, "resume", lambda run_dir, given, *_, **__: asked.append(given) or 1 / 0)
+    monkeypatch.setattr(agent_api, "_minutes_so_far", lambda _: 5.0)
+    for length in ({"minutes": 2.0}, {"total_env_frames": 7000}, {}):
+        with pytest.raises(ZeroDivisionError):
+            agent.fit(**length)
+    assert [(each["minutes"], each["total_env_frames"]) for each in asked] == [
+        (7.0, 1500),
+        (float("inf"), 7000),
+        (float("inf"), 1500),
+    ]
+    assert {each["env"] for each in asked} == {"catch8"}
+
+
+def test_evaluate_gives_the_commands_numbers(trained, capsys):
+    agent = trained[0]
+    flags = ["--episodes", "6", "--seed", "3", "--epsilon", "0.5", "--json"]
+    assert evaluate.main([str(agent.run_dir), *flags]) == 0
+    told = capsys.readouterr().out
+    scores = agent.evaluate(6, seed=3, epsilon=0.5)
+    assert scores["episodes"] == 6
+    for name, value in scores.items():
+        assert f'"{name}": {value!r}' in told
+
+
+def test_actions_and_their_values_for_one_and_for_many(trained):
+    agent = trained[0]
+    many = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 2)).astype(np.uint8)
+    values = agent.q_values(many)
+    assert values.shape == (5, 3) and values.dtype == np.float32
+    actions = agent.act(many)
+    assert actions.dtype == np.int32 and actions.tolist() == values.argmax(1).tolist()
+    for given in (many, tf.constant(many), many.tolist(), many.astype(np.int64)):
+        np.testing.assert_array_equal(agent.q_values(given), values)
+        np.testing.assert_allclose(agent.q_values(given[0]), values[0], rtol=1e-5, atol=1e-6)
+        action = agent.act(given[0])
+        assert type(action) is int and action == actions[0]
+    explored = agent.act(np.repeat(many[:1], 300, 0), epsilon=1.0, seed=1)
+    assert set(explored.tolist()) == {0, 1, 2}
+    assert not np.array_equal(explored, agent.act(np.repeat(many[:1], 300, 0), epsilon=1.0, seed=2))
+
+
+@pytest.mark.parametrize(
+    "observation, kind, message",
+    [
+        (np.zeros([8, 8], np.uint8), ValueError, r"shape \(8, 8\): must be \(8, 8, 2\), frames along the last axis"),
+        (np.zeros([3, 8, 8], np.uint8), ValueError, r"or a batch of these"),
+        (np.zeros([8, 8, 2], np.float32), TypeError, "multiply by 255"),
+        (np.full([8, 8, 2], 300), ValueError, "must lie between 0 and 255"),
+        ([[0], [0, 1]], ValueError, "lists of different lengths"),
+        (7, ValueError, r"shape \(\)"),
+    ],
+)
+def test_what_is_no_observation_is_said_in_one_line(trained, observation, kind, message):
+    for method in (trained[0].act, trained[0].q_values):
+        with pytest.raises(kind, match=message) as error:
+            method(observation)
+        assert "\n" not in str(error.value)
+
+
+def test_without_stacks_an_observation_is_as_the_game_shows_it():
+    for env in ("catch8", Line(), Planes()):
+        agent = tfdqn.Agent(env, device="cpu")
+        shown = agent.env.observe(agent.env.reset(agent.env.sample_noise(tf.constant([0, 1], tf.int64), 4)))
+        assert agent.act(shown).shape == (4,)
+        assert agent.act(shown[0]) == agent.act(shown)[0]
+        values = np.asarray(shown[0]).tolist()
+        assert agent.act(values) == agent.act(shown)[0]
+
+
+def test_a_wrong_setting_is_one_line_with_the_nearest(tmp_path):
+    for given, message in [
+        ({"learning_rte": 1}, "--learning-rte: unknown setting; did you mean 'learning_rate'"),
+        ({"env": "catch9"}, "--env catch9: unknown; did you mean 'catch8'"),
+        ({"num_envs": 0}, "--num-envs 0: must be at least 1; use 1"),
+        ({"network": "mpl"}, "--network mpl: unknown; did you mean 'mlp'"),
+        ({"network": 3}, "network 3: must be a name, or a function"),
+        ({"env": 3}, "env 3: must be a game's name, or a tfdqn.envs.Environment"),
+        ({"env": Line}, r"must be a game's name, or a tfdqn.envs.Environment; write Line\(\)"),
+        ({"env": tfdqn.Agent("catch8").env}, 'name a game that comes along, with its settings: "catch8"'),
+        ({"env": "no_such.py:Game"}, "no such file"),
+    ]:
+        with pytest.raises(UserError, match=message) as error:
+            tfdqn.Agent(**given)
+        assert "\n" not in str(error.value)
+    for length, message in [
+        ({"minutes": 0}, "minutes 0.0: must be greater"),
+        ({"total_env_frames": 0}, "at least 1"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            tfdqn.Agent().fit(logdir=tmp_path / "runs", **length)
+    assert not (tmp_path / "runs").exists()
+
+
+# --- Saving and loading. ---
+
+
+def make_body(units):
+    def body(spec):
+        return tf.keras.Sequential([tf.keras.layers.Flatten(), tf.keras.layers.Dense(units, "relu")])
+
+    return body
+
+
+def small_body(spec):
+    return make_body(5)(spec)
+
+
+def test_a_saved_agent_plays_alike_wherever_it_is_loaded(trained, tmp_path):
+    agent, zeros = trained[0], np.zeros([8, 8, 2], np.uint8)
+    expected = agent.q_values(zeros)
+    agent.save(tmp_path / "mine")
+    for place in (tmp_path / "mine", str(agent.run_dir)):
+        np.testing.assert_array_equal(tfdqn.load(place).q_values(zeros), expected)
+    loaded = tfdqn.load(tmp_path / "mine")
+    assert loaded.config.init_from == "" and loaded.run_dir is None
+    assert tfdqn.load(agent.run_dir).run_dir == agent.run_dir
+    with pytest.raises(UserError, match="mine: holds an agent already"):
+        agent.save(tmp_path / "mine")
+    with pytest.raises(UserError, match="model") as error:
+        agent.save(tmp_path / "mine" / "model.keras")
+    assert error.value.exit_code == EXIT_IO
+
+
+def test_a_loaded_agent_learns_on_from_what_it_knows(trained, tmp_path):
+    trained[0].save(tmp_path / "mine")
+    agent = tfdqn.load(tmp_path / "mine")
+    seen = []
+
+    class Look(tf.keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            seen.append(self.model.online.get_weights())
+
+    expected = agent.model.online.get_weights()
+    agent.fit(total_env_frames=100, logdir=tmp_path, callbacks=[Look()], verbose=0)
+    for ours, theirs in zip(seen[0], expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_packaged_agents_are_loaded_by_name():
+    agent = tfdqn.load("pretrained:catch8")
+    assert agent.config.env == "catch8"
+    assert agent.act(np.zeros([*agent.model.online.input_shape[1:]], np.uint8)) in (0, 1, 2)
+    with pytest.raises(UserError, match="no such agent; did you mean 'catch8'"):
+        tfdqn.load("pretrained:catch9")
+
+
+def test_what_is_no_agent_is_not_loaded(tmp_path):
+    tfdqn.Agent("catch8").save(tmp_path / "mine")
+    (tmp_path / "mine" / runs.BEST_MODEL).unlink()
+    for place, message in [("nothing", "no such run folder"), (".", "not a run folder"), ("mine", "holds no agent")]:
+        with pytest.raises(UserError, match=message) as error:
+            tfdqn.load(tmp_path / place)
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "env, network, again",
+    [
+        (Line(cells=5), None, {"env": Line(cells=5)}),
+        (SPEC, None, {"env": SPEC}),
+        ("catch8", small_body, {"network": small_body}),
+        ("catch8", f"{__file__}:small_body", {"network": f"{__file__}:small_body"}),
+        (Planes(), make_body(4), {"env": Planes(), "network": make_body(4)}),
+    ],
+    ids=["game", "file", "function", "function in a file", "both"],
+)
+def test_code_of_ones_own_has_to_be_named_again(env, network, again, tmp_path):
+    agent = tfdqn.Agent(env, network=network, device="cpu")
+    shown = agent.env.observe(agent.env.reset(agent.env.sample_noise(tf.constant([0, 1], tf.int64), 4)))
+    agent.save(tmp_path / "mine")
+    loaded = tfdqn.load(tmp_path / "mine", **again)
+    np.testing.assert_array_equal(loaded.q_values(shown), agent.q_values(shown))
+    for name in again:
+        with pytest.raises(UserError, match=f"its {name}, .* does not come along with tfdqn.* add --{name}") as error:
+            tfdqn.load(tmp_path / "mine", **{key: value for key, value in again.items() if key != name})
+        assert "\n" not in str(error.value)
+    for name, other in (("env", Line() if env == "catch8" else "catch8"), ("network", "mlp")):
+        if name in again:
+            with pytest.raises(UserError, match=f"--{name} {other}: .* has "):
+                tfdqn.load(tmp_path / "mine", **{**again, name: other})
+
+
+def test_a_registered_game_goes_by_its_name(tmp_path):
+    tfdqn.register("my_line", Line, preset={"num_envs": 8, "discount": 0.5})
+    agent = tfdqn.Agent("my_line", env_args='{"cells": 3}')
+    assert (agent.config.discount, agent.env.cells) == (0.5, 3)
+    agent.save(tmp_path / "mine")
+    assert tfdqn.load(tmp_path / "mine").env.cells == 3
+    done = python("import sys, tfdqn; tfdqn.load(sys.argv[1])", tmp_path / "mine")
+    assert "UserError: --env my_line: unknown" in done.stderr
+    with pytest.raises(ValueError, match="choose a plain name"):
+        tfdqn.register("catch8", Line)
+
+
+def test_two_of_one_name_do_not_mix():
+    """Functions made by one function have one name, and so have games of one class."""
+    first = tfdqn.Agent(Line(cells=3), network=make_body(3), device="cpu")
+    second = tfdqn.Agent(Line(cells=9), network=make_body(9), device="cpu")
+    assert first.config == second.config
+    assert (first.env.cells, second.env.cells) == (3, 9)
+    assert [agent.model.online.get_weights()[0].shape for agent in (first, second, first)] == [(3, 3), (3, 9), (3, 3)]
+
+
+# --- The process. ---
+
+
+def test_importing_and_making_an_agent_imports_no_tensorflow():
+    code = "import sys, tfdqn; dir(tfdqn); tfdqn.Agent('catch8', seed=1); print('tensorflow' in sys.modules)"
+    assert python(code).stdout == "False\n"
+
+
+def test_an_agent_that_only_plays_needs_no_library_of_the_replay():
+    code = (
+        "import sys, tfdqn\n"
+        "agent = tfdqn.load('pretrained:catch8')\n"
+        "shown = agent.env.observe(agent.env.reset(agent.env.sample_noise([0, 1], 1)))\n"
+        "import numpy as np\n"
+        "agent.act(np.repeat(np.asarray(shown)[..., None], agent.config.frame_stack, -1))\n"
+        "print(sorted({'tf_agents', 'tensorflow_probability', 'gym'} & set(sys.modules)))\n"
+    )
+    done = python(code)
+    assert done.stdout == "[]\n", done.stdout + done.stderr
+
+
+def test_nothing_of_a_fit_is_left_when_its_agent_is_gone(tmp_path, monkeypatch):
+    kept = []
+
+    class Noted(training.Trainer):
+        def __init__(self, *args):
+            super().__init__(*args)
+            kept.extend(weakref.ref(each) for each in (self, self.replay, self.agent))
+
+    monkeypatch.setattr(training, "Trainer", Noted)
+    agent = tfdqn.Agent(Line(), **{**OWN, "total_env_frames": 300})
+    history = agent.fit(logdir=tmp_path, verbose=0)
+    gc.collect()
+    assert [ref() for ref in kept[:2]] == [None, None]  # the agent plays with a model of its own
+    agent.evaluate(4)
+    kept += [weakref.ref(each) for each in (agent, agent.model, agent.env)]
+    del agent, history
+    gc.collect()
+    assert len(kept) == 6 and [ref() for ref in kept[:5]] == [None] * 5
+
+
+def resident_bytes():
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_over_fifty_fits(tmp_path):
+    sizes = []
+    for number in range(50):
+        agent = tfdqn.Agent(**{**TINY, "total_env_frames": 300, "seed": number})
+        agent.fit(logdir=tmp_path, verbose=0)
+        agent.evaluate(4)
+        del agent
+        gc.collect()
+        sizes.append(resident_bytes())
+    # The first ten load what is loaded once. Programs and replays that stayed would be some 10 MB a fit.
+    assert sizes[-1] - sizes[9] < 40 * 2e6, [size // 10**6 for size in sizes]

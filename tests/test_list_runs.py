@@ -1,0 +1,172 @@
+"""The list of runs, from their files alone; and the command `tfdqn`, which has them all."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tfdqn
+from tests.faults import harness
+from tests.whole_runs import make_run, train_until
+from tfdqn import __main__ as command
+from tfdqn import checkpoints, list_runs, runs
+from tfdqn.errors import UserError
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def logdir(tmp_path_factory):
+    """Runs in every state, of which one program was compiled; and what is no run."""
+    folder = tmp_path_factory.mktemp("runs")
+    run = make_run(folder / "b-stopped", jit=False, eval_every_frames=300, total_env_frames=2000)
+    train_until(run, 400, chunk=2)
+    run.close()
+    stopped = (folder / "b-stopped" / runs.CONFIG_FILE).read_text()
+
+    def copy(name, **changes):
+        path = folder / name
+        subprocess.run(["cp", "-r", folder / "b-stopped", path], check=True)
+        text = stopped
+        for setting, value in changes.items():
+            lines = [f"{setting} = {value}" if line.startswith(f"{setting} = ") else line for line in text.splitlines()]
+            text = "\n".join(lines)
+        (path / runs.CONFIG_FILE).write_text(text)
+        return path
+
+    copy("a-finished", total_env_frames=100)
+    copy("c-in-time", minutes=1e-9)
+    copy("d-at-goal", goal_score=-2.0)
+    copy("e-at-no-stop", goal_score=-2.0, stop_at_goal="false")
+    (copy("f-own") / runs.CONFIG_FILE).write_text(stopped.replace('env = "catch8"', 'env = "mine.py:Game"'))
+    (copy("g-broken") / runs.CONFIG_FILE).write_text("[game\n")
+    for path in (copy("h-no-checkpoint") / checkpoints.FOLDER).iterdir():
+        for file in path.iterdir():
+            file.unlink()
+        path.rmdir()
+    manifest = next((copy("i-strange") / checkpoints.FOLDER).glob("*")) / checkpoints.MANIFEST
+    manifest.write_text('{"env_frames": "many", "progress": [1]}')
+    (folder / "j-nothing").mkdir()
+    (folder / ".hidden").mkdir()
+    (folder / "a file").write_text("")
+    return folder
+
+
+def listed(folder, capsys):
+    assert list_runs.main([str(folder), "--json"]) == 0
+    return {row["name"]: row for row in map(json.loads, capsys.readouterr().out.splitlines())}
+
+
+def test_each_run_is_listed_with_its_state(logdir, capsys):
+    rows = listed(logdir, capsys)
+    assert {name: row["state"].split(":")[0] for name, row in rows.items()} == {
+        "a-finished": "finished",
+        "b-stopped": "stopped",
+        "c-in-time": "finished",
+        "d-at-goal": "finished",
+        "e-at-no-stop": "stopped",
+        "f-own": "stopped",
+        "g-broken": "broken",
+        "h-no-checkpoint": "broken",
+        "i-strange": "broken",
+        "j-nothing": "broken",
+    }
+    newest = harness.newest(logdir / "b-stopped")
+    row = rows["b-stopped"]
+    assert (row["game"], row["env_frames"]) == ("catch8", newest["env_frames"]) and newest["env_frames"] >= 400
+    assert row["best_score"] == newest["progress"]["best_score"] is not None
+    assert rows["f-own"]["game"] == "mine.py:Game"
+    assert "not TOML" in rows["g-broken"]["state"] and "no checkpoint" in rows["h-no-checkpoint"]["state"]
+    assert "config.toml is missing" in rows["j-nothing"]["state"]
+    assert str(logdir) not in json.dumps(rows)  # each is told by its name already
+
+
+def test_people_get_a_table(logdir, capsys):
+    assert list_runs.main([str(logdir)]) == 0
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head.split() == ["run", "game", "env", "frames", "best", "score", "state"]
+    assert len(lines) == 10 and [line.split()[0] for line in lines] == sorted(line.split()[0] for line in lines)
+    assert {line.rfind("stopped") for line in lines if line.endswith("stopped")} == {head.find("state")}
+
+
+def test_a_run_that_trains_now_is_told_and_not_touched(logdir, capsys):
+    before = {path: path.stat().st_mtime_ns for path in (logdir / "b-stopped").rglob("*")}
+    with runs.lock(logdir / "b-stopped"):
+        assert listed(logdir, capsys)["b-stopped"]["state"] == "training"
+    assert listed(logdir, capsys)["b-stopped"]["state"] == "stopped"
+    after = {path: path.stat().st_mtime_ns for path in (logdir / "b-stopped").rglob("*")}
+    assert {path for path in after if before.get(path) != after[path]} <= {logdir / "b-stopped" / runs.LOCK_FILE}
+
+
+def test_a_folder_that_holds_no_runs(tmp_path, logdir, capsys, monkeypatch):
+    assert list_runs.main([str(tmp_path), "--json"]) == 0
+    assert list_runs.main([str(tmp_path)]) == 0
+    told = capsys.readouterr()
+    assert told.out == "" and told.err.count("holds no runs") == 1
+    for folder, message in [
+        (tmp_path / "nothing", "no such folder"),
+        (logdir / "a file", "no such folder"),
+        (logdir / "b-stopped", f"is a run itself; name the folder that holds it, {logdir}"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            list_runs.main([str(folder)])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="runs: no such folder"):
+        list_runs.main([])
+
+
+# --- The command `tfdqn`. ---
+
+
+def tfdqn_command(*words, cwd=ROOT):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-m", "tfdqn", *map(str, words)],
+        env=environment,
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize("words", [[], ["-h"], ["--help"]])
+def test_without_a_command_it_lists_them(words, capsys):
+    assert command.main(words) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("usage: tfdqn COMMAND") and all(f"\n  {word} " in text for word in command.COMMANDS)
+    assert len(command.COMMANDS) == 6
+
+
+def test_its_words_are_the_commands(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert command.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"tfdqn {tfdqn.__version__}\n"
+    assert command.main(["new-game", "maze"]) == 0
+    assert (tmp_path / "maze.py").is_file()
+    assert command.main(["train", "--env", "maze.py:Maze", "--print-config"]) == 0
+    assert 'env = "maze.py:Maze"' in capsys.readouterr().out
+    for word in command.COMMANDS:
+        with pytest.raises(UserError, match="--no-such-flag"):
+            command.main([word, *(["mine"] if word in ("check-env", "new-game") else []), "--no-such-flag"])
+
+
+def test_wrong_words_are_one_line(logdir):
+    for words, message in [
+        (["trian"], "trian: no such command; did you mean 'train'?"),
+        (["--json"], "--json: no such command; choose one of train, evaluate, record, runs, check-env, new-game"),
+        (["runs", logdir / "nothing"], f"{logdir}/nothing: no such folder; name the one that --logdir named"),
+    ]:
+        done = tfdqn_command(*words)
+        assert (done.returncode, done.stdout, done.stderr) == (2, "", f"tfdqn: error: {message}\n")
+
+
+def test_the_list_imports_no_tensorflow(logdir):
+    code = (
+        "import sys; from tfdqn import list_runs; list_runs.main([sys.argv[1]]); assert 'tensorflow' not in sys.modules"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", code, str(logdir)], env=environment, check=True, stdout=subprocess.DEVNULL)

@@ -1,0 +1,60 @@
+"""Whose code it is that fails where a program is made: that of a game or a network of the user's own, in one line."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+
+import tensorflow as tf
+
+from tfdqn.config import Config
+from tfdqn.envs import loading, registry
+from tfdqn.errors import UserError
+
+
+@contextlib.contextmanager
+def own_code(config: Config) -> Iterator[None]:
+    """Inside, programs are traced and compiled.
+
+    Raises:
+      UserError: one line, where the fault lies in the user's own game or network; anything else comes through.
+    """
+    try:
+        yield
+    except (UserError, tf.errors.ResourceExhaustedError):
+        raise
+    except Exception as error:
+        line = _refused_by_xla(error, config) if isinstance(error, tf.errors.OpError) else _raised_in(error, config)
+        if line is None:
+            raise
+        raise UserError(line) from error
+
+
+def _refused_by_xla(error: tf.errors.OpError, config: Config) -> str | None:
+    """What XLA cannot compile, with the layer's name."""
+    text = str(error)
+    found = re.search(r"\{\{node ([^}]+)\}\}|node `([^`]+)`", text)
+    node = found[1] or found[2] if found else ""
+    operation = re.search(r" on XLA_\w+: (\w+) \(", text)
+    what = f"uses {operation[1]}, which XLA cannot compile" if operation else f"XLA: {text.strip().splitlines()[0]}"
+    # Of the network's layers a node's name has them all, the network's own name first.
+    layer = re.search(r"(?:^|/)(?:online|target)(?:_\d+)?/(.+)/[^/]+$", node)
+    if layer and loading.is_spec(config.network):
+        return f"--network {config.network}: layer {layer[1]} {what}; use other operations there, or --no-jit"
+    if node and not layer and _is_own_game(config):
+        return f"--env {config.env}: {what} (at {node}); python -m tfdqn.check_env has more"
+    return None
+
+
+def _raised_in(error: Exception, config: Config) -> str | None:
+    """An exception of the game's own file, with the line in it."""
+    if not _is_own_game(config) or not isinstance(registry.entry(config.env).factory, str):
+        return None
+    line = loading.line_in(error, config.env)
+    return None if line is None else f"--env {config.env}: {line}; python -m tfdqn.check_env {config.env} has more"
+
+
+def _is_own_game(config: Config) -> bool:
+    factory = registry.entry(config.env).factory
+    return not isinstance(factory, str) or not factory.startswith("tfdqn.")
