@@ -1,7 +1,5 @@
 """Does the whole program learn? Trained agents against the scores that the documentation promises."""
 
-import contextlib
-
 import pytest
 
 from tfdqn import config as configuration
@@ -17,7 +15,7 @@ def train(env_frames, **given):
     carry, best, weights = trainer.initial_carry(), -float("inf"), None
     for stop in range(config.eval_every_frames, env_frames + 1, config.eval_every_frames):
         carry = trainer.run_chunk(carry, 2**40, stop)
-        with trainer.agent.target_in_front() if config.play_target else contextlib.nullcontext():
+        with trainer.player():
             scores = evaluator.evaluate(config.eval_episodes, stream="evaluation", max_frames=config.eval_max_frames)
             if scores.scores.mean() > best:
                 best, weights = scores.scores.mean(), trainer.agent.online.get_weights()

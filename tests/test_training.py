@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfdqn import building, metrics, rollout, training
+from tfdqn import building, metrics, rollout
 from tfdqn import config as configuration
 from tfdqn.agent import CAUSES
 from tfdqn.envs import TimeStep, make
+from tfdqn.learners.dqn import rules
 from tfdqn.metrics import MAX_REPORTS, Metrics
 from tfdqn.training import Trainer
 
@@ -221,7 +222,7 @@ def test_counters_are_right_at_a_great_age():
 @pytest.mark.parametrize("jit", [False, True])
 def test_epsilon_is_linear_clipped_and_exact_at_any_age(jit):
     config = configuration.resolve({"env": "catch8", "epsilon_end": 0.1, "epsilon_decay_env_frames": 1000})
-    epsilon = tf.function(lambda n: training.epsilon_at(config, n), jit_compile=jit)
+    epsilon = tf.function(lambda n: rules.exploration(config).epsilon_at(n), jit_compile=jit)
     for frames in (0, 1, 500, 999, 1000, 1001, 2**31, 2**40, 2**62):
         expected = 1 - 0.9 * min(frames, 1000) / 1000
         assert abs(float(epsilon(tf.constant(frames, tf.int64))) - expected) < 1e-6

@@ -15,12 +15,11 @@ from tfdqn import heads, losses, networks, optimizers, seeds
 from tfdqn.envs.spec import ObservationSpec
 from tfdqn.errors import UserError
 from tfdqn.inputs import as_tensor, refusal
+from tfdqn.learners.dqn import rules
 from tfdqn.learners.dqn import settings as limits
 from tfdqn.network_names import CONVOLUTIONS
 from tfdqn.settings import check_value
 from tfdqn.transitions import Transition
-
-LOSSES = {"huber": losses.huber, "mse": losses.squared}
 
 CAUSES = ("the TD target", "the loss", "the gradient")  # of weights that are no longer finite
 
@@ -133,16 +132,11 @@ class DQN(tf.keras.Model):
         seed = settings["seed"]
         self.num_actions = num_actions
         self._members = members
-        self._target_mode = target
-        self._target_period = target_update_period_updates
-        self._target_tau = target_tau
-        self._double = double
+        self._target_policy = rules.TARGETS[target](settings)
+        self._chooser = rules.CHOOSERS[double]
         self._advantage_alpha = advantage_alpha
         self._max_gradient_norm = settings["max_gradient_norm"]
-        if head == "categorical":
-            one = heads.CategoricalHead(num_actions, dueling, atoms, value_min, value_max, target_epsilon)
-        else:
-            one = heads.ScalarHead(num_actions, dueling, target_epsilon, LOSSES[loss])
+        one = rules.HEADS[head](num_actions, settings)
         self.online, self.target = (
             networks.build(network, spec, one, seed, label, members, convolution, precision)
             for label in ("online", "target")
@@ -344,10 +338,10 @@ class DQN(tf.keras.Model):
 
     def _target_of(self, transitions: Transition, values: tf.Tensor) -> Any:
         """What to learn, given the action values [B, A] of the observations."""
-        network = self.online if self._target_mode == "none" else self.target
-        next_output = network(transitions.next_observation)
-        is_double = self._double and network is not self.online
-        choosing_q = self.head.values(self.online(transitions.next_observation) if is_double else next_output)
+        bootstrap = self._target_policy.bootstrap(self.online, self.target)
+        next_observation = transitions.next_observation
+        next_output = bootstrap(next_observation)
+        choosing_q = self.head.values(self._chooser(self.online, bootstrap, next_observation, next_output))
         reward = losses.advantage_learning(
             transitions.reward, values, transitions.action, self._advantage_alpha, transitions.legal
         )
@@ -375,17 +369,8 @@ class DQN(tf.keras.Model):
         self.target.set_weights(online)
 
     def _sync_target(self) -> None:
-        """Copy after every period of updates, counted by `optimizer.iterations`; or move by tau at each."""
-        if self._target_mode == "none":
-            return
-        pairs = list(zip(self.target.variables, self.online.variables, strict=True))
-        if self._target_mode == "soft":
-            for target, online in pairs:
-                target.assign_add(self._target_tau * (online - target))
-            return
-        is_due = self.optimizer.iterations % self._target_period == 0
-        for target, online in pairs:
-            target.assign(tf.where(is_due, online, target))
+        """After an update, which `optimizer.iterations` has counted."""
+        self._target_policy.follow(self.online, self.target, self.optimizer.iterations)
 
 
 def _checked(settings: dict[str, Any]) -> dict[str, Any]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from tfdqn import optimizers
 from tfdqn.agent import DQN
 from tfdqn.config import Config
 from tfdqn.envs import Environment
+from tfdqn.learners.dqn import rules
 
 
 def build_agent(config: Config, env: Environment) -> DQN:
@@ -54,10 +54,4 @@ def build_optimizer(config: Config) -> tf.keras.optimizers.Optimizer:
         rate = tf.keras.optimizers.schedules.PolynomialDecay(
             rate, config.learning_rate_decay_updates, config.learning_rate_end
         )
-    if config.optimizer == "adam":
-        adam = tf.keras.optimizers.Adam(rate, epsilon=config.optimizer_epsilon, jit_compile=False)
-        return optimizers.with_rate(adam, rate)
-    rmsprop = {"rho": config.optimizer_rho, "momentum": config.optimizer_momentum, "epsilon": config.optimizer_epsilon}
-    if config.optimizer == "rmsprop":
-        return optimizers.with_rate(tf.keras.optimizers.RMSprop(rate, **rmsprop, jit_compile=False), rate)
-    return optimizers.RMSPropGraves(rate, **rmsprop, jit_compile=False)
+    return rules.OPTIMIZERS[config.optimizer](config, rate)

@@ -288,10 +288,10 @@ class Run(RunState):
         import tensorflow as tf
 
         from tfdqn.monitor import report_values
-        from tfdqn.training import epsilon_at
 
         progress = self.progress
-        values = report_values(metrics, float(epsilon_at(self.config, tf.constant(env_frames, tf.int64))))
+        epsilon = self.trainer.exploration.epsilon_at(tf.constant(env_frames, tf.int64))
+        values = report_values(metrics, float(epsilon))
         values["speed/env_frames_per_second"] = progress.frames_per_second
         values["speed/updates_per_second"] = progress.updates_per_second
         self.monitor.report(env_frames, updates, wall_seconds, values)
@@ -321,7 +321,7 @@ class Run(RunState):
     def _evaluate(self) -> None:
         """Evaluate the greedy player and keep it if it is the best."""
         self.saver.outbox.retry()
-        with self.player():
+        with self.trainer.player():
             self._evaluate_player()
 
     def _evaluate_player(self) -> None:

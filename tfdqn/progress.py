@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import time
 from pathlib import Path
@@ -70,11 +69,7 @@ class RunState:
     def wall_seconds(self) -> float:
         return self.progress.wall_seconds + time.monotonic() - self.start_seconds
 
-    def player(self) -> contextlib.AbstractContextManager:
-        """Meanwhile the agent is the one that the run is to give."""
-        return self.trainer.agent.target_in_front() if self.config.play_target else contextlib.nullcontext()
-
     def player_weights(self) -> list[np.ndarray]:
         """The weights of the agent that the run is to give, as it is now."""
-        with self.player():
+        with self.trainer.player():
             return self.trainer.agent.online.get_weights()

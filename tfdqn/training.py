@@ -7,6 +7,7 @@ its optimizer and the replay. Shapes: N environments, H W rows and columns, B ba
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,8 +18,8 @@ from tfdqn.agent import CAUSES
 from tfdqn.building import build_learner
 from tfdqn.config import Config
 from tfdqn.envs import Environment, make_for
+from tfdqn.learners.dqn import rules
 from tfdqn.metrics import MAX_REPORTS, SHARED_BIT, Metrics, Reports, note_non_finite
-from tfdqn.prioritized import PrioritizedReplay
 from tfdqn.replay import FrameReplay, Row
 from tfdqn.restarts import Memory, Nothing, Past, Practice
 from tfdqn.rollout import play, push_frame, score_of, select, stack_frames
@@ -38,13 +39,6 @@ class Carry(NamedTuple):
     episode_return: tf.Tensor  # [N] float32
     episode_frames: tf.Tensor  # [N] int32
     metrics: Metrics
-
-
-def epsilon_at(config: Config, env_frames: tf.Tensor) -> tf.Tensor:
-    """Linear from start to end (Mnih et al. 2015); clipped as an integer, so it stays exact at any age."""
-    progress = tf.minimum(env_frames, config.epsilon_decay_env_frames)
-    share = tf.cast(progress, tf.float32) / float(config.epsilon_decay_env_frames)
-    return config.epsilon_start + (config.epsilon_end - config.epsilon_start) * share
 
 
 NEVER = 2**62  # env frames that no run reaches
@@ -67,6 +61,7 @@ class Trainer:
 
     Attributes:
       config: the run's, with what the device decides.
+      exploration: the share of random actions, by the frames played.
     """
 
     def __init__(self, config: Config, device: str = "/CPU:0", env: Environment | None = None):
@@ -74,6 +69,8 @@ class Trainer:
         self.env = make_for(config) if env is None else env
         with tf.device(device):
             self.config = config = convolutions.choose(config, device, lambda each: build_learner(each, self.env))
+            self.exploration = rules.exploration(config)
+            self._player = rules.PLAYERS[config.play_target]
             self._practice = Practice(config.num_envs, config.num_practisers)
             self.replay = build_replay(config, self.env, device)
             self.agent = build_learner(config, self.env)
@@ -127,6 +124,10 @@ class Trainer:
         counts = (tf.constant(count, tf.int64) for count in (max_rounds, stop_env_frames, next_report))
         with tf.device(self.device):
             return self._chunk(carry, *counts)
+
+    def player(self) -> contextlib.AbstractContextManager:
+        """Meanwhile the agent is the one that the run is to give."""
+        return self._player(self.agent)
 
     @property
     def variables(self) -> dict[str, tf.Variable]:
@@ -195,8 +196,8 @@ class Trainer:
         config, env = self.config, self.env
         observation = stack_frames(carry.history, config.frame_stride)
         explore_seed = seeds.at(seeds.stream(config.seed, "explore"), carry.iteration)
-        legal = env.legal_actions(carry.env_state)
-        action, _ = self.agent.act(observation, (), epsilon_at(config, carry.env_frames), explore_seed, legal)
+        epsilon, legal = self.exploration.epsilon_at(carry.env_frames), env.legal_actions(carry.env_state)
+        action, _ = self.agent.act(observation, (), epsilon, explore_seed, legal)
 
         stream = seeds.stream(config.seed, "env")
         state, timestep, frames, noise = play(
@@ -292,25 +293,16 @@ class Trainer:
 
 def build_replay(config: Config, env: Environment, device: str) -> FrameReplay:
     """The replay that a configuration describes."""
-    kinds: dict[str, Any] = {"column_major": networks.body_of(config.network).prefers_columns}
-    if env.limits_actions:
-        kinds["legal_actions"] = env.num_actions
-    make_replay: Callable = FrameReplay
-    if config.prioritized:
-        make_replay = PrioritizedReplay
-        kinds |= {
-            "alpha": config.priority_alpha,
-            "beta": config.priority_beta,
-            "beta_updates": config.priority_beta_updates,
-        }
-    return make_replay(
-        env.observation_spec,
-        config.num_envs,
-        config.replay_capacity,
-        config.frame_stack,
-        config.frame_stride,
-        config.n_step,
-        config.discount,
-        device,
-        **kinds,
+    return rules.SAMPLERS[config.prioritized](
+        config,
+        frame=env.observation_spec,
+        num_envs=config.num_envs,
+        capacity=config.replay_capacity,
+        stack=config.frame_stack,
+        stride=config.frame_stride,
+        n_step=config.n_step,
+        discount=config.discount,
+        device=device,
+        column_major=networks.body_of(config.network).prefers_columns,
+        legal_actions=env.num_actions if env.limits_actions else None,
     )

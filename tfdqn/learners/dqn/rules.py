@@ -1,0 +1,197 @@
+"""The rules of DQN that come in several kinds: each kind is a value, chosen once, by its name, when an agent is built.
+
+Here is the only list of them. What is chosen is asked from then on; nobody compares names again. A head's or a
+sampler's own code is in a module of its own.
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import tensorflow as tf
+
+from tfdqn import heads, losses, optimizers
+
+if TYPE_CHECKING:
+    from tfdqn.agent import DQN
+    from tfdqn.config import Config
+    from tfdqn.replay import FrameReplay
+
+
+# --- What is learnt ---
+
+LOSSES = {"huber": losses.huber, "mse": losses.squared}
+
+# From A and an agent's settings by name.
+HEADS: dict[str, Callable[[int, Mapping[str, Any]], heads.Head]] = {
+    "scalar": lambda num_actions, given: heads.ScalarHead(
+        num_actions, given["dueling"], given["target_epsilon"], LOSSES[given["loss"]]
+    ),
+    "categorical": lambda num_actions, given: heads.CategoricalHead(
+        num_actions,
+        given["dueling"],
+        given["atoms"],
+        given["value_min"],
+        given["value_max"],
+        given["target_epsilon"],
+    ),
+}
+
+
+def _chosen_by_the_same(online: tf.keras.Model, bootstrap: tf.keras.Model, observation: Any, output: Any) -> Any:
+    """The network that values the next action also chooses it (Mnih et al. 2015)."""
+    return output
+
+
+def _chosen_by_the_online(online: tf.keras.Model, bootstrap: tf.keras.Model, observation: Any, output: Any) -> Any:
+    """The online network chooses, the target network values (van Hasselt et al. 2016)."""
+    return output if bootstrap is online else online(observation)
+
+
+# By `double`: the output that chooses the next action, from both networks, the next observation and the output of the
+# network that is bootstrapped from.
+CHOOSERS = {False: _chosen_by_the_same, True: _chosen_by_the_online}
+
+
+# --- The target network ---
+
+
+class TargetPolicy(abc.ABC):
+    """Which network is bootstrapped from, and how the target network follows the online one."""
+
+    def bootstrap(self, online: tf.keras.Model, target: tf.keras.Model) -> tf.keras.Model:
+        """The network whose values of the next state are learnt."""
+        return target
+
+    @abc.abstractmethod
+    def follow(self, online: tf.keras.Model, target: tf.keras.Model, updates: tf.Tensor) -> None:
+        """Move the target network after an update; `updates` [] int64 have been made."""
+
+
+@dataclasses.dataclass(frozen=True)
+class HardTarget(TargetPolicy):
+    """A copy, made after every period of updates (Mnih et al. 2015)."""
+
+    period_updates: int
+
+    def follow(self, online, target, updates):
+        is_due = updates % self.period_updates == 0
+        for theirs, ours in zip(target.variables, online.variables, strict=True):
+            theirs.assign(tf.where(is_due, ours, theirs))
+
+
+@dataclasses.dataclass(frozen=True)
+class SoftTarget(TargetPolicy):
+    """An average of weights, which moves by a share of the distance at each update (Lillicrap et al. 2016)."""
+
+    tau: float
+
+    def follow(self, online, target, updates):
+        for theirs, ours in zip(target.variables, online.variables, strict=True):
+            theirs.assign_add(self.tau * (ours - theirs))
+
+
+class NoTarget(TargetPolicy):
+    """The online network is bootstrapped from; the target network stays as it was made."""
+
+    def bootstrap(self, online, target):
+        return online
+
+    def follow(self, online, target, updates):
+        pass
+
+
+# From an agent's settings by name.
+TARGETS: dict[str, Callable[[Mapping[str, Any]], TargetPolicy]] = {
+    "hard": lambda given: HardTarget(given["target_update_period_updates"]),
+    "soft": lambda given: SoftTarget(given["target_tau"]),
+    "none": lambda given: NoTarget(),
+}
+
+
+def _online_plays(agent: DQN) -> contextlib.AbstractContextManager:
+    return contextlib.nullcontext()
+
+
+def _target_plays(agent: DQN) -> contextlib.AbstractContextManager:
+    return agent.target_in_front()
+
+
+# By `play_target`: within it, the agent is the one that a run is to give.
+PLAYERS = {False: _online_plays, True: _target_plays}
+
+
+# --- Exploration ---
+
+
+@dataclasses.dataclass(frozen=True)
+class LinearEpsilon:
+    """A share of random actions that changes linearly with the frames played, then stays (Mnih et al. 2015)."""
+
+    start: float
+    end: float
+    decay_env_frames: int
+
+    def epsilon_at(self, env_frames: tf.Tensor) -> tf.Tensor:
+        """The share [] float32 after so many frames [] int64; clipped as an integer, so it stays exact at any age."""
+        progress = tf.minimum(env_frames, self.decay_env_frames)
+        share = tf.cast(progress, tf.float32) / float(self.decay_env_frames)
+        return self.start + (self.end - self.start) * share
+
+
+def exploration(config: Config) -> LinearEpsilon:
+    """The exploration that a configuration describes: there is one kind."""
+    return LinearEpsilon(config.epsilon_start, config.epsilon_end, config.epsilon_decay_env_frames)
+
+
+# --- The replay: imported where one is made, for an agent plays without TF-Agents ---
+
+
+def _uniform(config: Config, **given: Any) -> FrameReplay:
+    from tfdqn.replay import FrameReplay
+
+    return FrameReplay(**given)
+
+
+def _prioritized(config: Config, **given: Any) -> FrameReplay:
+    from tfdqn.prioritized import PrioritizedReplay
+
+    return PrioritizedReplay(
+        **given, alpha=config.priority_alpha, beta=config.priority_beta, beta_updates=config.priority_beta_updates
+    )
+
+
+# By `prioritized`: from a configuration and the arguments of `FrameReplay`.
+SAMPLERS = {False: _uniform, True: _prioritized}
+
+
+# --- The optimizer: from a configuration and a rate or its schedule ---
+
+
+def _adam(config: Config, rate: Any) -> tf.keras.optimizers.Optimizer:
+    adam = tf.keras.optimizers.Adam(rate, epsilon=config.optimizer_epsilon, jit_compile=False)
+    return optimizers.with_rate(adam, rate)
+
+
+def _rmsprop(config: Config, rate: Any) -> tf.keras.optimizers.Optimizer:
+    rmsprop = tf.keras.optimizers.RMSprop(rate, **_averages(config), jit_compile=False)
+    return optimizers.with_rate(rmsprop, rate)
+
+
+def _rmsprop_graves(config: Config, rate: Any) -> tf.keras.optimizers.Optimizer:
+    return optimizers.RMSPropGraves(rate, **_averages(config), jit_compile=False)
+
+
+def _averages(config: Config) -> dict[str, float]:
+    return {
+        "rho": config.optimizer_rho,
+        "momentum": config.optimizer_momentum,
+        "epsilon": config.optimizer_epsilon,
+    }
+
+
+OPTIMIZERS = {"adam": _adam, "rmsprop": _rmsprop, "rmsprop_graves": _rmsprop_graves}
