@@ -11,6 +11,7 @@ from tfdqn import compiled, restarts
 from tfdqn import config as configuration
 from tfdqn.envs import Environment, TimeStep
 from tfdqn.restarts import Past, Practice
+from tfdqn.rollout import push_frame
 from tfdqn.saving import Saver, named_tensors
 from tfdqn.training import Trainer
 
@@ -69,17 +70,14 @@ def test_practisers_go_back_to_any_players_past_whole_and_players_begin_where_th
     go_back = practice.go_back if mode == "eager" else compiled.xla(practice.go_back)
     fresh, before = state_of(np.full(3003, 5)), past_of(np.full(3003, 33))
     is_over = np.arange(3003) < 2000
-    history = restarts.by_environment(before.history)
-    state, histories = go_back(memory, before.env_state, history, fresh, is_over, tf.constant([1, 2], tf.int64))
+    state, histories = go_back(memory, before.env_state, fresh, is_over, tf.constant([1, 2], tf.int64))
     np.testing.assert_array_equal(state.time[:3], 5)
     values, counts = np.unique(state.time[3:2000], return_counts=True)
     assert list(values) == [70, 80, 90] and counts.min() > 550
     np.testing.assert_array_equal(state.time[2000:], 33)  # they are leading in and wait
     np.testing.assert_array_equal(state.trace[:, 1], -state.time)
-    # The oldest frame comes last, for it is the first that goes into the replay.
-    expected = past_of(state.time[3:]).history.numpy()[:, [1, 2, 0]]
-    np.testing.assert_array_equal(restarts.by_environment(histories), expected)
-    other, _ = go_back(memory, before.env_state, history, fresh, is_over, tf.constant([1, 3], tf.int64))
+    np.testing.assert_array_equal(histories[:1997], past_of(state.time[3:2000]).history)
+    other, _ = go_back(memory, before.env_state, fresh, is_over, tf.constant([1, 3], tf.int64))
     assert not np.array_equal(state.time, other.time)
 
 
@@ -97,8 +95,8 @@ def test_nobody_practises_by_default():
     memory, history = practice.begin(past), restarts.by_environment(past.history)
     assert tf.nest.flatten(memory) == []
     fresh = state_of([5, 6, 7, 8])
-    state, gone_back = practice.go_back(memory, past.env_state, history, fresh, np.ones(4, bool), [0, 0])
-    assert state is fresh and practice.put_back(history, gone_back, np.ones(4, bool)) is history
+    state, gone_back = practice.go_back(memory, past.env_state, fresh, np.ones(4, bool), [0, 0])
+    assert state is fresh and practice.lead_in(memory, history, history, gone_back, np.ones(4, bool)) is history
     assert not practice.is_leading_in(memory).numpy().any()
     assert practice.is_player.numpy().all()
 
@@ -225,6 +223,33 @@ def test_practice_with_a_past_is_the_same_compiled():
         results.append([*tf.nest.flatten(carry), *trainer.replay.state.values()])
     for ours, theirs in zip(*results, strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 6])
+@pytest.mark.parametrize("mode", ["eager", "xla"])
+def test_a_past_goes_frame_by_frame_to_where_it_was(mode, depth):
+    """Two players and three practisers, who begin one after the other; frames are numbers."""
+    practice = Practice(5, 3)
+    past = tf.constant(np.arange(3)[:, None] * 10 + 100 + np.arange(depth), tf.uint8)[:, :, None, None]
+    lead_in = compiled.xla(practice.lead_in) if mode == "xla" else practice.lead_in
+    history = tf.zeros([depth, 5, 1, 1], tf.uint8)
+    waiting, newest = np.zeros(3, int), [[] for _ in range(5)]
+    for decision in range(3 * depth + 2):
+        begins = np.array([decision == 1, False, decision == 0, decision == 2, False])
+        # What the game shows: its state is the spot's from the beginning on.
+        frame = [decision, decision, 100 + depth - 1, 110 + depth - 1, decision]
+        memory = restarts.Memory((), (), tf.constant(waiting, tf.int32))
+        pushed = push_frame(history, tf.constant(frame, tf.uint8)[:, None, None], tf.constant(begins))
+        history = lead_in(memory, history, pushed, past, tf.constant(begins))
+        waiting = np.where(begins[2:], depth - 1, np.maximum(waiting - 1, 0))
+        for env in range(5):
+            newest[env].append(int(history[-1, env, 0, 0]))
+        if decision in (depth - 1, depth + 1):
+            which = 0 if decision == depth - 1 else 1
+            np.testing.assert_array_equal(history[:, 2 + which, 0, 0], past[which, :, 0, 0])
+    assert newest[2][:depth] == list(range(100, 100 + depth))
+    assert newest[3][2 : 2 + depth] == list(range(110, 110 + depth))
+    assert newest[0] == newest[1] == newest[4] == list(range(3 * depth + 2))
 
 
 @pytest.mark.parametrize("super_resolution", [False, True])

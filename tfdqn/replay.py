@@ -17,6 +17,8 @@ What a sampled window is. The *anchor* is the row whose action the transition is
 
 Rows of an episode: first frame (`is_first`), ..., last decision, then a boundary row that holds the last frame. The
 row after a boundary begins the next episode, so a window reads nothing behind the first boundary after its anchor.
+An episode that goes on from an earlier one begins with boundary rows, too: they hold the frames before its first
+decision, which its stacks reach, and are no transitions (see `tfdqn.restarts`).
 """
 
 from __future__ import annotations
@@ -48,7 +50,7 @@ class Row(NamedTuple):
     reward: tf.Tensor  # [N] float32
     discount: tf.Tensor  # [N] float32, 0 where the episode terminated in this decision, else 1
     is_first: tf.Tensor  # [N] bool, the first frame of an episode
-    is_boundary: tf.Tensor  # [N] bool, the last frame of an ended episode: action, reward and discount mean nothing
+    is_boundary: tf.Tensor  # [N] bool, only the frame counts: the last of an episode, or one before its first decision
     legal: tf.Tensor | None = None  # [N, A] bool, what the rules allow at this frame; of games with such rules only
 
 

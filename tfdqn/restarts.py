@@ -94,43 +94,59 @@ class Practice:
         return timestep._replace(truncation=timestep.truncation | (is_long & ~timestep.termination))
 
     def go_back(
-        self, memory: Memory | Nothing, env_state: Any, history: tf.Tensor, fresh: Any, is_over: tf.Tensor, seed
-    ) -> tuple[Any, tf.Tensor]:
+        self, memory: Memory | Nothing, env_state: Any, fresh: Any, is_over: tf.Tensor, seed: tf.Tensor
+    ) -> tuple[Any, tf.Tensor | None]:
         """What the idle go on from: those whose episode is over, and those that are leading in.
 
         Args:
           memory: at this decision.
-          env_state: the game's state before it, [N, ...].
-          history: [K, N, ...] before it.
+          env_state: the game's state before it, [N, ...], at which those that are leading in wait.
           fresh: the game's state [N, ...] from which players begin.
           is_over: [N] bool, an episode begins.
           seed: draws the practisers' spots.
 
         Returns:
-          The game's state [N, ...], and the practisers' histories [K, N - M, ...]. While leading in, a history is a
-          ring that turns by a frame a row: its last frame, which goes into the replay, is first the oldest, and the
-          newest in the end.
+          The game's state [N, ...], and the histories [N - M, K, ...] that belong to the practisers' spots.
         """
         if not self._num_practisers:
-            return fresh, history[:, self._num_envs :]
-        drawn = seeds.draw(seed, self._num_practisers) % self._num_players
-        held = _map(lambda values: values[self._num_players :], Past.of(env_state, history))
-        begins = is_over[self._num_players :]
+            return fresh, None
+        first = self._num_players
+        drawn = seeds.draw(seed, self._num_practisers) % first
+        past = _map(lambda values: tf.gather(values, drawn), memory.spots)
 
-        def choose(spots, held):
-            return tf.where(_over(begins, held), tf.gather(spots, drawn), held)
+        def choose(fresh, held, spot):
+            return tf.concat([fresh[:first], tf.where(_over(is_over[first:], spot), spot, held[first:])], axis=0)
 
-        past = _map(choose, memory.spots, held)
-        env_state = _map(lambda mine, spot: tf.concat([mine[: self._num_players], spot], axis=0), fresh, past.env_state)
-        return env_state, tf.roll(by_environment(past.history), -1, axis=0)
+        return _map(choose, fresh, env_state, past.env_state), past.history
 
-    def put_back(self, history: tf.Tensor, gone_back: tf.Tensor, is_idle: tf.Tensor) -> tf.Tensor:
-        """Histories [K, N, ...], those of idle practisers replaced by what `go_back` gave them."""
-        if not self._num_practisers:
-            return history
-        idle = tf.reshape(is_idle[self._num_players :], [1, -1] + [1] * (history.shape.rank - 2))
-        practisers = tf.where(idle, gone_back, history[:, self._num_players :])
-        return tf.concat([history[:, : self._num_players], practisers], axis=1)
+    def lead_in(
+        self, memory: Memory | Nothing, history: tf.Tensor, pushed: tf.Tensor, past: tf.Tensor | None, begins: tf.Tensor
+    ) -> tf.Tensor:
+        """Histories [K, N, ...] in which those of practisers who have gone back are on the way to what they were.
+
+        The newest frame goes into the replay with each decision, so it is first the oldest of the past and then each
+        after it, while those that are yet to come wait as the older ones of the history and pass in front.
+
+        Args:
+          memory: at this decision.
+          history: before it, [K, N, ...].
+          pushed: the same after the newest frame, which is that of the game's state, was pushed.
+          past: from `go_back`.
+          begins: [N] bool, an episode begins.
+        """
+        depth, first = history.shape[0], self._num_players
+        if not self._num_practisers or depth == 1:
+            return pushed
+        begins = _over(begins[first:], pushed[0])[tf.newaxis]
+        newest, past = pushed[-1:, first:], by_environment(past)
+        if depth > 2:  # else what comes after the oldest is the game's own frame
+            waits = _over(memory.lead_in > 1, pushed[0])[tf.newaxis]
+            newest = tf.where(waits, history[:1, first:], newest)
+        newest = tf.concat([pushed[-1:, :first], tf.where(begins, past[:1], newest)], axis=1)
+        if depth == 2:
+            return tf.concat([pushed[:1], newest], axis=0)
+        older = tf.where(begins, past[1:-1], pushed[:-2, first:])
+        return tf.concat([tf.concat([pushed[:-2, :first], older], axis=1), pushed[-2:-1], newest], axis=0)
 
     def remember(
         self,

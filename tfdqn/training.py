@@ -226,12 +226,10 @@ class Trainer:
         episode_return = tf.where(carry.is_first, 0.0, carry.episode_return) + tf.where(is_idle, 0.0, timestep.reward)
         restart_seed = seeds.at(seeds.stream(config.seed, "restart"), carry.iteration)
         fresh = env.training_reset(noise, config.start_curriculum)
-        idle_state, idle_history = self._practice.go_back(
-            carry.memory, carry.env_state, carry.history, fresh, is_over, restart_seed
-        )
+        idle_state, past = self._practice.go_back(carry.memory, carry.env_state, fresh, is_over, restart_seed)
         state = select(is_idle, idle_state, state)
-        history = push_frame(carry.history, env.observe(state), is_over)
-        history = self._practice.put_back(history, idle_history, is_idle)
+        pushed = push_frame(carry.history, env.observe(state), is_over)
+        history = self._practice.lead_in(carry.memory, carry.history, pushed, past, is_over)
         counts = ended & carry.is_standard
 
         def total_of_ended(values):
