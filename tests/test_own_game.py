@@ -115,10 +115,10 @@ def test_another_source_is_refused_by_name_and_may_be_accepted(stranger, tmp_pat
     )
     assert code == EXIT_REFUSED
     game.write_text(game.read_text().replace("# Changed.", "# Changed"))
-    done = tfdqn_command(tmp_path, "train", *more, "--accept-changed-env", "--json")
-    assert done.returncode == 0, done.stderr
-    assert "warning: runs/first: the source of my_game.py:MyGame has changed" in done.stderr
-    assert json.loads(done.stdout)["env_frames"] >= 600
+    assert train.main([*more, "--accept-changed-env", "--json"]) == 0
+    told = capfd.readouterr()
+    assert "warning: runs/first: the source of my_game.py:MyGame has changed" in told.err
+    assert json.loads(told.out)["env_frames"] >= 600
     # From now on this is its source.
     config = runs.resumed_config("runs/first", {"env": "my_game.py:MyGame"})
     held = harness.newest(tmp_path / "runs" / "first")["game_source"]
