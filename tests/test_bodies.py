@@ -116,7 +116,7 @@ class Interrupted(tf.keras.callbacks.Callback):
 
 
 def test_equal_runs_give_equal_bits_and_a_broken_one_goes_on(tmp_path):
-    settings = {**TINY, "env": Planes(), "network": two_parts}
+    settings = {**TINY, "env": Planes(), "network": two_parts, "jit": False}
     whole, broken = tfdqn.Agent(**settings), tfdqn.Agent(**settings)
     whole.fit(logdir=tmp_path, run_name="whole", verbose=0)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background of a shell

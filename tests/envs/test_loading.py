@@ -213,7 +213,6 @@ def refused(spec, arguments, *messages):
         ("{size: 8}", "not JSON (Expecting property name"),
         ("8", "must be names and values, such as"),
         ("[8]", "must be names and values"),
-        ("", "not JSON"),
         ('{"size": NaN}', "NaN is no number in JSON"),
         ('{"sise": 8}', "Waiting has no argument 'sise': it takes size=4, speed=1.0; did you mean 'size'?"),
         ('{"size": 0}', "Waiting raised ValueError: no size 0: use 1"),
