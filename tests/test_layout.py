@@ -84,7 +84,7 @@ FLOORS = [
     | named("learners agent inputs config run_settings templates")
     | named("templates.game templates.test_game"),
     # What is compiled.
-    named("building convolutions evaluation metrics restarts training"),
+    named("blame building convolutions evaluation metrics restarts training"),
     # A run's life.
     named("checkpoints loop monitor progress runs saving"),
     # The public face and the commands.
