@@ -217,7 +217,7 @@ def test_no_illegal_action_of_a_next_state_bootstraps(given, jit):
 def test_keras_takes_batches_with_and_without_masks():
     """`fit` on a data set, on arrays and with weights; the masks change what is learnt."""
     batch, losses_ = random_batch(32, 5), {}
-    for name, each in {"masks": batch, "none": batch._replace(legal=None, next_legal=None)}.items():
+    for name, each in {"masks": batch, "none": batch._replace(legal=(), next_legal=())}.items():
         agent = make_agent(target="none")
         losses_[name] = agent.evaluate(each, verbose=0, return_dict=True)["loss"]
         for source in (tf.data.Dataset.from_tensors(each), each, tf.data.Dataset.from_tensors((each, np.ones(32)))):
@@ -376,7 +376,7 @@ def sampled_with(change):
 
 FAULTS = {
     "random play over all actions": random_play_over_all,
-    "targets over all actions": sampled_with(lambda found: found._replace(next_legal=None)),
+    "targets over all actions": sampled_with(lambda found: found._replace(next_legal=())),
     "the mask of the state before": sampled_with(lambda found: found._replace(next_legal=found.legal)),
 }
 

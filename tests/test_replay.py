@@ -43,7 +43,7 @@ def random_rows(seed, num_steps, num_envs, frame_shape, max_episode, legal_actio
                 discount[end - 1, env] = rng.integers(0, 2)
                 action[end, env], reward[end, env], discount[end, env] = -7, np.nan, np.nan  # nobody may look
             t = end + 1
-    legal = None if legal_actions is None else rng.integers(0, 2, (*shape, legal_actions)).astype(bool)
+    legal = () if legal_actions is None else rng.integers(0, 2, (*shape, legal_actions)).astype(bool)
     return Row(frame, action, reward, discount, is_first, is_boundary, legal)
 
 
@@ -91,7 +91,7 @@ class PlainBuffer:
             reward,
             discount,
             self.observation(now, episode_start, env),
-            *(() if self.rows.legal is None else (self.rows.legal[t, env], self.rows.legal[now, env])),
+            *(() if isinstance(self.rows.legal, tuple) else (self.rows.legal[t, env], self.rows.legal[now, env])),
         )
 
 
@@ -109,7 +109,7 @@ def poison(replay):
 
 
 def step_of(rows, t):
-    return Row(*(None if value is None else tf.constant(value[t]) for value in rows))
+    return tf.nest.map_structure(lambda value: tf.constant(value[t]), rows)
 
 
 def fill(replay, rows, mode="function"):
@@ -121,7 +121,7 @@ def fill(replay, rows, mode="function"):
 def check(buffer, transitions, weights, index):
     """Every entry of weight 1 is what the plain buffer says; returns how many."""
     anchors = buffer.anchors()
-    transitions = Transition(*(None if value is None else value.numpy() for value in transitions))
+    transitions = tf.nest.map_structure(lambda value: value.numpy(), transitions)
     counted = np.flatnonzero(weights.numpy())
     assert set(np.unique(weights)) <= {0.0, 1.0}
     for i in counted:
@@ -132,9 +132,8 @@ def check(buffer, transitions, weights, index):
         np.testing.assert_array_equal(transitions.next_observation[i], expected.next_observation)
         assert transitions.action[i] == expected.action
         for ours, theirs in ((transitions.legal, expected.legal), (transitions.next_legal, expected.next_legal)):
-            assert (ours is None) == (theirs is None)
-            if ours is not None:
-                np.testing.assert_array_equal(ours[i], theirs)
+            assert isinstance(ours, tuple) == isinstance(theirs, tuple)
+            np.testing.assert_array_equal(ours if isinstance(ours, tuple) else ours[i], theirs)
         np.testing.assert_allclose(transitions.reward[i], expected.reward, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(transitions.discount[i], expected.discount, rtol=1e-6)
     assert np.isfinite(transitions.reward).all() and np.isfinite(transitions.discount).all()
@@ -199,7 +198,7 @@ def test_games_without_rules_about_actions_store_none():
     assert set(replay.state) == {"frame", "action", "reward", "discount", "is_first", "is_boundary", "last_id"}
     fill(replay, random_rows(11, 40, 4, (3, 5), 6))
     transitions, _, _ = replay.sample(tf.constant([7, 1], tf.int64), 8)
-    assert transitions.legal is None and transitions.next_legal is None
+    assert transitions.legal == () and transitions.next_legal == ()
 
 
 def test_modes_draw_the_same_batch_and_seeds_differ():
@@ -331,8 +330,8 @@ def test_inherited_methods_work_or_name_sample(mode):
     replay = make(3, 8, 1, 1, 1)
     fill(replay, rows, mode)
     held = replay.gather_all()
-    for name, value in held._asdict().items():
-        np.testing.assert_array_equal(value, np.swapaxes(getattr(rows, name)[-8:], 0, 1))
+    for value, row in zip(tf.nest.flatten(held), tf.nest.flatten(rows), strict=True):
+        np.testing.assert_array_equal(value, np.swapaxes(row[-8:], 0, 1))
     assert int(replay.num_frames()) == replay.capacity == 24
     for call in (replay.get_next, replay.as_dataset, lambda: replay.as_dataset(single_deterministic_pass=True)):
         with pytest.raises(RuntimeError, match=r"use sample\(\.\.\.\)"):

@@ -234,7 +234,9 @@ class DQN(tf.keras.Model):
         return tf.where(explores, random_action, losses.greedy_action(self(observation), legal)), agent_state
 
     def _legal(self, mask: Any, size: Any, what: str) -> tf.Tensor | None:
-        return None if mask is None else as_tensor(mask, tf.bool, [*size, self.num_actions], f"DQN: {what}")
+        if mask is None or (isinstance(mask, tuple) and not mask):
+            return None
+        return as_tensor(mask, tf.bool, [*size, self.num_actions], f"DQN: {what}")
 
     # Learning.
 

@@ -51,7 +51,7 @@ class Row(NamedTuple):
     discount: tf.Tensor  # [N] float32, 0 where the episode terminated in this decision, else 1
     is_first: tf.Tensor  # [N] bool, the first frame of an episode
     is_boundary: tf.Tensor  # [N] bool, only the frame counts: the last of an episode, or one before its first decision
-    legal: tf.Tensor | None = None  # [N, A] bool, what the rules allow at this frame; of games with such rules only
+    legal: tf.Tensor | tuple = ()  # [N, A] bool, what the rules allow at this frame; of games with such rules only
 
 
 # A GPU keeps int32 variables on the host, and outside XLA it cannot look up rows of bool variables.
@@ -159,9 +159,9 @@ class FrameReplay(tf_uniform_replay_buffer.TFUniformReplayBuffer):
             discount=tf.TensorSpec([], tf.float32, "discount"),
             is_first=tf.TensorSpec([], tf.bool, "is_first"),
             is_boundary=tf.TensorSpec([], tf.bool, "is_boundary"),
-            legal=None if legal_actions is None else tf.TensorSpec([legal_actions], tf.bool, "legal"),
+            legal=() if legal_actions is None else tf.TensorSpec([legal_actions], tf.bool, "legal"),
         )
-        self._field_specs = {name: each for name, each in spec._asdict().items() if each is not None}
+        self._field_specs = {name: each for name, each in spec._asdict().items() if each != ()}
         super().__init__(spec, num_envs, self.length, scope="FrameReplay", device=device, table_fn=self._make_table)
 
     def _make_table(self, spec, num_rows) -> RowTable:

@@ -15,5 +15,7 @@ class Transition(NamedTuple):
     reward: tf.Tensor  # [B] float32, the sum of discounted rewards of the steps taken
     discount: tf.Tensor  # [B] float32, discount ** steps, 0 after a termination
     next_observation: tf.Tensor  # [B, ...]
-    legal: tf.Tensor | None = None  # [B, A] bool, what the rules allow at `observation`; None: every action
-    next_legal: tf.Tensor | None = None  # [B, A] bool, the same at `next_observation`
+    # [B, A] bool, what the rules allow at each of them; (): every action. Not None, which is a value to
+    # `tf.distribute`, and one that it cannot hand out.
+    legal: tf.Tensor | tuple = ()
+    next_legal: tf.Tensor | tuple = ()
