@@ -375,7 +375,7 @@ def test_no_seed_draws_one_and_tells_it():
 @pytest.mark.parametrize(
     "settings, words",
     [
-        ({"seed": -1}, "DQN: seed -1: must be at least 0"),
+        ({"seed": -1}, "DQN: seed -1: must be a whole number from 0"),
         ({"seed": 1.5}, "DQN: seed 1.5: must be a whole number"),
         ({"loss": "hubr"}, "DQN: loss hubr: unknown; did you mean 'huber'"),
         ({"head": "scaler"}, "DQN: head scaler: unknown; did you mean 'scalar'"),
@@ -390,6 +390,6 @@ def test_settings_out_of_range_are_refused(settings, words):
     refused(ValueError, words, DQN, SHAPE, 2, **settings)
 
 
-@pytest.mark.parametrize("shape, actions", [((4, 4), 2), ((4, 0, 1), 2), (SHAPE, 0), (SHAPE, 1.5), (4, 2)])
+@pytest.mark.parametrize("shape, actions", [((4, 4, 1, 1), 2), ((4, 0, 1), 2), (SHAPE, 0), (SHAPE, 1.5), (4, 2)])
 def test_impossible_sizes_are_refused(shape, actions):
     refused(ValueError, "DQN: observation_shape .* and num_actions .*: must be", DQN, shape, actions)

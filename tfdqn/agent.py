@@ -12,12 +12,13 @@ import numpy as np
 import tensorflow as tf
 
 from tfdqn import heads, losses, networks, optimizers, seeds
+from tfdqn.envs import loading
 from tfdqn.envs.spec import ObservationSpec
-from tfdqn.errors import UserError
+from tfdqn.errors import UserError, nearest
 from tfdqn.inputs import as_tensor, refusal
 from tfdqn.learners.dqn import rules
 from tfdqn.learners.dqn import settings as limits
-from tfdqn.network_names import CONVOLUTIONS
+from tfdqn.network_names import CONVOLUTIONS, NETWORKS
 from tfdqn.settings import check_value
 from tfdqn.transitions import Transition
 
@@ -386,6 +387,8 @@ def _checked(settings: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"DQN: {_argument_of(str(error))}") from None
     if not isinstance(settings["seed"], int) or not 0 <= settings["seed"] < 2**31:
         raise ValueError(f"DQN: seed {settings['seed']!r}: must be a whole number from 0 to {2**31 - 1}, or None")
+    if settings["network"] not in NETWORKS and not loading.is_spec(settings["network"]):
+        raise ValueError(f"DQN: network {settings['network']}: unknown; {nearest(settings['network'], NETWORKS)}")
     if settings["convolution"] == "auto":
         raise ValueError(f"DQN: convolution auto: must be one of {', '.join(CONVOLUTIONS)}")
     return settings
