@@ -45,7 +45,7 @@ RULES = {
     "soft target": {"target": "soft"},
     "3-step": {"n_step": 3},
     "expected Sarsa": {"target_epsilon": 0.1},
-    "advantage learning": {"advantage_alpha": 0.9},
+    "advantage learning": {"advantage_alpha": 0.5},
     "three members": {"members": 3},
     "averaged weights": {"target": "soft", "play_target": True},
     "clipped gradient": {"max_gradient_norm": 1.0},

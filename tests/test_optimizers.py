@@ -183,6 +183,20 @@ def test_decays_outside_their_range_are_refused(name, value):
         RMSPropGraves(**{name: value})
 
 
+def test_a_gradient_of_another_shape_is_refused():
+    """Broadcast, it would pass for one."""
+    variable = tf.Variable(tf.zeros([3]))
+    optimizer = RMSPropGraves()
+    with pytest.raises(ValueError, match=r"gradient of .*: float32 \[1\]; expected float32 \[3\]"):
+        optimizer.apply_gradients([(tf.ones([1]), variable)])
+    for rate in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="learning_rate must be"):
+            RMSPropGraves(rate)
+    for size in (0, -3):
+        with pytest.raises(ValueError, match="batch_size must be at least 1"):
+            RMSPropGraves.dqn_nature(size)
+
+
 # --- P8: state and configuration ---
 
 

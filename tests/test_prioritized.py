@@ -151,3 +151,21 @@ def test_state_holds_all_that_the_draws_depend_on():
     seed = tf.constant([8, 9], tf.int64)
     for ours, theirs in zip(*(tf.nest.flatten(r.sample(seed, 64)) for r in (replay, other)), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_priorities_of_the_wrong_kind_are_refused():
+    replay, _ = filled(20)
+    _, _, index = replay.sample([1, 2], 4)
+    before = replay.state["priority"].numpy()
+    for given, kind, words in [
+        ((index, [1.0]), ValueError, r"priority: float64 \[1\]; expected float32 \[4\]"),
+        ((tf.cast(index, tf.float32), np.ones(4)), TypeError, "index: float32"),
+    ]:
+        with pytest.raises(kind, match=words):
+            replay.update(*given)
+    np.testing.assert_array_equal(replay.state["priority"], before)
+    replay.update(index.numpy().tolist(), np.ones(4))
+    assert not np.array_equal(replay.state["priority"], before)
+    for name, value in {"alpha": -1, "beta": 2, "beta_updates": 0}.items():
+        with pytest.raises(ValueError, match=f"{name} is {value}"):
+            filled(1, **{name: value})

@@ -317,11 +317,38 @@ def test_capacity_is_rounded_down_and_too_little_is_refused():
 def test_a_row_of_the_wrong_shape_or_type_is_refused():
     row = step_of(random_rows(6, 1, 2, (3, 5), 3), 0)
     replay = make(2, 8, 1, 1, 1)
-    with pytest.raises(ValueError, match=r"row.frame is uint8 \(2, 5, 3\), expected uint8 \[2, 3, 5\]"):
+    with pytest.raises(ValueError, match=r"row.frame: uint8 \[2, 5, 3\]; expected uint8 \[2, 3, 5\]"):
         replay.add(row._replace(frame=tf.transpose(row.frame, [0, 2, 1])))
-    with pytest.raises(ValueError, match=r"row.action is int64"):
-        replay.add(row._replace(action=tf.cast(row.action, tf.int64)))
+    for part, kind, words in [
+        ({"frame": row.frame / 255}, TypeError, r"row.frame: float32 \[2, 3, 5\]; expected uint8 .* multiply by 255"),
+        ({"frame": np.asarray(row.frame).astype(int) - 256}, ValueError, "row.frame: from -"),
+        ({"action": [0.0, 1.0]}, TypeError, r"row.action: float64 \[2\]; expected int32"),
+        ({"action": [1]}, ValueError, r"row.action: int64 \[1\]; expected int32 \[2\]"),
+        ({"is_first": [0, 1]}, TypeError, r"row.is_first: int64 \[2\]; expected bool"),
+    ]:
+        with pytest.raises(kind, match=words):
+            replay.add(row._replace(**part))
     assert int(replay.num_rows) == 0
+
+
+def test_rows_and_seeds_as_python_gives_them_are_converted():
+    rows = random_rows(6, 12, 2, (3, 5), 3)
+    given, exact = make(2, 20, 1, 1, 1), make(2, 20, 1, 1, 1)
+    fill(exact, rows, "eager")
+    for t in range(12):
+        row = step_of(rows, t)
+        wide = row._replace(frame=np.asarray(row.frame).astype(int), reward=np.asarray(row.reward).astype(float))
+        given.add(wide._replace(action=np.asarray(row.action).tolist(), is_first=np.asarray(row.is_first).tolist()))
+    one, other = given.sample([1, 2], 16), exact.sample(tf.constant([1, 2], tf.int64), 16)
+    for ours, theirs in zip(tf.nest.flatten(one), tf.nest.flatten(other), strict=True):
+        assert ours.dtype == theirs.dtype
+        np.testing.assert_array_equal(ours, theirs)
+    with pytest.raises(ValueError, match="batch_size is 0"):
+        given.sample([1, 2], 0)
+    with pytest.raises(ValueError, match=r"seed: int64 \[3\]; expected int64 \[2\]"):
+        given.sample([1, 2, 3], 4)
+    with pytest.raises(ValueError, match=r"discount is 1\.5"):
+        FrameReplay((2, 2), 1, 100, 1, 1, 1, 1.5)
 
 
 @pytest.mark.parametrize("mode", MODES)

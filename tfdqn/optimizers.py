@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import tensorflow as tf
+
+from tfdqn.inputs import as_tensor
 
 DQN_NATURE_EPSILON = 0.01  # for the loss summed over the batch, as Mnih et al. (2015) train
 FOLD_WIDTH, FOLD_WAYS = 64, 16  # numbers that a sum is folded down to, and how many are added at once
@@ -79,6 +82,8 @@ class RMSPropGraves(tf.keras.optimizers.Optimizer):
                 raise ValueError(f"{label} must be at least 0 and below 1, not {decay}")
         if not epsilon > 0:
             raise ValueError(f"epsilon must be above 0, not {epsilon}: it is all that is left under a steady gradient")
+        if isinstance(learning_rate, (int, float)) and not 0 <= learning_rate < math.inf:
+            raise ValueError(f"learning_rate must be at least 0 and finite, not {learning_rate}")
         super().__init__(name=name, **kwargs)
         self._learning_rate = self._build_learning_rate(learning_rate)
         with_rate(self, learning_rate)
@@ -98,6 +103,8 @@ class RMSPropGraves(tf.keras.optimizers.Optimizer):
         That epsilon belongs to a loss *summed* over the batch. A loss averaged over B samples has gradients B times
         smaller, so the same path needs epsilon / B^2: pass `batch_size=B` for a mean loss (32 gives 9.77e-6).
         """
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {batch_size}; leave it out for a summed loss")
         epsilon = DQN_NATURE_EPSILON / (batch_size or 1) ** 2
         return cls(**{"learning_rate": 2.5e-4, "rho": 0.95, "momentum": 0.0, "epsilon": epsilon, **kwargs})
 
@@ -130,7 +137,9 @@ class RMSPropGraves(tf.keras.optimizers.Optimizer):
         index = self._index_dict[self._var_key(variable)]
         variance, mean, delta = self._variances[index], self._means[index], self._deltas[index]
         # Rows without a gradient still decay and still move by their momentum, so a sparse gradient is a dense one.
-        gradient = tf.cast(tf.convert_to_tensor(gradient), mean.dtype)
+        gradient = as_tensor(
+            tf.convert_to_tensor(gradient), mean.dtype, mean.shape, f"RMSPropGraves: gradient of {variable.name}"
+        )
         learning_rate = tf.cast(self.learning_rate, mean.dtype)
 
         deviation = gradient - mean

@@ -16,6 +16,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfdqn import seeds
+from tfdqn.inputs import as_tensor
 from tfdqn.replay import FrameReplay, Row
 
 PRIORITY_FLOOR = 1e-3  # of |TD error|: what has no error now must be drawn again some day
@@ -33,6 +34,11 @@ class PrioritizedReplay(FrameReplay):
 
     def __init__(self, *args: Any, alpha: float = 0.6, beta: float = 0.4, beta_updates: int = 100_000, **kwargs: Any):
         super().__init__(*args, **kwargs)
+        for name, number in {"alpha": alpha, "beta": beta}.items():
+            if not 0 <= number <= 1:
+                raise ValueError(f"replay: {name} is {number}, but must lie between 0 and 1.")
+        if beta_updates < 1:
+            raise ValueError(f"replay: beta_updates is {beta_updates}, but must be at least 1.")
         self._alpha, self._beta, self._beta_updates = alpha, beta, beta_updates
         with tf.device(self._device):
             zeros = tf.zeros([self.length, self.num_envs])
@@ -52,7 +58,8 @@ class PrioritizedReplay(FrameReplay):
     def _add_batch(self, items: Row):
         super()._add_batch(items)
         slot = self._get_last_id() % self.length
-        priority = tf.where(items.is_boundary, 0.0, self._max_priority)  # a boundary is no anchor
+        is_boundary = as_tensor(items.is_boundary, tf.bool, [self.num_envs], "replay: row.is_boundary")
+        priority = tf.where(is_boundary, 0.0, self._max_priority)  # a boundary is no anchor
         self._priority.scatter_update(tf.IndexedSlices(priority[None], slot[None]))
 
     def update(self, index: tf.Tensor, priority: tf.Tensor) -> None:
@@ -62,6 +69,8 @@ class PrioritizedReplay(FrameReplay):
           index: [B] int64, as `sample` returned it, with nothing added since.
           priority: [B] float32, absolute TD errors.
         """
+        index = as_tensor(index, tf.int64, [None], "replay: index")
+        priority = as_tensor(priority, tf.float32, index.shape, "replay: priority")
         place = tf.stack([index // self.num_envs % self.length, index % self.num_envs], axis=-1)
         first, num_anchors = self._anchor_range()
         # A draw of weight 0 may name a boundary or a row whose window is not held: its error means nothing.

@@ -23,6 +23,7 @@ decision, which its stacks reach, and are no transitions (see `tfdqn.restarts`).
 
 from __future__ import annotations
 
+import operator
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -31,6 +32,7 @@ from tensorflow.python.ops import control_flow_util
 from tfdqn import seeds
 from tfdqn.dependencies import require_tf_agents
 from tfdqn.envs.spec import ObservationSpec
+from tfdqn.inputs import as_tensor
 from tfdqn.transitions import Transition
 
 require_tf_agents()
@@ -138,8 +140,10 @@ class FrameReplay(tf_uniform_replay_buffer.TFUniformReplayBuffer):
         legal_actions: int | None = None,
     ):
         for name, number in {"num_envs": num_envs, "stack": stack, "stride": stride, "n_step": n_step}.items():
-            if number < 1:
+            if operator.index(number) < 1:
                 raise ValueError(f"replay: {name} is {number}, but must be at least 1.")
+        if not 0 <= discount <= 1:
+            raise ValueError(f"replay: discount is {discount}, but must lie between 0 and 1.")
         self.num_envs, self.stack, self.stride, self.n_step, self.discount = num_envs, stack, stride, n_step, discount
         self.frame = frame if isinstance(frame, ObservationSpec) else ObservationSpec(frame)
         self.column_major = column_major and len(self.frame.shape) == 2
@@ -213,13 +217,9 @@ class FrameReplay(tf_uniform_replay_buffer.TFUniformReplayBuffer):
     def _add_batch(self, items: Row):
         values = {}
         for name, spec in self._field_specs.items():
-            value = tf.convert_to_tensor(getattr(items, name))
-            expected = [self.num_envs, *spec.shape]
-            if value.dtype != spec.dtype or value.shape != expected:
-                raise ValueError(
-                    f"replay: row.{name} is {value.dtype.name} {value.shape}, expected {spec.dtype.name} {expected}."
-                )
-            values[name] = value
+            values[name] = as_tensor(
+                getattr(items, name), spec.dtype, [self.num_envs, *spec.shape], f"replay: row.{name}"
+            )
         if self.column_major:
             values["frame"] = tf.linalg.matrix_transpose(values["frame"])
         slot = self._increment_last_id() % self.length
@@ -247,7 +247,11 @@ class FrameReplay(tf_uniform_replay_buffer.TFUniformReplayBuffer):
 
         Raises:
           ValueError: if no window is held. Only outside a `tf.function`; compiled code returns weights of 0.
+            A batch size below 1, or a seed of another shape.
         """
+        if operator.index(batch_size) < 1:
+            raise ValueError(f"replay: batch_size is {batch_size}, but must be at least 1.")
+        seed = as_tensor(seed, tf.int64, [2], "replay: seed")
         first, num_anchors = self._anchor_range()
         if tf.executing_eagerly() and num_anchors < 1:
             raise ValueError(

@@ -203,8 +203,12 @@ class Environment(abc.ABC):
 
         from tfdqn import compiled
 
+        reset = compiled.xla(self.reset)
         with tf.init_scope():
-            return compiled.xla(self.reset).get_concrete_function(self._noise_specs).structured_outputs
+            made = reset.get_concrete_function(self._noise_specs)
+            specs = tf.nest.map_structure(lambda spec: tf.TensorSpec(spec.shape, spec.dtype), made.structured_outputs)
+        del made  # before its program, whose graphs go with it
+        return specs
 
     @functools.cached_property
     def compiled_reset(self):

@@ -1,0 +1,63 @@
+"""Programs are freed when they are dropped, with all that they were made of."""
+
+import dataclasses
+import gc
+import weakref
+
+import pytest
+import tensorflow as tf
+
+from tfdqn import compiled
+from tfdqn import config as configuration
+from tfdqn.evaluation import Evaluator
+from tfdqn.training import Trainer
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_a_programs_graphs_go_with_it(jit):
+    """Those of its loops, too, which the collector alone does not reach."""
+    seen, variable = [], tf.Variable(2.0)
+
+    def note():
+        seen.append(weakref.ref(tf.compat.v1.get_default_graph()))
+
+    def function(times):
+        """Names and arguments stay what they are."""
+
+        def body(i, value):
+            note()
+            inner = tf.while_loop(lambda j, _: j < 2, lambda j, v: (note(), (j + 1, v * variable))[1], (0, value))
+            return i + 1, inner[1]
+
+        note()
+        return tf.while_loop(lambda i, _: i < times, body, (0, 1.0))[1]
+
+    program = compiled.program(function, jit=jit, eager=False)
+    assert program(tf.constant(3)) == program(tf.constant(3)) == 64
+    assert len(seen) >= 3 and all(graph() is not None for graph in seen)
+    assert compiled.program(function, jit=jit, eager=True) is function
+    del program
+    gc.collect()
+    assert [graph() for graph in seen] == [None] * len(seen)
+    again = compiled.program(function, jit=jit, eager=False)  # of the same function, after the first is gone
+    assert again(tf.constant(2)) == 16
+
+
+@pytest.mark.parametrize("mode", [{}, {"jit": False}, {"prioritized": True, "target": "soft", "members": 2}])
+def test_nothing_of_a_trainer_is_left(mode):
+    settings = {"env": "catch8", "device": "cpu", "replay_capacity": 2_000, "replay_min_rows": 300, "num_envs": 8}
+    config = dataclasses.replace(configuration.resolve({**settings, **mode}), eval_episodes=4)
+    trainer = Trainer(config)
+    evaluator = Evaluator(config, trainer.env, trainer.agent)
+    carry = trainer.run_chunk(trainer.initial_carry(), 60, 10**6)
+    evaluator.evaluate(4)
+    assert int(trainer.agent.optimizer.iterations) > 0
+    graphs = [graph for graph in gc.get_objects() if isinstance(graph, tf.__internal__.FuncGraph)]
+    parts = [trainer, evaluator, trainer.agent, trainer.agent.online, trainer.agent.optimizer, trainer.replay]
+    parts += [trainer.env, trainer._chunk, evaluator._block, *trainer.variables.values()]
+    parts += [graph for graph in graphs if graph.name in ("_run", "_play_block")]
+    refs = [(type(part).__name__, weakref.ref(part)) for part in parts]
+    assert len(refs) > 20
+    del trainer, evaluator, carry, parts, graphs
+    gc.collect()
+    assert [name for name, ref in refs if ref() is not None] == []
