@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from tfdqn import cli, runs
+from tfdqn import cli, devices, runs
 from tfdqn.config import Config
 from tfdqn.errors import EXIT_IO, UserError
 
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if out.suffix != ".png" or not out.parent.is_dir():
         raise UserError(f"--out {arguments.out}: must be a file that ends in .png, in a folder that exists")
     folder, config = whole_cave_agent(arguments)
-    cli.choose_device("cpu")
+    devices.choose_device("cpu")
     deaths = play(folder, arguments.model, config, arguments.episodes, arguments.seed)
     if not deaths:
         cli.say(f"none of {arguments.episodes} games ended in a crash: nothing to show")

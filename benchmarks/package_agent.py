@@ -24,7 +24,7 @@ import numpy as np
 
 import tfdqn
 from benchmarks.learning import curve
-from tfdqn import checkpoints, cli, files, runs
+from tfdqn import checkpoints, cli, devices, files, runs
 from tfdqn import config as configuration
 from tfdqn.envs import registry
 from tfdqn.errors import UserError
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments.out = Path(arguments.out) if arguments.out else None
     if arguments.out and arguments.out.exists():
         raise UserError(f"--out {arguments.out}: there is something there already; name a folder that is yet to be")
-    device = cli.choose_device("cpu")
+    device = devices.choose_device("cpu")
 
     from tfdqn.building import build_agent
     from tfdqn.envs import make_for

@@ -77,14 +77,14 @@ def _start(request: dict[str, Any]) -> tuple[Config, str]:
     Raises:
       UserError: its replay does not fit into memory.
     """
-    from tfdqn import cli
     from tfdqn import config as configuration
+    from tfdqn import devices
 
     on_gpu = "GPU" in request["device"]
     config = configuration.resolve(request["settings"], on_gpu=on_gpu)
     if config.threads:
         os.environ.pop("TF_NUM_INTRAOP_THREADS", None)
-    device = cli.choose_device("gpu" if on_gpu else "cpu", False, config.threads)
+    device = devices.choose_device("gpu" if on_gpu else "cpu", False, config.threads)
     if not on_gpu:
         trees.check_memory(config)
     return config, device

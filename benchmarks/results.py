@@ -45,7 +45,7 @@ def machine(device: str) -> dict[str, Any]:
 
 
 def threads() -> int:
-    """CPU threads that share one operation in this process: as `cli.choose_device` or the user chose, or all cores."""
+    """CPU threads that share one operation in this process: as `devices.choose_device` or the user chose, or all."""
     chosen = os.environ.get("TF_NUM_INTRAOP_THREADS", "")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return (int(chosen) if chosen.isdigit() else 0) or cores

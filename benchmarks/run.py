@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks import specs
 from benchmarks.specs import PROCESS_CASES, Spec
-from tfdqn import cli
+from tfdqn import cli, devices
 from tfdqn import config as configuration
 from tfdqn.errors import EXIT_IO, UserError
 
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\n".join(spec.name for spec in chosen))
         return 0
     check_writable(arguments.json)
-    device = cli.choose_device(arguments.device, threads=arguments.threads)
+    device = devices.choose_device(arguments.device, threads=arguments.threads)
     chosen = specs.select(arguments.case, quick=arguments.quick, on_gpu="GPU" in device)
     from benchmarks import results
     from benchmarks.timing import WrongResult

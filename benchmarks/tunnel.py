@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.deaths import whole_cave_agent
-from tfdqn import cli, runs
+from tfdqn import cli, devices, runs
 from tfdqn.config import Config
 from tfdqn.errors import UserError
 
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not SETTLING < arguments.frames <= 1_000_000:
         raise UserError(f"--frames {arguments.frames}: must be between {SETTLING + 1} and 1000000; the default is 2000")
     folder, config = whole_cave_agent(arguments)
-    cli.choose_device("cpu")
+    devices.choose_device("cpu")
     deaths, frames = play(folder, arguments.model, config, arguments.frames, arguments.seed)
     found = {
         "deaths": deaths,

@@ -12,8 +12,8 @@ import pytest
 
 import tfdqn
 from tests.faults import harness
-from tfdqn import cli, runs
 from tfdqn import config as configuration
+from tfdqn import devices, runs
 from tfdqn.errors import UserError
 
 ROOT = Path(__file__).parent.parent
@@ -81,7 +81,7 @@ def test_the_flag_is_set_before_tensorflow_is_imported_and_others_are_kept(given
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     environment |= {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
     environment |= {"XLA_FLAGS": given} if given else {}
-    for flag, expected in (("--deterministic", [cli.DETERMINISTIC_XLA_FLAG]), ("--no-deterministic", [])):
+    for flag, expected in (("--deterministic", [devices.DETERMINISTIC_XLA_FLAG]), ("--no-deterministic", [])):
         command = [sys.executable, "-m", "tfdqn.train", *SMALL, flag, "--logdir", str(tmp_path / "runs")]
         assert subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True).returncode == 99
         ours = [] if given and OWN_OPTIONS in given else [f"{OWN_OPTIONS}={tfdqn.ONE_KERNEL_BYTES}"]
@@ -91,7 +91,7 @@ def test_the_flag_is_set_before_tensorflow_is_imported_and_others_are_kept(given
 def test_a_file_of_flags_is_not_overwritten(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "/etc/xla-flags")
     with pytest.raises(UserError, match="XLA_FLAGS names a file, /etc/xla-flags"):
-        cli.make_deterministic()
+        devices.make_deterministic()
     assert os.environ["XLA_FLAGS"] == "/etc/xla-flags"
 
 
@@ -189,7 +189,7 @@ def test_threads_are_set_before_tensorflow_starts_and_the_users_own_setting_wins
     if of_the_user is not None:
         environment["TF_NUM_INTRAOP_THREADS"] = of_the_user
     code = (
-        "import os, sys; from tfdqn import cli; cli.choose_device('cpu', threads=3); "
+        "import os, sys; from tfdqn import devices; devices.choose_device('cpu', threads=3); "
         "print('tensorflow' in sys.modules, os.environ['TF_NUM_INTRAOP_THREADS'])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)

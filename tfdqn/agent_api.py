@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfdqn import checkpoints, cli, console, runs, train
+from tfdqn import checkpoints, console, devices, runs, train
 from tfdqn import config as configuration
 from tfdqn.envs import loading, registry
 from tfdqn.errors import EXIT_IO, UserError
@@ -259,7 +259,7 @@ class Agent:
     def _start_device(self) -> str:
         if self._device is None:
             config = self._config
-            self._device = cli.choose_device(config.device, config.deterministic, config.threads)
+            self._device = devices.choose_device(config.device, config.deterministic, config.threads)
         return self._device
 
     # Keeping.

@@ -11,7 +11,7 @@ import types
 from collections.abc import Sequence
 from typing import Any
 
-from tfdqn import cli
+from tfdqn import cli, devices
 from tfdqn.envs import loading, registry
 from tfdqn.errors import UserError
 
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
     game = registry.entry(arguments.spec)
     given = loading.parse_arguments(arguments.env_args)
-    cli.choose_device("cpu")
+    devices.choose_device("cpu")
     env = game.make(arguments=given)
 
     from tfdqn.envs import check

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import tfdqn
-from tfdqn import cli, runs
+from tfdqn import cli, devices, runs
 from tfdqn.envs import registry
 from tfdqn.errors import UserError
 
@@ -68,7 +68,7 @@ def _agent_scores(arguments: Any) -> tuple[str, str, dict[str, float]]:
     folder = runs.agent_folder(arguments)
     # Compiled, and as it suits this device; but as exactly as it was trained and scored.
     config = runs.read_config(folder, runs.named_code(arguments)).replace(jit=True, eager=False, convolution="auto")
-    device = cli.choose_device(arguments.device, config.deterministic, config.threads)
+    device = devices.choose_device(arguments.device, config.deterministic, config.threads)
 
     from tfdqn.building import build_agent
     from tfdqn.envs import make_for
@@ -96,7 +96,7 @@ def _planner_scores(arguments: Any) -> tuple[str, str, dict[str, float]]:
         raise UserError("--player planner: runs on the CPU and has no model; leave out --device and --model")
     if arguments.epsilon:
         raise UserError(f"--epsilon {arguments.epsilon}: the planner plays no random actions; leave it out")
-    device = cli.choose_device("cpu")
+    device = devices.choose_device("cpu")
 
     from tfdqn.evaluation import summary_of
 

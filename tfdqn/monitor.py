@@ -205,7 +205,7 @@ class Monitor:
 
         A trace cannot wait: one that cannot be written is told, and given up.
         """
-        # Level 3: each operation of a compiled program on a CPU, too (see `tfdqn.cli.TRACE_XLA_FLAG`).
+        # Level 3: each operation of a compiled program on a CPU, too (see `tfdqn.devices.TRACE_XLA_FLAG`).
         tf.profiler.experimental.start(str(self.run_dir), tf.profiler.experimental.ProfilerOptions(host_tracer_level=3))
         try:
             yield

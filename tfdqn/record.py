@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tfdqn import cli, runs
+from tfdqn import cli, devices, runs
 from tfdqn.errors import EXIT_IO, UserError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"--out {arguments.out}: there is no folder {out.parent}")
     folder = runs.agent_folder(arguments)
     config = runs.read_config(folder, runs.named_code(arguments)).replace(convolution="auto")  # as it suits this device
-    device = cli.choose_device("cpu")
+    device = devices.choose_device("cpu")
 
     import tensorflow as tf
 

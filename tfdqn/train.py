@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import tfdqn
-from tfdqn import checkpoints, cli, flags, memory, paths, runs
+from tfdqn import checkpoints, cli, devices, flags, memory, paths, runs
 from tfdqn import config as configuration
 from tfdqn.errors import EXIT_IO, UserError
 from tfdqn.loop import Run
@@ -148,7 +148,7 @@ def start(
     run_dir, *others = runs.folders(config, runs.check_writable(logdir), run_name)
     if config.device == "cpu" or (config.device == "auto" and not Path("/dev/nvidiactl").exists()):
         _check_memory(config, game)
-    device = cli.choose_device(config.device, config.deterministic, config.threads, config.profile > 0)
+    device = devices.choose_device(config.device, config.deterministic, config.threads, config.profile > 0)
     config = configuration.resolve(given, on_gpu="GPU" in device, tell=tell)
     if "GPU" not in device:
         _check_memory(config, game)
@@ -200,7 +200,7 @@ def _resume(
     facts = read_facts(checkpoint)
     runs.refuse_changes(checkpoint.path, facts.config, configuration.as_json(config))
     runs.refuse_other_source(run_dir, facts.game_source, config, accepts_changed_env)
-    device = cli.choose_device(config.device, config.deterministic, config.threads, config.profile > 0)
+    device = devices.choose_device(config.device, config.deterministic, config.threads, config.profile > 0)
     if "GPU" not in device:
         _check_memory(config, game)
     if device != facts.device:
