@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import build, process_case, results, run
-from tfdqn import cli, memory
+from tfdqn import devices, memory
 from tfdqn.errors import UserError
 
 ROOT = Path(__file__).parent.parent
@@ -120,7 +120,7 @@ def test_what_does_not_fit_is_a_row_without_numbers(tmp_path, monkeypatch):
 
 
 def test_a_run_measures_presets_in_the_sizes_of_the_device_that_it_found(tmp_path, monkeypatch, processes):
-    monkeypatch.setattr(cli, "choose_device", lambda *_, **__: "/GPU:0")
+    monkeypatch.setattr(devices, "choose_device", lambda *_, **__: "/GPU:0")
     monkeypatch.setattr(results, "machine", lambda _: {"load_before": 0.0, "threads": 2})
     file = tmp_path / "rows.json"
     assert run.main(["--case", "compile/catch8/default/n64/b32", "--json", str(file)]) == 0

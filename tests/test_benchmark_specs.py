@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks import loop_case, network_cases, process_case, specs
-from tfdqn import cli
+from tfdqn import devices
 from tfdqn import config as configuration
 
 
@@ -76,7 +76,7 @@ def test_a_presets_loop_and_process_are_built_with_a_gpus_sizes_there(monkeypatc
     settings = {"env": "catch8", "preset": "default"}
     monkeypatch.setattr(loop_case, "Trainer", trainer)
     for device, num_envs in (("/CPU:0", 64), ("/GPU:0", 2048)):
-        monkeypatch.setattr(cli, "choose_device", lambda *_, device=device: device)
+        monkeypatch.setattr(devices, "choose_device", lambda *_, device=device: device)
         with pytest.raises(Built) as raised:
             loop_case.LoopBench("preset-default", settings, device)
         assert raised.value.args == (num_envs, device)

@@ -73,7 +73,8 @@ def named(names: str) -> set[str]:
 # From the ground up. A file may import from its own floor and from those below.
 FLOORS = [
     # The process, and the mechanism of settings.
-    {"tfdqn"} | named("_quiet cli compiled console dependencies devices errors files memory paths seeds settings signals"),
+    {"tfdqn"}
+    | named("_quiet cli compiled console dependencies devices errors files memory paths seeds settings signals"),
     # What games have in common; networks; the replay.
     named("envs envs.article envs.base envs.check envs.entering envs.loading envs.registry envs.rendering envs.spec")
     | named("rollout bodies heads layers losses network_names networks optimizers products")
