@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import operator
-import secrets
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -68,7 +67,7 @@ class DQN(tf.keras.Model):
         `value_max` (Bellemare et al. 2017), which learns by cross-entropy and has no use for `loss`.
       max_gradient_norm: clip the gradient's global norm, which is that of all members together; None or infinity for
         no clipping.
-      seed: initial weights follow from it; None draws one, which `get_config` tells.
+      seed: initial weights follow from it. None is refused: no draw in tfdqn is hidden.
       observation_dtype: "uint8", "float32" or "bool".
 
     Raises:
@@ -96,7 +95,7 @@ class DQN(tf.keras.Model):
         value_min: float = -1.0,
         value_max: float = 1.0,
         max_gradient_norm: float | None = None,
-        seed: int | None = 0,
+        seed: int = 0,
         observation_dtype: str = "uint8",
         **kwargs: Any,
     ):
@@ -119,7 +118,7 @@ class DQN(tf.keras.Model):
             "value_min": value_min,
             "value_max": value_max,
             "max_gradient_norm": math.inf if max_gradient_norm is None else float(max_gradient_norm),
-            "seed": secrets.randbits(31) if seed is None else seed,
+            "seed": seed,
         }
         settings = _checked(settings)
         observation_shape, num_actions = _checked_sizes(observation_shape, num_actions)
@@ -378,6 +377,8 @@ class DQN(tf.keras.Model):
 
 def _checked(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings as Python's own numbers, within the limits that a run's have."""
+    if settings["seed"] is None:
+        raise ValueError("DQN: seed None: must be a whole number, as all draws follow from it; the default is 0")
     settings = {name: value.item() if isinstance(value, np.generic) else value for name, value in settings.items()}
     try:
         for name, value in settings.items():
@@ -386,7 +387,7 @@ def _checked(settings: dict[str, Any]) -> dict[str, Any]:
     except UserError as error:
         raise ValueError(f"DQN: {_argument_of(str(error))}") from None
     if not isinstance(settings["seed"], int) or not 0 <= settings["seed"] < 2**31:
-        raise ValueError(f"DQN: seed {settings['seed']!r}: must be a whole number from 0 to {2**31 - 1}, or None")
+        raise ValueError(f"DQN: seed {settings['seed']!r}: must be a whole number from 0 to {2**31 - 1}")
     if settings["network"] not in NETWORKS and not loading.is_spec(settings["network"]):
         raise ValueError(f"DQN: network {settings['network']}: unknown; {nearest(settings['network'], NETWORKS)}")
     if settings["convolution"] == "auto":
