@@ -6,11 +6,25 @@ import pytest
 
 import tfdqn  # noqa: F401
 
+VARIABLES = ("TF_NUM_INTRAOP_THREADS", "CUDA_VISIBLE_DEVICES")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def restored_environment_of_modules():
+    """The same for fixtures of a whole module, which begin before those of a test."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        _restore(monkeypatch)
+        yield
+
 
 @pytest.fixture(autouse=True)
 def restored_environment(monkeypatch):
     """Commands that are called in this process set variables for TensorFlow: no later test's process inherits them."""
-    for name in ("TF_NUM_INTRAOP_THREADS", "CUDA_VISIBLE_DEVICES"):
+    _restore(monkeypatch)
+
+
+def _restore(monkeypatch):
+    for name in VARIABLES:
         if name in os.environ:
             monkeypatch.setenv(name, os.environ[name])
         else:

@@ -125,7 +125,7 @@ def test_a_run_goes_on_with_what_it_began_with(tmp_path, given, wanted):
 
 def test_a_trained_agent_is_evaluated_as_it_suits_the_device(tmp_path, monkeypatch):
     config = configuration.resolve({**SMALL, "convolution": "native", "precision": "bfloat16"})
-    runs.create(config, tmp_path / "run").close()
+    runs.create(config, [tmp_path / "run"])[1].close()
     runs.save_agent(build_agent(config, make(config.env)), tmp_path / "run" / runs.BEST_MODEL)
     built = []
     monkeypatch.setattr(building, "build_agent", lambda config, env: built.append(config) or build_agent(config, env))

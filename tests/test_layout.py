@@ -74,7 +74,7 @@ def named(names: str) -> set[str]:
 FLOORS = [
     # The process, and the mechanism of settings.
     {"tfdqn"}
-    | named("_quiet cli compiled console dependencies devices errors files memory paths seeds settings signals"),
+    | named("_quiet cli compiled console dependencies devices errors files inputs memory paths seeds settings signals"),
     # What games have in common; networks; the replay.
     named("envs envs.article envs.base envs.check envs.entering envs.loading envs.registry envs.rendering envs.spec")
     | named("rollout bodies heads layers losses network_names networks optimizers products")
@@ -82,7 +82,7 @@ FLOORS = [
     # Games and learners, and all that they let a user choose.
     ROOMS["envs"]
     | ROOMS["learners"]
-    | named("learners agent inputs config run_settings templates")
+    | named("learners agent config run_settings templates")
     | named("templates.game templates.test_game"),
     # What is compiled.
     named("blame building convolutions evaluation metrics restarts training"),

@@ -8,13 +8,13 @@ the online and once for the target network, and must make new layers each time.
 from __future__ import annotations
 
 import contextlib
-import random
 from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
 from tf_keras.src import backend
 
+from tfdqn import seeds
 from tfdqn.envs import loading
 from tfdqn.envs.spec import ObservationSpec
 from tfdqn.errors import UserError
@@ -63,12 +63,23 @@ def _features(name: str, body: Any, spec: ObservationSpec, inputs: Any) -> Any:
     return features
 
 
+class _Seeds:
+    """Numbers that follow from a seed, as Keras asks a `random.Random` for them."""
+
+    def __init__(self, seed: int):
+        self._seed, self._count = seed, 0
+
+    def randint(self, low: int, high: int) -> int:
+        self._count += 1
+        return low + seeds.stream(self._seed, "weights", self._count) % (int(high) - low + 1)
+
+
 @contextlib.contextmanager
 def _seeded(seed: int) -> Iterator[None]:
     """Have Keras's initializers draw their seeds from this one, and put back what they drew from before."""
     generator = backend._SEED_GENERATOR  # what `tf.keras.utils.set_random_seed` sets, beside NumPy's and Python's
     before = getattr(generator, "generator", None)
-    generator.generator = random.Random(seed)
+    generator.generator = _Seeds(seed)
     try:
         yield
     finally:

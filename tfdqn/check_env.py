@@ -45,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
     game = registry.entry(arguments.spec)
     given = loading.parse_arguments(arguments.env_args)
+    if given and not game.takes_arguments:
+        raise UserError(f"--env-args {arguments.env_args}: {arguments.spec} takes none; leave it out")
     devices.choose_device("cpu")
     env = game.make(arguments=given)
 

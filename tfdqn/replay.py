@@ -178,6 +178,11 @@ class FrameReplay(tf_uniform_replay_buffer.TFUniformReplayBuffer):
     # What the buffer holds.
 
     @property
+    def frame_shape(self) -> tuple[int, ...]:
+        """The shape of one frame."""
+        return self.frame.shape
+
+    @property
     def capacity(self) -> int:
         """Rows over all environments that the buffer keeps."""
         return self.length * self.num_envs

@@ -206,6 +206,7 @@ def resumed_config(run_dir: str, given: Mapping[str, Any]) -> Config:
       UserError: it is no run's folder, or a setting is asked for that would change what the run computes; exit code 3.
     """
     try:
+        refuse_changes(run_dir, read_settings(run_dir), given)
         config = read_config(run_dir, given)
     except UserError as error:
         raise UserError(f"--resume {error}", EXIT_REFUSED) from None

@@ -74,6 +74,7 @@ def main(argv: Sequence[str] | None = None, start_seconds: float | None = None) 
         cli.print_result(flags.format_help(_parser(), given))
         return 0
     _refuse_together(arguments)
+    given = _with_local_paths(given)
     if arguments.print_config:
         if arguments.resume:
             config = runs.resumed_config(arguments.resume, given)
@@ -113,6 +114,11 @@ def _refuse_together(arguments: Any) -> None:
             raise UserError(f"{flag_of(flag)}: the run has its folder already; leave it out with --resume")
 
 
+def _with_local_paths(given: Mapping[str, Any]) -> dict[str, Any]:
+    named = {name: given[name] for name in configuration.PATH_FIELDS if given.get(name)}
+    return {**given, **{name: paths.local(flag_of(name), path) for name, path in named.items()}}
+
+
 def _teller() -> Callable[[str], None]:
     """Says each line once: the device may ask for other sizes, and so again."""
     return functools.cache(lambda line: cli.say(f"tfdqn: warning: {line}"))
@@ -138,10 +144,7 @@ def start(
     Raises:
       UserError: a setting, or its folder; nothing is left behind.
     """
-    given = dict(given)
-    for name in configuration.PATH_FIELDS:
-        if given.get(name):
-            given[name] = paths.local(flag_of(name), given[name])
+    given = _with_local_paths(given)
     tell = _teller()
     config = configuration.resolve(given, on_gpu=given.get("device") == "gpu", tell=tell)
     runs.check_donor(config)

@@ -545,9 +545,9 @@ def test_the_command_is_the_function_too(command):
 
 BAD_INPUT = [
     ([], "spec"),
-    (["cach8"], "cach8: did you mean 'catch8'"),
+    (["cach8"], "cach8: unknown; did you mean 'catch8'"),
     (["nothing.py:Game"], "no such file nothing.py"),
-    (["a-file"], "a-file: choose one of"),
+    (["a-file"], "a-file: unknown; choose one of"),
     (["./a-file:Game"], "its name must end in .py"),
     (["catch8", "--num-envs", "3"], "--num-envs 3: must be between 4 and 4096; use 4"),
     (["catch8", "--steps", "many"], "--steps many: must be a whole number"),
@@ -566,7 +566,7 @@ def test_bad_input_is_one_line_without_tensorflow(command, arguments, message, m
 
 
 def test_arguments_of_a_game_here_are_checked(command):
-    with pytest.raises(UserError, match="catch8 has no argument 'size': it takes name, downsample=1"):
+    with pytest.raises(UserError, match="--env-args .*: catch8 takes none; leave it out"):
         command.main(["catch8", "--env-args", '{"size": 8}'])
 
 

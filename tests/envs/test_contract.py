@@ -109,7 +109,7 @@ def test_termination_and_truncation_exclude_each_other():
 
 
 def test_an_unknown_game_is_one_line_with_a_hint():
-    with pytest.raises(ValueError, match=r"^unknown game 'cavee': did you mean 'cave'\?$"):
+    with pytest.raises(ValueError, match=r"^cavee: unknown; did you mean 'cave'\? "):
         envs.make("cavee")
 
 

@@ -115,7 +115,7 @@ def test_a_share_is_a_share_and_rows_are_whole():
         env.training_reset(noise_of(env, 1, 0, 4), 1.5)
     for downsample in (2.0, "2", True, 0):
         with pytest.raises(ValueError, match="cannot be downsampled by"):
-            make("cave", downsample)
+            make("cave", downsample=downsample)
 
 
 def test_the_planner_takes_what_it_can_see():

@@ -211,7 +211,7 @@ def test_every_shade_has_a_colour():
 
 @pytest.mark.parametrize("name", ["catch8", "catch16", "catch8_single"])
 def test_other_games_show_all_there_is(name):
-    with pytest.raises(ValueError, match="super-resolution of catch"):
+    with pytest.raises(ValueError, match="Catch has no argument 'super_resolution'"):
         envs.make(name, super_resolution=True)
 
 

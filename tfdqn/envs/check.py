@@ -28,7 +28,7 @@ FLOAT_TOLERANCE = 1e-4  # between eager and compiled floats of size 1: a sine, o
 REPEATED_MOVES = 8
 FEWER_ENVS = 3
 MIN_ENVS = FEWER_ENVS + 1
-NOISE, STEP, PLAY = 1, 2, 3  # streams of draws, of one seed
+NOISE, STEP, PLAY, ACTION = 1, 2, 3, 4  # streams of draws, of one seed
 
 
 class Result(NamedTuple):
@@ -152,10 +152,10 @@ class _Game:
 
     @functools.cached_property
     def moves(self) -> list[_Move]:
-        draw, (_, state), moves = np.random.default_rng(self.seed), self.first, []
+        (_, state), moves = self.first, []
         legal = self._legal(_tensors(state))
         for t in range(1, self.steps + 1):
-            action = self._random_action(draw, legal)
+            action = self._random_action(t, legal)
             at = self.at(STEP, t)
             outcome = _arrays(self.outcome(_tensors(state), tf.constant(action), at))
             moves.append(_Move(at, state, action, outcome))
@@ -187,8 +187,10 @@ class _Game:
         legal = self.env.legal_actions(state)
         return () if legal is None else legal
 
-    def _random_action(self, draw: np.random.Generator, legal: Any) -> np.ndarray:
-        choice = draw.random((self.num_envs, self.env.num_actions))
+    def _random_action(self, move: int, legal: Any) -> np.ndarray:
+        size = (self.num_envs, self.env.num_actions)
+        draws = seeds.draw(self.at(ACTION, move), size[0] * size[1]).numpy()
+        choice = draws.reshape(size) / 2.0**63
         legal = np.asarray(legal)
         if legal.shape == choice.shape and legal.dtype == bool:
             choice = np.where(legal, choice, -1.0)
