@@ -1,10 +1,16 @@
 """Keras 2 must be chosen before any test imports TensorFlow."""
 
 import os
+import signal
 
 import pytest
 
 import tfdqn  # noqa: F401
+
+# Started in the background of a script, or under nohup, a process and its children ignore these: tests send them.
+for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(_number) == signal.SIG_IGN:
+        signal.signal(_number, _handler)
 
 VARIABLES = ("TF_NUM_INTRAOP_THREADS", "CUDA_VISIBLE_DEVICES")
 
