@@ -1,6 +1,5 @@
 """Programs are freed when they are dropped, with all that they were made of."""
 
-import dataclasses
 import gc
 import weakref
 
@@ -46,7 +45,7 @@ def test_a_programs_graphs_go_with_it(jit):
 @pytest.mark.parametrize("mode", [{}, {"jit": False}, {"prioritized": True, "target": "soft", "members": 2}])
 def test_nothing_of_a_trainer_is_left(mode):
     settings = {"env": "catch8", "device": "cpu", "replay_capacity": 2_000, "replay_min_rows": 300, "num_envs": 8}
-    config = dataclasses.replace(configuration.resolve({**settings, **mode}), eval_episodes=4)
+    config = configuration.resolve({**settings, **mode, "eval_episodes": 4})
     trainer = Trainer(config)
     evaluator = Evaluator(config, trainer.env, trainer.agent)
     carry = trainer.run_chunk(trainer.initial_carry(), 60, 10**6)

@@ -103,6 +103,7 @@ EVERY_RULE = {
 }
 
 
+@pytest.mark.slow
 def test_a_run_with_every_rule_is_resumed_bit_by_bit(tmp_path):
     make_run(tmp_path / "unbroken", **EVERY_RULE).train()
     run = make_run(tmp_path / "broken", **EVERY_RULE)

@@ -15,6 +15,7 @@ from tfdqn.errors import UserError
 FRAMES, GAMES, SEED = 1200, 32, 3
 
 
+@pytest.mark.slow
 def test_deaths_are_counted_as_by_hand(monkeypatch):
     """The packaged agent in a tunnel narrower than the game's, where it dies often, one frame at a time.
 
