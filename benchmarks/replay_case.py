@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from benchmarks import trees
 from benchmarks.env_case import require_equal
 from benchmarks.timing import Bench, WrongResult
-from tfdqn import compiled, memory
+from tfdqn import compiled
 from tfdqn.envs import make
 from tfdqn.errors import UserError
 from tfdqn.replay import FrameReplay, Row
@@ -23,7 +24,7 @@ def make_replay(env: str, num_envs: int, settings: dict, device: str) -> FrameRe
     """
     height, width = make(env).observation_shape
     needed = settings["rows"] * (height * width + 14)
-    free = memory.available_bytes()
+    free = trees.available_bytes()
     if "GPU" not in device and needed * 1.2 > free:
         raise UserError(f"a replay of {needed / 1e9:.1f} GB does not fit into the {free / 1e9:.1f} GB that are free")
     with tf.device(device):

@@ -56,15 +56,19 @@ def reads_columns(network: str) -> bool:
     return getattr(networks, "reads_columns", lambda _: False)(network)
 
 
-def check_memory(config: Any) -> None:
-    """Refuse a replay that does not fit."""
+def available_bytes() -> int:
+    """Memory that this process may still take."""
     if hasattr(configuration, "available_memory_bytes"):
-        configuration.check_memory(config, configuration.available_memory_bytes())
-        return
+        return configuration.available_memory_bytes()
     from tfdqn import memory
 
+    return memory.available_bytes()
+
+
+def check_memory(config: Any) -> None:
+    """Refuse a replay that does not fit."""
     spec = () if IS_EARLIER else (config.observation_spec,)
-    configuration.check_memory(config, *spec, memory.available_bytes())
+    configuration.check_memory(config, *spec, available_bytes())
 
 
 def building() -> Any:
