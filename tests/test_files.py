@@ -166,4 +166,7 @@ def test_a_folder_that_cannot_be_filled_is_not_left(tmp_path, monkeypatch, where
 
 def test_a_full_disk_does_not_keep_a_run_from_being_locked(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "pwrite", no_space)
-    runs.lock(tmp_path).close()
+    held = runs.lock(tmp_path)
+    with pytest.raises(runs.UserError, match="trains in it"):
+        runs.lock(tmp_path)
+    held.close()

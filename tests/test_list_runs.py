@@ -170,3 +170,14 @@ def test_the_list_imports_no_tensorflow(logdir):
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", code, str(logdir)], env=environment, check=True, stdout=subprocess.DEVNULL)
+
+
+def test_what_to_type_to_go_on_names_a_game_and_a_network_of_ones_own(tmp_path):
+    run_dir = tmp_path / "a run"
+    command = f"python -m tfdqn.train --resume '{run_dir}'"
+    assert runs.resume_command(run_dir) == command  # nothing is there to tell more
+    run_dir.mkdir()
+    (run_dir / "config.toml").write_text("env = 'cave'\nnetwork = 'columns'\n")
+    assert runs.resume_command(run_dir) == command
+    (run_dir / "config.toml").write_text("[game]\nenv = 'my game.py:MyGame'\n[network]\nnetwork = 'nets:body'\n")
+    assert runs.resume_command(run_dir) == f"{command} --env 'my game.py:MyGame' --network nets:body"

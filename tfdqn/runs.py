@@ -195,8 +195,14 @@ def lock(run_dir: Path) -> IO[str]:
 
 
 def resume_command(run_dir: Path) -> str:
-    """What to type to go on with a run."""
-    return f"python -m tfdqn.train --resume {shlex.quote(str(run_dir))}"
+    """What to type to go on with a run: a game or network of the user's own has to be named again."""
+    words = ["python", "-m", "tfdqn.train", "--resume", str(run_dir)]
+    with contextlib.suppress(UserError):  # without its settings the folder alone is said
+        settings = read_settings(run_dir)
+        for name in configuration.CODE_FIELDS:
+            if loading.is_spec(settings[name]):
+                words += [flag_of(name), settings[name]]
+    return shlex.join(words)
 
 
 def resumed_config(run_dir: str, given: Mapping[str, Any]) -> Config:
