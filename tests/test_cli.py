@@ -19,7 +19,7 @@ from tfdqn import config as configuration
 from tfdqn.envs import registry
 from tfdqn.errors import UserError
 from tfdqn.learners.dqn.settings import GPU_SIZES
-from tfdqn.loop import Run
+from tfdqn.runs.loop import Run
 
 ROOT = Path(__file__).parent.parent
 TINY = [

@@ -13,9 +13,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.faults import harness
 from tfdqn import config as configuration
 from tfdqn.envs import make
-from tfdqn.evaluation import Scores
-from tfdqn.metrics import Metrics
-from tfdqn.monitor import Monitor, pictures_of, report_values, strip_image
+from tfdqn.programs.evaluation import Scores
+from tfdqn.programs.metrics import Metrics
+from tfdqn.runs.monitor import Monitor, pictures_of, report_values, strip_image
 
 
 def test_reports_divide_the_sums_and_leave_out_means_of_nothing():

@@ -11,9 +11,10 @@ import types
 from collections.abc import Sequence
 from typing import Any
 
-from tfdqn import cli, devices
+from tfdqn import cli
 from tfdqn.envs import loading, registry
 from tfdqn.errors import UserError
+from tfdqn.runtime import devices
 
 EXIT_FAULT = 1  # the game does not keep the contract
 NUM_ENVS, STEPS = (4, 4096), (1, 1000)  # from, to

@@ -32,7 +32,7 @@ class Environment(abc.ABC):
     """A vectorised game: `state = reset(noise)`, then `state, timestep = step(state, action, noise)`.
 
     No method keeps anything: state and noise are NamedTuples of tensors with leading axis N. An environment does not
-    restart by itself; the caller chooses between `step` and `reset` (see `tfdqn.training`).
+    restart by itself; the caller chooses between `step` and `reset` (see `tfdqn.programs.training`).
     """
 
     # Raised when the behaviour changes, never for speed: equal versions mean comparable results.
@@ -201,7 +201,7 @@ class Environment(abc.ABC):
         """Dtypes and shapes of the state of one environment."""
         import tensorflow as tf
 
-        from tfdqn import compiled
+        from tfdqn.runtime import compiled
 
         reset = compiled.xla(self.reset)
         with tf.init_scope():
@@ -213,7 +213,7 @@ class Environment(abc.ABC):
     @functools.cached_property
     def compiled_reset(self):
         """`reset` under XLA, for use from Python, on anything that `checked_noise` takes; compiled once per N."""
-        from tfdqn import compiled
+        from tfdqn.runtime import compiled
 
         reset = compiled.xla(self.reset)
         return lambda noise: reset(self.checked_noise(noise))
@@ -221,7 +221,7 @@ class Environment(abc.ABC):
     @functools.cached_property
     def compiled_step(self):
         """`step` under XLA, for use from Python, on anything that `checked` takes; compiled once per N."""
-        from tfdqn import compiled
+        from tfdqn.runtime import compiled
 
         step = compiled.xla(self.step)
         return lambda state, action, noise: step(*self.checked(state, action, noise))

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from tfdqn.config import Config
-    from tfdqn.training import Carry, Trainer
+    from tfdqn.programs.training import Carry, Trainer
 
 
 @dataclasses.dataclass

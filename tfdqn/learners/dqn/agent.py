@@ -10,16 +10,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfdqn import heads, losses, networks, optimizers, seeds
+from tfdqn import optimizers, seeds
 from tfdqn.envs import loading
 from tfdqn.envs.spec import ObservationSpec
 from tfdqn.errors import UserError, nearest
 from tfdqn.inputs import as_tensor, refusal
-from tfdqn.learners.dqn import rules
+from tfdqn.learners.dqn import heads, losses, rules
 from tfdqn.learners.dqn import settings as limits
-from tfdqn.network_names import CONVOLUTIONS, NETWORKS
+from tfdqn.networks import catalogue
+from tfdqn.networks.names import CONVOLUTIONS, NETWORKS
+from tfdqn.replay.transitions import Transition
 from tfdqn.settings import check_value
-from tfdqn.transitions import Transition
 
 CAUSES = ("the TD target", "the loss", "the gradient")  # of weights that are no longer finite
 
@@ -50,10 +51,10 @@ class DQN(tf.keras.Model):
     Args:
       observation_shape: (H, W, stack), or (D,) or (H, W, C * stack) of other games.
       num_actions: A.
-      network: name of a network in `tfdqn.networks`.
-      members: networks side by side whose values are averaged (see `tfdqn.heads.Ensemble`).
-      convolution: "patches" or "native" (see `tfdqn.networks.build`).
-      precision: "float32" or "bfloat16" (see `tfdqn.networks.build`).
+      network: name of a network in `tfdqn.networks.catalogue`.
+      members: networks side by side whose values are averaged (see `tfdqn.learners.dqn.heads.Ensemble`).
+      convolution: "patches" or "native" (see `tfdqn.networks.catalogue.build`).
+      precision: "float32" or "bfloat16" (see `tfdqn.networks.catalogue.build`).
       loss: "huber" or "mse".
       target: "hard" copies the online weights every `target_update_period_updates` updates; "soft" moves the target
         by `target_tau` at each update; "none" bootstraps from the online network.
@@ -138,7 +139,7 @@ class DQN(tf.keras.Model):
         self._max_gradient_norm = settings["max_gradient_norm"]
         one = rules.HEADS[head](num_actions, settings)
         self.online, self.target = (
-            networks.build(network, spec, one, seed, label, members, convolution, precision)
+            catalogue.build(network, spec, one, seed, label, members, convolution, precision)
             for label in ("online", "target")
         )
         self.head = heads.Ensemble(one, members) if members > 1 else one
@@ -426,7 +427,8 @@ def _unpacked(data: Any) -> tuple[Transition, Any]:
     least = len(Transition._fields) - len(Transition._field_defaults)
     if not isinstance(data, (tuple, list)) or not least <= len(data) <= len(Transition._fields):
         raise refusal(
-            TypeError, "DQN learns from a tfdqn.transitions.Transition, or (Transition, weights): batches of them"
+            TypeError,
+            "DQN learns from a tfdqn.replay.transitions.Transition, or (Transition, weights): batches of them",
         )
     return Transition(*data), weights
 

@@ -12,11 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfdqn import blame, compiled, seeds
-from tfdqn.agent import DQN
+from tfdqn import seeds
 from tfdqn.config import Config
 from tfdqn.envs import Environment
-from tfdqn.rollout import play, push_frame, score_of, select, stack_frames
+from tfdqn.envs.rollout import play, push_frame, score_of, select, stack_frames
+from tfdqn.learners.dqn.agent import DQN
+from tfdqn.programs import blame
+from tfdqn.runtime import compiled
 
 FILM_DECISIONS = 600  # of the first episode that an evaluation keeps, from its start, a frame each
 BLOCK_DECISIONS = 250  # in one call of the program: how often an evaluation can be stopped

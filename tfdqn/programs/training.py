@@ -13,16 +13,19 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tfdqn import compiled, convolutions, networks, seeds
-from tfdqn.agent import CAUSES
-from tfdqn.building import build_learner
+from tfdqn import seeds
 from tfdqn.config import Config
 from tfdqn.envs import Environment, make_for
+from tfdqn.envs.rollout import play, push_frame, score_of, select, stack_frames
 from tfdqn.learners.dqn import rules
-from tfdqn.metrics import MAX_REPORTS, SHARED_BIT, Metrics, Reports, note_non_finite
-from tfdqn.replay import FrameReplay, Row
-from tfdqn.restarts import Memory, Nothing, Past, Practice
-from tfdqn.rollout import play, push_frame, score_of, select, stack_frames
+from tfdqn.learners.dqn.agent import CAUSES
+from tfdqn.networks import catalogue
+from tfdqn.programs import convolutions
+from tfdqn.programs.building import build_learner
+from tfdqn.programs.metrics import MAX_REPORTS, SHARED_BIT, Metrics, Reports, note_non_finite
+from tfdqn.programs.restarts import Memory, Nothing, Past, Practice
+from tfdqn.replay.table import FrameReplay, Row
+from tfdqn.runtime import compiled
 
 
 class Carry(NamedTuple):
@@ -301,6 +304,6 @@ def build_replay(config: Config, env: Environment, device: str) -> FrameReplay:
         n_step=config.n_step,
         discount=config.discount,
         device=device,
-        column_major=networks.body_of(config.network).prefers_columns,
+        column_major=catalogue.body_of(config.network).prefers_columns,
         legal_actions=env.num_actions if env.limits_actions else None,
     )

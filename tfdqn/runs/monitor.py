@@ -28,8 +28,8 @@ from tfdqn import console, files
 from tfdqn.config import Config
 from tfdqn.envs import Environment
 from tfdqn.errors import EXIT_REFUSED, UserError
-from tfdqn.evaluation import Scores
-from tfdqn.metrics import Metrics
+from tfdqn.programs.evaluation import Scores
+from tfdqn.programs.metrics import Metrics
 
 METRICS_FILE, EVENT_FOLDERS = "metrics.jsonl", ("train", "eval")
 PROFILE_FOLDERS = ("plugins", "plugins/profile")  # the profiler's own names
@@ -205,7 +205,7 @@ class Monitor:
 
         A trace cannot wait: one that cannot be written is told, and given up.
         """
-        # Level 3: each operation of a compiled program on a CPU, too (see `tfdqn.devices.TRACE_XLA_FLAG`).
+        # Level 3: each operation of a compiled program on a CPU, too (see `tfdqn.runtime.devices.TRACE_XLA_FLAG`).
         tf.profiler.experimental.start(str(self.run_dir), tf.profiler.experimental.ProfilerOptions(host_tracer_level=3))
         try:
             yield

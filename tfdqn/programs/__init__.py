@@ -1,0 +1,1 @@
+"""What is compiled: collecting and learning, evaluation, and what they share."""
