@@ -80,16 +80,16 @@ FLOORS = [
     # The process, and the mechanism of settings.
     {"tfdqn"} | named("_quiet cli console dependencies errors files inputs paths seeds settings") | house("runtime"),
     # What games have in common; networks; the replay.
-    named("envs envs.article envs.base envs.check envs.entering envs.loading envs.registry envs.rendering envs.rollout")
-    | named("envs.spec optimizers")
+    named("envs envs.article envs.base envs.check envs.entering envs.host envs.loading envs.registry envs.rendering")
+    | named("envs.rollout envs.spec optimizers")
     | house("networks")
     | house("replay"),
     # Games and learners, and all that they let a user choose.
     ROOMS["envs"]
     | ROOMS["learners"]
     | named("learners config run_settings templates templates.game templates.test_game"),
-    # What is compiled.
-    house("programs"),
+    # What is compiled; other libraries' games.
+    house("programs") | house("adapters"),
     # A run's life.
     house("runs"),
     # The public face and the commands.

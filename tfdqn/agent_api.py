@@ -251,11 +251,11 @@ class Agent:
         Returns:
           episodes, score_mean, score_std, score_median, score_min and score_max.
         """
-        from tfdqn.programs.evaluation import Evaluator
+        from tfdqn.programs import evaluator_of
 
         if self._evaluator is None:
             config = self._config.replace(jit=True, eager=False, convolution="auto")
-            self._evaluator = Evaluator(config, self.env, self.model, self._start_device())
+            self._evaluator = evaluator_of(self.env)(config, self.env, self.model, self._start_device())
         return self._evaluator.evaluate(episodes, seed, epsilon=epsilon).summary()
 
     def _start_device(self) -> str:

@@ -50,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"--env-args {arguments.env_args}: {arguments.spec} takes none; leave it out")
     devices.choose_device("cpu")
     env = game.make(arguments=given)
+    if env.steps_on_host:
+        raise UserError(f"{arguments.spec}: steps on the host, and is checked by its own library's means")
 
     from tfdqn.envs import check
 

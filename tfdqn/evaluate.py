@@ -75,13 +75,13 @@ def _agent_scores(arguments: Any) -> tuple[str, str, dict[str, float]]:
     device = devices.choose_device(arguments.device, config.deterministic, config.threads)
 
     from tfdqn.envs import make_for
+    from tfdqn.programs import evaluator_of
     from tfdqn.programs.building import build_agent
-    from tfdqn.programs.evaluation import Evaluator
 
     env = make_for(config)
     agent = build_agent(config, env)
     run_folder.load_weights(agent, folder / run_folder.MODELS[arguments.model])
-    scores = Evaluator(config, env, agent, device).evaluate(
+    scores = evaluator_of(env)(config, env, agent, device).evaluate(
         arguments.episodes, arguments.seed, epsilon=arguments.epsilon
     )
     return config.env, device, scores.summary()

@@ -82,6 +82,11 @@ def film(config: Config, env: Environment, agent: DQN, seed: int, max_frames: in
     from tfdqn.envs.rollout import push_frame, stack_frames
     from tfdqn.runtime import compiled
 
+    if env.steps_on_host:
+        from tfdqn.programs import host
+
+        return host.film(config, env, agent, seed, max_frames)
+
     @compiled.xla
     def act(history, legal):
         return agent.act(stack_frames(history, config.frame_stride), (), 0.0, [0, 0], legal)[0]

@@ -43,6 +43,7 @@ class Environment(abc.ABC):
     score_is_frames: ClassVar[bool] = False  # score: frames survived, capped at the limit; else the sum of rewards
     # Colour of each grey level for people: {level: (red, green, blue)}, each 0..255.
     palette: ClassVar[dict[int, tuple[int, int, int]]] = {level: (level, level, level) for level in range(256)}
+    steps_on_host: ClassVar[bool] = False  # it is played in Python, between compiled calls: see `tfdqn.envs.host`
     has_difficulties: ClassVar[bool] = False  # `training_reset` can start an episode at a difficulty that is drawn
 
     # A game may set each of the following as it likes: as an attribute of its class, in its constructor, or by a

@@ -125,24 +125,31 @@ class Evaluator:
         limit = self.env.time_limit + 1 if max_frames is None else max_frames
         # The games' draws and the player's.
         streams = tf.constant([seeds.stream(seed, stream, 0, who) for who in (0, 1)], tf.int64)
-        parts = []
         with tf.device(self.device), blame.own_code(self.config):
-            for first in range(0, episodes, self.config.eval_episodes):
-                number = tf.constant(first, tf.int64)  # of the block's first episode
-                carry, is_over = self._begin(streams, number), False
-                while not is_over:
-                    if self.should_stop():
-                        raise Stopped
-                    carry, score = self._block(
-                        carry, streams, number, tf.constant(limit, tf.int32), tf.constant(epsilon, tf.float32)
-                    )
-                    is_over = bool(tf.reduce_all(carry.is_done))
-                parts.append((score, carry.episode_frames, carry.film, carry.q_values))
-        scores, frames = (np.concatenate([part[i].numpy() for part in parts])[:episodes] for i in (0, 1))
+            parts = [
+                self._play_episodes(first, streams, limit, epsilon)
+                for first in range(0, episodes, self.config.eval_episodes)
+            ]
+        scores, frames = (np.concatenate([part[i] for part in parts])[:episodes] for i in (0, 1))
         filmed = min(-(-int(frames[0]) // self.config.action_repeat), FILM_DECISIONS)
         picks = np.linspace(0, filmed - 1, STRIP_FRAMES).round().astype(int)
-        film, q_values = (parts[0][i].numpy() for i in (2, 3))
+        film, q_values = parts[0][2:]
         return Scores(scores, frames, film[picks], q_values[:filmed])
+
+    def _play_episodes(
+        self, first: int, streams: tf.Tensor, max_frames: int, epsilon: float
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Play `eval_episodes` episodes, numbered from `first`: scores and frames [E], film and action values."""
+        number = tf.constant(first, tf.int64)
+        carry, is_over = self._begin(streams, number), False
+        while not is_over:
+            if self.should_stop():
+                raise Stopped
+            carry, score = self._block(
+                carry, streams, number, tf.constant(max_frames, tf.int32), tf.constant(epsilon, tf.float32)
+            )
+            is_over = bool(tf.reduce_all(carry.is_done))
+        return tuple(each.numpy() for each in (score, carry.episode_frames, carry.film, carry.q_values))
 
     def _start(self, streams, first):
         config, env = self.config, self.env

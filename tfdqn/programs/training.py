@@ -197,10 +197,8 @@ class Trainer:
     def _interact(self, carry: Carry) -> Carry:
         """One decision of every environment, and its row in the replay."""
         config, env = self.config, self.env
-        observation = stack_frames(carry.history, config.frame_stride)
-        explore_seed = seeds.at(seeds.stream(config.seed, "explore"), carry.iteration)
-        epsilon, legal = self.exploration.epsilon_at(carry.env_frames), env.legal_actions(carry.env_state)
-        action, _ = self.agent.act(observation, (), epsilon, explore_seed, legal)
+        legal = env.legal_actions(carry.env_state)
+        action = self._decide(carry, carry.history, legal)
 
         stream = seeds.stream(config.seed, "env")
         state, timestep, frames, noise = play(
@@ -259,6 +257,13 @@ class Trainer:
             episode_frames=episode_frames,
             metrics=metrics,
         )
+
+    def _decide(self, carry: Carry, history: tf.Tensor, legal: tf.Tensor | None) -> tf.Tensor:
+        """What each environment does next, [N] int32, seeing a history."""
+        observation = stack_frames(history, self.config.frame_stride)
+        explore_seed = seeds.at(seeds.stream(self.config.seed, "explore"), carry.iteration)
+        action, _ = self.agent.act(observation, (), self.exploration.epsilon_at(carry.env_frames), explore_seed, legal)
+        return action
 
     def _is_standard(self, noise: Any) -> tf.Tensor:
         """Which episodes that begin now do so as in an evaluation, [N] bool: only their scores are reported."""

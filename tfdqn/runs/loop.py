@@ -60,11 +60,9 @@ class Run(RunState):
     ):
         import tensorflow as tf
 
-        from tfdqn.programs import blame
+        from tfdqn.programs import blame, evaluator_of, trainer_of
         from tfdqn.envs import make_for
-        from tfdqn.programs.evaluation import Evaluator
         from tfdqn.runs.monitor import Monitor
-        from tfdqn.programs.training import Trainer
 
         start_seconds = time.monotonic()
         self.stop = stop
@@ -73,7 +71,7 @@ class Run(RunState):
         env = make_for(config) if game is None else game
         _check_game(config, env)
         try:
-            trainer = Trainer(config, device, env)
+            trainer = trainer_of(env)(config, device, env)
         except tf.errors.ResourceExhaustedError:
             raise UserError(
                 f"--replay-capacity {config.replay_capacity}: {config.replay_bytes(env.observation_spec) / 1e9:.2f} GB "
@@ -82,7 +80,7 @@ class Run(RunState):
         config = trainer.config
         with blame.own_code(config):
             super().__init__(config, run_dir, device, trainer, start_seconds)
-        self.evaluator = Evaluator(config, trainer.env, trainer.agent, device, lambda: stop.signal is not None)
+        self.evaluator = evaluator_of(trainer.env)(config, trainer.env, trainer.agent, device, lambda: stop.signal is not None)
         self._is_profiled = False
         self.saver = Saver(self, checkpoint, lambda: self.monitor.flush(), self._hint_at_resuming)
         if checkpoint is None:
