@@ -78,7 +78,9 @@ def house(folder: str) -> set[str]:
 # From the ground up. A file may import from its own floor and from those below.
 FLOORS = [
     # The process, and the mechanism of settings.
-    {"tfdqn"} | named("_quiet cli console dependencies errors files inputs paths seeds settings") | house("runtime"),
+    {"tfdqn"}
+    | named("_quiet cli console dependencies errors files inputs metric paths seeds settings")
+    | house("runtime"),
     # What games have in common; networks; the replay.
     named("envs envs.article envs.base envs.check envs.entering envs.loading envs.registry envs.rendering envs.rollout")
     | named("envs.spec optimizers")

@@ -288,13 +288,9 @@ class Run(RunState):
     def _report(self, env_frames: int, updates: int, wall_seconds: float, metrics: Metrics) -> None:
         import tensorflow as tf
 
-        from tfdqn.runs.monitor import report_values
-
         progress = self.progress
         epsilon = self.trainer.exploration.epsilon_at(tf.constant(env_frames, tf.int64))
-        values = report_values(metrics, float(epsilon))
-        values["speed/env_frames_per_second"] = progress.frames_per_second
-        values["speed/updates_per_second"] = progress.updates_per_second
+        values = metrics.values(float(epsilon)) | progress.speed()
         self.monitor.report(env_frames, updates, wall_seconds, values)
         progress.reported_env_frames = env_frames
 
@@ -339,8 +335,7 @@ class Run(RunState):
             self._score_best_again()
             scores = self._scores()
         mean = scores.summary()["score_mean"]
-        values = {f"eval/{name}": value for name, value in scores.summary().items() if name != "episodes"}
-        values["eval/episode_frames"] = float(scores.frames.mean())
+        values = scores.values()
         self.monitor.report(frames, self.updates, self.wall_seconds, values)
         self.monitor.show_player(frames, scores)
         progress.evaluated_env_frames = frames
