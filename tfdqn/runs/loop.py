@@ -13,10 +13,10 @@ import numpy as np
 
 import tfdqn
 from tfdqn import cli
-from tfdqn.runs import run_folder
-from tfdqn.runs.checkpoints import Checkpoint
 from tfdqn.config import Config
 from tfdqn.errors import EXIT_NUMERIC, UserError
+from tfdqn.runs import run_folder
+from tfdqn.runs.checkpoints import Checkpoint
 from tfdqn.runs.progress import RunState
 from tfdqn.runs.saving import Saver
 from tfdqn.runtime.signals import StopRequest
@@ -60,11 +60,11 @@ class Run(RunState):
     ):
         import tensorflow as tf
 
-        from tfdqn.programs import blame
         from tfdqn.envs import make_for
+        from tfdqn.programs import blame
         from tfdqn.programs.evaluation import Evaluator
-        from tfdqn.runs.monitor import Monitor
         from tfdqn.programs.training import Trainer
+        from tfdqn.runs.monitor import Monitor
 
         start_seconds = time.monotonic()
         self.stop = stop
@@ -92,7 +92,9 @@ class Run(RunState):
         else:
             self._lock = lock
             self.saver.restore(checkpoint)
-            self.saver.outbox.put(run_dir / run_folder.CONFIG_FILE, lambda path: run_folder.write_config(config, path.parent))
+            self.saver.outbox.put(
+                run_dir / run_folder.CONFIG_FILE, lambda path: run_folder.write_config(config, path.parent)
+            )
         try:
             self.monitor = Monitor(config, self.run_dir, self.trainer.env, is_resumed=checkpoint is not None)
         except OSError:
@@ -216,7 +218,9 @@ class Run(RunState):
 
     def _stopped(self) -> dict[str, Any]:
         self.monitor.close()
-        cli.say(f"stopped by {signal.Signals(self.stop.signal).name}; to go on, {run_folder.resume_command(self.run_dir)}")
+        cli.say(
+            f"stopped by {signal.Signals(self.stop.signal).name}; to go on, {run_folder.resume_command(self.run_dir)}"
+        )
         return self._totals() | {"run_dir": str(self.run_dir), "exit_code": 128 + self.stop.signal}
 
     def compile(self) -> None:

@@ -179,7 +179,7 @@ class Monitor:
             self._is_waiting = True
 
     def report(self, env_frames: int, updates: int, wall_seconds: float, values: Mapping[str, float]) -> None:
-        """Write one report of values by their tags in `METRICS`; those under `eval/` go to that writer, others to `train`."""
+        """Write one report of values by their tags in `METRICS`; `eval/` goes to that writer, all others to `train`."""
         line = {"env_frames": env_frames, "updates": updates, "wall_seconds": round(wall_seconds, 3), **values}
         # JSON has no infinities or NaN; a value that is one is written as a word, so that no reader trips over it.
         safe = {k: v if not isinstance(v, float) or math.isfinite(v) else str(v) for k, v in line.items()}
