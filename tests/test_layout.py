@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from tfdqn.envs import registry
 
 ROOT = Path(__file__).parents[1]
@@ -78,7 +80,9 @@ def house(folder: str) -> set[str]:
 # From the ground up. A file may import from its own floor and from those below.
 FLOORS = [
     # The process, and the mechanism of settings.
-    {"tfdqn"} | named("_quiet cli console dependencies errors files inputs paths seeds settings") | house("runtime"),
+    {"tfdqn"}
+    | named("_quiet cli console dependencies errors files inputs metric paths seeds settings")
+    | house("runtime"),
     # What games have in common; networks; the replay.
     named("envs envs.article envs.base envs.check envs.entering envs.host envs.loading envs.registry envs.rendering")
     | named("envs.rollout envs.spec optimizers")
@@ -122,6 +126,14 @@ def circle(imports: dict[str, set[str]]) -> list[str]:
 def test_every_file_is_on_one_floor():
     placed = [module for floor in FLOORS for module in floor]
     assert sorted(placed) == sorted(FILES)
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="no git checkout")
+def test_no_source_is_hidden_from_git_and_with_it_from_ruff():
+    paths = [str(path.relative_to(ROOT)) for path in FILES.values()]
+    command = ["git", "check-ignore", "--no-index", "--stdin"]
+    ignored = subprocess.run(command, input="\n".join(paths), capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (ignored.returncode, ignored.stdout) == (1, "")  # 1: none is ignored
 
 
 def test_no_file_imports_from_a_higher_floor():

@@ -17,6 +17,7 @@ from tfdqn.config import Config
 from tfdqn.envs import Environment
 from tfdqn.envs.rollout import play, push_frame, score_of, select, stack_frames
 from tfdqn.learners.dqn.agent import DQN
+from tfdqn.metric import Metric
 from tfdqn.programs import blame
 from tfdqn.runtime import compiled
 
@@ -24,6 +25,24 @@ FILM_DECISIONS = 600  # of the first episode that an evaluation keeps, from its 
 BLOCK_DECISIONS = 250  # in one call of the program: how often an evaluation can be stopped
 MAX_EPISODES = 1_000_000
 STRIP_FRAMES = 12  # of these, evenly spaced, shown in TensorBoard
+
+
+_STATISTICS = {"mean": np.mean, "std": np.std, "median": np.median, "min": np.min, "max": np.max}
+_SCORES = tuple(
+    Metric(f"eval/score_{name}", name, "score of the greedy policy", over="episodes", unit="score")
+    for name in _STATISTICS
+)
+_FRAMES = Metric("eval/episode_frames", "mean", "length of these episodes", over="episodes", unit="frames")
+PLAYER = Metric(
+    "eval/player",
+    "pictures",
+    f"{STRIP_FRAMES} evenly spaced frames of the first episode (of its first {FILM_DECISIONS} decisions at most)",
+)
+Q_VALUES = Metric(
+    "eval/q_values", "histogram", "action values in that episode", over="decisions and actions", unit="return"
+)
+SCORES = Metric("eval/scores", "histogram", "scores of all episodes", over="episodes", unit="score")
+REPORTED = (*_SCORES, _FRAMES, PLAYER, Q_VALUES, SCORES)
 
 
 class Stopped(Exception):
@@ -42,18 +61,17 @@ class Scores(NamedTuple):
         """The score fields that commands report."""
         return summary_of(self.scores)
 
+    def values(self) -> dict[str, float]:
+        """What a report of an evaluation says, by tag."""
+        summary = self.summary()
+        return {metric.tag: summary[metric.name] for metric in _SCORES} | {_FRAMES.tag: float(self.frames.mean())}
+
 
 def summary_of(scores: np.ndarray) -> dict[str, float]:
     """What commands report of scores [E]."""
     scores = scores.astype(np.float64)
-    return {
-        "episodes": len(scores),
-        "score_mean": float(scores.mean()),
-        "score_std": float(scores.std()),
-        "score_median": float(np.median(scores)),
-        "score_min": float(scores.min()),
-        "score_max": float(scores.max()),
-    }
+    found = {metric.name: float(_STATISTICS[metric.reduction](scores)) for metric in _SCORES}
+    return {"episodes": len(scores), **found}
 
 
 class _Carry(NamedTuple):

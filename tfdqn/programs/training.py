@@ -18,7 +18,7 @@ from tfdqn.config import Config
 from tfdqn.envs import Environment, make_for
 from tfdqn.envs.rollout import play, push_frame, score_of, select, stack_frames
 from tfdqn.learners.dqn import rules
-from tfdqn.learners.dqn.agent import CAUSES
+from tfdqn.learners.dqn.result import CAUSES
 from tfdqn.networks import catalogue
 from tfdqn.programs import convolutions
 from tfdqn.programs.building import build_learner
@@ -284,17 +284,9 @@ class Trainer:
         seed = seeds.at(seeds.stream(config.seed, "replay"), updates)
         transitions, weights, index = self.replay.sample(seed, config.batch_size)
         result = self.agent.learn(transitions, weights)
-        priority = tf.abs(result.td_error)
-        self.replay.update(index, priority)
+        self.replay.update(index, tf.abs(result.td_error))
         metrics = note_non_finite(metrics, ~result.is_finite, updates + 1, 1)
-        return metrics._replace(
-            updates=metrics.updates + 1,
-            loss=metrics.loss + result.loss,
-            td_error=metrics.td_error + tf.reduce_mean(priority),
-            mean_q=metrics.mean_q + result.mean_q,
-            max_q=tf.maximum(metrics.max_q, result.max_q),
-            gradient_norm=metrics.gradient_norm + result.gradient_norm,
-        )
+        return metrics.with_update(result.reported())
 
 
 def build_replay(config: Config, env: Environment, device: str) -> FrameReplay:

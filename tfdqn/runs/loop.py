@@ -13,10 +13,10 @@ import numpy as np
 
 import tfdqn
 from tfdqn import cli
-from tfdqn.runs import run_folder
-from tfdqn.runs.checkpoints import Checkpoint
 from tfdqn.config import Config
 from tfdqn.errors import EXIT_NUMERIC, UserError
+from tfdqn.runs import run_folder
+from tfdqn.runs.checkpoints import Checkpoint
 from tfdqn.runs.progress import RunState
 from tfdqn.runs.saving import Saver
 from tfdqn.runtime.signals import StopRequest
@@ -60,8 +60,8 @@ class Run(RunState):
     ):
         import tensorflow as tf
 
-        from tfdqn.programs import blame, evaluator_of, trainer_of
         from tfdqn.envs import make_for
+        from tfdqn.programs import blame, evaluator_of, trainer_of
         from tfdqn.runs.monitor import Monitor
 
         start_seconds = time.monotonic()
@@ -80,7 +80,9 @@ class Run(RunState):
         config = trainer.config
         with blame.own_code(config):
             super().__init__(config, run_dir, device, trainer, start_seconds)
-        self.evaluator = evaluator_of(trainer.env)(config, trainer.env, trainer.agent, device, lambda: stop.signal is not None)
+        self.evaluator = evaluator_of(trainer.env)(
+            config, trainer.env, trainer.agent, device, lambda: stop.signal is not None
+        )
         self._is_profiled = False
         self.saver = Saver(self, checkpoint, lambda: self.monitor.flush(), self._hint_at_resuming)
         if checkpoint is None:
@@ -90,7 +92,9 @@ class Run(RunState):
         else:
             self._lock = lock
             self.saver.restore(checkpoint)
-            self.saver.outbox.put(run_dir / run_folder.CONFIG_FILE, lambda path: run_folder.write_config(config, path.parent))
+            self.saver.outbox.put(
+                run_dir / run_folder.CONFIG_FILE, lambda path: run_folder.write_config(config, path.parent)
+            )
         try:
             self.monitor = Monitor(config, self.run_dir, self.trainer.env, is_resumed=checkpoint is not None)
         except OSError:
@@ -214,7 +218,9 @@ class Run(RunState):
 
     def _stopped(self) -> dict[str, Any]:
         self.monitor.close()
-        cli.say(f"stopped by {signal.Signals(self.stop.signal).name}; to go on, {run_folder.resume_command(self.run_dir)}")
+        cli.say(
+            f"stopped by {signal.Signals(self.stop.signal).name}; to go on, {run_folder.resume_command(self.run_dir)}"
+        )
         return self._totals() | {"run_dir": str(self.run_dir), "exit_code": 128 + self.stop.signal}
 
     def compile(self) -> None:
@@ -286,13 +292,9 @@ class Run(RunState):
     def _report(self, env_frames: int, updates: int, wall_seconds: float, metrics: Metrics) -> None:
         import tensorflow as tf
 
-        from tfdqn.runs.monitor import report_values
-
         progress = self.progress
         epsilon = self.trainer.exploration.epsilon_at(tf.constant(env_frames, tf.int64))
-        values = report_values(metrics, float(epsilon))
-        values["speed/env_frames_per_second"] = progress.frames_per_second
-        values["speed/updates_per_second"] = progress.updates_per_second
+        values = metrics.values(float(epsilon)) | progress.speed()
         self.monitor.report(env_frames, updates, wall_seconds, values)
         progress.reported_env_frames = env_frames
 
@@ -337,8 +339,7 @@ class Run(RunState):
             self._score_best_again()
             scores = self._scores()
         mean = scores.summary()["score_mean"]
-        values = {f"eval/{name}": value for name, value in scores.summary().items() if name != "episodes"}
-        values["eval/episode_frames"] = float(scores.frames.mean())
+        values = scores.values()
         self.monitor.report(frames, self.updates, self.wall_seconds, values)
         self.monitor.show_player(frames, scores)
         progress.evaluated_env_frames = frames

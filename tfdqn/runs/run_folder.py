@@ -45,7 +45,9 @@ if TYPE_CHECKING:
 
 BEST_MODEL, FINAL_MODEL, CONFIG_FILE, LOCK_FILE = "model.keras", "final.keras", "config.toml", "lock"
 MODELS = {"best": BEST_MODEL, "final": FINAL_MODEL}
-PRETRAINED = Path(__file__).parents[1] / "pretrained"  # a folder a game: config.toml, model.keras, and how it was trained
+PRETRAINED = (
+    Path(__file__).parents[1] / "pretrained"
+)  # a folder a game: config.toml, model.keras, and how it was trained
 BROKEN_ARCHIVE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 KERAS_MEMBERS = {"metadata.json", "config.json", "model.weights.h5"}  # of a `.keras` file as we write it
 

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tfdqn import cli, files
-from tfdqn.runs import checkpoints
-from tfdqn.runs import run_folder
 from tfdqn import config as configuration
-from tfdqn.runs.checkpoints import Checkpoint
 from tfdqn.errors import EXIT_IO, EXIT_REFUSED, UserError
+from tfdqn.runs import checkpoints, run_folder
+from tfdqn.runs.checkpoints import Checkpoint
 from tfdqn.runs.progress import Progress
 
 if TYPE_CHECKING:
@@ -252,7 +251,10 @@ class Saver:
         run = self.run
         # Where a final model is, training has ended before; it has now ended with the agent of this checkpoint.
         is_ended = (run.run_dir / run_folder.FINAL_MODEL).exists()
-        models = {run_folder.BEST_MODEL: run.best_weights, run_folder.FINAL_MODEL: run.player_weights() if is_ended else None}
+        models = {
+            run_folder.BEST_MODEL: run.best_weights,
+            run_folder.FINAL_MODEL: run.player_weights() if is_ended else None,
+        }
         for name, weights in models.items():
             path = run.run_dir / name
             files.partial(path).unlink(missing_ok=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import operator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -17,23 +17,11 @@ from tfdqn.errors import UserError, nearest
 from tfdqn.inputs import as_tensor, refusal
 from tfdqn.learners.dqn import heads, losses, rules
 from tfdqn.learners.dqn import settings as limits
+from tfdqn.learners.dqn.result import LearnResult
 from tfdqn.networks import catalogue
 from tfdqn.networks.names import CONVOLUTIONS, NETWORKS
 from tfdqn.replay.transitions import Transition
 from tfdqn.settings import check_value
-
-CAUSES = ("the TD target", "the loss", "the gradient")  # of weights that are no longer finite
-
-
-class LearnResult(NamedTuple):
-    """What one update shows; scalars are means over the batch unless said otherwise."""
-
-    loss: tf.Tensor  # [] float32, weighted mean, also over the members of the network
-    td_error: tf.Tensor  # [B] float32, Q(s, a) minus the target
-    mean_q: tf.Tensor  # [] float32, mean over the batch of max_a Q(s, a)
-    max_q: tf.Tensor  # [] float32, largest Q(s, a) of the batch, of legal actions only as above
-    gradient_norm: tf.Tensor  # [] float32, global norm before clipping
-    is_finite: tf.Tensor  # [len(CAUSES)] bool; targets and gradients whose squares overflow, beyond 1e19, are not
 
 
 @tf.keras.saving.register_keras_serializable(package="tfdqn")
