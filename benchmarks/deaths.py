@@ -99,7 +99,7 @@ def play(folder: Path, model: str, config: Config, episodes: int, seed: int) -> 
     from tfdqn import seeds
     from tfdqn.envs import make_for
     from tfdqn.envs.rollout import push_frame, stack_frames
-    from tfdqn.programs.building import build_agent
+    from tfdqn.learners import build_agent
     from tfdqn.runtime import compiled
 
     env = make_for(config)

@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     device = devices.choose_device("cpu")
 
     from tfdqn.envs import make_for
-    from tfdqn.programs.building import build_agent
+    from tfdqn.learners import build_agent
     from tfdqn.programs.evaluation import Evaluator
 
     # Where it was trained, on how many threads and how exactly is told in its papers; it plays as the preset does.

@@ -59,7 +59,7 @@ def play(folder: Path, model: str, config: Config, frames: int, seed: int, games
     from tfdqn.envs import make_for
     from tfdqn.envs.cave import rules as cave
     from tfdqn.envs.rollout import push_frame, select, stack_frames
-    from tfdqn.programs.building import build_agent
+    from tfdqn.learners import build_agent
     from tfdqn.runtime import compiled
 
     env = make_for(config)

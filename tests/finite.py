@@ -12,7 +12,9 @@ import tensorflow as tf
 
 from tfdqn import config as configuration
 from tfdqn.envs import Environment, TimeStep
-from tfdqn.programs import building, metrics, training
+from tfdqn.learners.dqn import building
+from tfdqn.learners.dqn.learner import DQNLearner
+from tfdqn.programs import training
 
 STATES, ACTIONS, OUTCOMES, SCREEN = 16, 2, 16, (4, 4)
 NEVER = 2**30  # decisions, more than any test makes: no time limit
@@ -177,5 +179,5 @@ class Lab:
         """The mean score of greedy episodes in the training loop itself, after learning."""
         carry = self._carry._replace(env_frames=tf.constant(LATE, tf.int64))
         carry = self.trainer.run_chunk(carry, 20, 2**63 - 1)  # ends the episodes that began at random
-        carry = self.trainer.run_chunk(carry._replace(metrics=metrics.Metrics.zeros()), 50, 2**63 - 1)
+        carry = self.trainer.run_chunk(carry._replace(metrics=DQNLearner.sums().zeros()), 50, 2**63 - 1)
         return float(carry.metrics.score) / int(carry.metrics.episodes)

@@ -8,9 +8,9 @@ from tests.whole_runs import make_run, resume
 from tfdqn import config as configuration
 from tfdqn import evaluate, record
 from tfdqn.envs import make
+from tfdqn.learners.dqn import building, convolutions
+from tfdqn.learners.dqn.building import build_agent, build_learner
 from tfdqn.networks.names import CONVOLUTIONS
-from tfdqn.programs import building, convolutions
-from tfdqn.programs.building import build_agent, build_learner
 from tfdqn.runs import run_folder
 
 SMALL = {

@@ -11,7 +11,7 @@ import pytest
 from tests.whole_runs import SETTINGS
 from tfdqn import config as configuration
 from tfdqn import envs, files
-from tfdqn.programs import building
+from tfdqn.learners.dqn import building
 from tfdqn.runs import checkpoints, run_folder
 
 CONFIG = configuration.resolve(SETTINGS)

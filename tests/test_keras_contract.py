@@ -13,9 +13,10 @@ import pytest
 import tensorflow as tf
 
 from tfdqn import config, envs, optimizers
+from tfdqn.learners.dqn import building
 from tfdqn.learners.dqn.agent import DQN
 from tfdqn.networks import names
-from tfdqn.programs import building, evaluation
+from tfdqn.programs import evaluation
 from tfdqn.replay.transitions import Transition
 from tfdqn.runs import run_folder
 

@@ -11,8 +11,9 @@ from tests.whole_runs import SETTINGS, make_run, resume
 from tfdqn import config as configuration
 from tfdqn import train
 from tfdqn.errors import EXIT_IO, UserError
+from tfdqn.learners.dqn import building
 from tfdqn.learners.dqn.agent import DQN
-from tfdqn.programs import building, training
+from tfdqn.programs import training
 from tfdqn.programs.evaluation import Scores
 from tfdqn.runs import checkpoints, monitor, run_folder
 from tfdqn.runs.loop import Run
@@ -223,12 +224,12 @@ def test_a_full_disk_at_an_evaluation_is_told_and_the_best_agent_is_written_when
     best = [weights.copy() for weights in run.best_weights]
     assert not np.array_equal(kept_in(run, run_folder.BEST_MODEL)[0], best[0])  # the one before is whole
     online.set_weights([weights + 1 for weights in online.get_weights()])
-    learned = [variable.numpy() for variable in run.trainer.variables.values()]
+    learned = [variable.numpy() for variable in run.trainer.learner.variables.values()]
     run.saver._last_end = -1e9  # a checkpoint is due
     run.saver.save_if_due()
     assert "is written now" in capfd.readouterr().err
     assert_equal(kept_in(run, run_folder.BEST_MODEL), best)
-    assert_equal([variable.numpy() for variable in run.trainer.variables.values()], learned)
+    assert_equal([variable.numpy() for variable in run.trainer.learner.variables.values()], learned)
     run.monitor.close()
 
 

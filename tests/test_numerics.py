@@ -11,7 +11,8 @@ import tensorflow as tf
 from tests.faults import harness
 from tfdqn import config as configuration
 from tfdqn.errors import EXIT_NUMERIC, UserError
-from tfdqn.programs import building, metrics
+from tfdqn.learners.dqn import building
+from tfdqn.learners.dqn.learner import DQNLearner
 from tfdqn.runs import checkpoints, monitor
 from tfdqn.runs.loop import Run
 from tfdqn.runtime.signals import StopRequest
@@ -36,7 +37,7 @@ class Sample:
         while run.env_frames < 3000:  # the replay has been overwritten in part
             self.train(100)
         run.saver.save_last()
-        self._variables = {name: variable.numpy() for name, variable in run.trainer.variables.items()}
+        self._variables = {name: variable.numpy() for name, variable in run.trainer.learner.variables.items()}
         self._carry, self._checkpoint = run.carry, run.saver.path
 
     def train(self, rounds):
@@ -44,9 +45,9 @@ class Sample:
         self.run.train_chunk()
 
     def bring_back(self):
-        for name, variable in self.run.trainer.variables.items():
+        for name, variable in self.run.trainer.learner.variables.items():
             variable.assign(self._variables[name])
-        self.run.carry = self._carry._replace(metrics=metrics.Metrics.zeros())
+        self.run.carry = self._carry._replace(metrics=DQNLearner.sums().zeros())
         self.run.saver.path = self._checkpoint
         self.run.monitor.close()
         self.run.monitor = monitor.Monitor(self.run.config, self.run.run_dir, self.run.trainer.env, is_resumed=True)

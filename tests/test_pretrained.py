@@ -13,7 +13,7 @@ from tfdqn import config as configuration
 from tfdqn import envs, evaluate, record
 from tfdqn.envs import registry
 from tfdqn.errors import UserError
-from tfdqn.programs.building import build_agent
+from tfdqn.learners.dqn.building import build_agent
 from tfdqn.runs import run_folder
 
 GAMES = sorted(path.name for path in run_folder.PRETRAINED.iterdir())

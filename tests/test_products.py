@@ -12,10 +12,10 @@ from tfdqn.envs.cave import rules as cave
 from tfdqn.envs.rollout import push_frame, stack_frames
 from tfdqn.errors import UserError
 from tfdqn.learners.dqn import losses
+from tfdqn.learners.dqn.building import build_agent, build_learner
 from tfdqn.networks import catalogue, layers
 from tfdqn.networks.names import PRECISIONS
 from tfdqn.networks.products import TRANSPOSED_ROWS, rounded_matmul
-from tfdqn.programs.building import build_agent, build_learner
 from tfdqn.replay.transitions import Transition
 from tfdqn.runs import run_folder
 from tfdqn.runtime import compiled

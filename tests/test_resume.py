@@ -19,7 +19,7 @@ from tfdqn import config as configuration
 from tfdqn import files, train
 from tfdqn.envs.catch import rules as catch
 from tfdqn.errors import EXIT_IO, EXIT_NUMERIC, EXIT_REFUSED, UserError
-from tfdqn.programs import building
+from tfdqn.learners.dqn import building
 from tfdqn.programs.evaluation import Scores
 from tfdqn.runs import checkpoints, monitor, run_folder
 from tfdqn.runs.checkpoints import DATA, FOLDER
@@ -476,7 +476,7 @@ def test_a_number_that_is_not_finite_ends_the_run_within_a_chunk_by_name(unbroke
 
 def test_weights_files_that_unpack_to_more_than_an_agent_are_refused_unread(unbroken, tmp_path):
     from tfdqn.envs import make
-    from tfdqn.programs.building import build_agent
+    from tfdqn.learners.dqn.building import build_agent
 
     config = run_folder.read_config(unbroken[0])
     agent = build_agent(config, make(config.env))

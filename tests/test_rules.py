@@ -7,7 +7,7 @@ import tensorflow as tf
 from tfdqn import config as configuration
 from tfdqn.envs import make
 from tfdqn.learners.dqn import rules, settings
-from tfdqn.programs.training import build_replay
+from tfdqn.learners.dqn.learner import build_replay
 from tfdqn.replay.prioritized import PrioritizedReplay
 from tfdqn.replay.table import FrameReplay
 

@@ -8,10 +8,11 @@ import tensorflow as tf
 
 from tfdqn import config as configuration
 from tfdqn.envs import TimeStep, make, rollout
-from tfdqn.learners.dqn import rules
-from tfdqn.learners.dqn.result import CAUSES
-from tfdqn.programs import building, metrics
-from tfdqn.programs.metrics import MAX_REPORTS, Metrics
+from tfdqn.learners import metrics
+from tfdqn.learners.dqn import building, rules
+from tfdqn.learners.dqn.learner import DQNLearner
+from tfdqn.learners.dqn.metrics import CAUSES
+from tfdqn.learners.metrics import MAX_REPORTS
 from tfdqn.programs.training import Trainer
 
 SMALL = {
@@ -291,7 +292,7 @@ def test_learning_rate_falls_linearly_by_updates_and_stays(optimizer, jit):
 
 
 def test_metrics_start_from_nothing():
-    zeros = Metrics.zeros()
+    zeros = DQNLearner.sums().zeros()
     assert int(zeros.updates) == 0
     assert float(zeros.max_q) == -np.inf
 

@@ -10,7 +10,7 @@ from tfdqn import seeds
 from tfdqn.envs import make_for
 from tfdqn.envs.cave import rules as cave
 from tfdqn.errors import UserError
-from tfdqn.programs.building import build_agent
+from tfdqn.learners.dqn.building import build_agent
 from tfdqn.runs import run_folder
 
 FRAMES, GAMES, SEED = 1200, 32, 3

@@ -99,7 +99,7 @@ class Agent:
         The last weights stand in for the best where training was stopped before its first evaluation.
         """
         if self._player is None:
-            from tfdqn.programs.building import build_agent
+            from tfdqn.learners import build_agent
 
             self._start_device()
             self._claim_names()

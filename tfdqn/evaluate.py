@@ -75,8 +75,8 @@ def _agent_scores(arguments: Any) -> tuple[str, str, dict[str, float]]:
     device = devices.choose_device(arguments.device, config.deterministic, config.threads)
 
     from tfdqn.envs import make_for
+    from tfdqn.learners import build_agent
     from tfdqn.programs import evaluator_of
-    from tfdqn.programs.building import build_agent
 
     env = make_for(config)
     agent = build_agent(config, env)

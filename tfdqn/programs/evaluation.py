@@ -16,7 +16,7 @@ from tfdqn import seeds
 from tfdqn.config import Config
 from tfdqn.envs import Environment
 from tfdqn.envs.rollout import play, push_frame, score_of, select, stack_frames
-from tfdqn.learners.dqn.agent import DQN
+from tfdqn.learners.base import Agent
 from tfdqn.metric import Metric
 from tfdqn.programs import blame
 from tfdqn.runtime import compiled
@@ -77,6 +77,7 @@ def summary_of(scores: np.ndarray) -> dict[str, float]:
 class _Carry(NamedTuple):
     step: tf.Tensor  # [] int64, number of the decision to make, from 1
     env_state: Any
+    agent_state: Any
     history: tf.Tensor  # [K, E, ...] as the game's frames
     is_done: tf.Tensor  # [E] bool
     episode_return: tf.Tensor  # [E] float32
@@ -100,7 +101,7 @@ class Evaluator:
         self,
         config: Config,
         env: Environment,
-        agent: DQN,
+        agent: Agent,
         device: str = "/CPU:0",
         should_stop: Callable[[], bool] = lambda: False,
     ):
@@ -180,6 +181,7 @@ class Evaluator:
         return _Carry(
             step=tf.ones([], tf.int64),
             env_state=state,
+            agent_state=self.agent.initial_state(size),
             history=tf.repeat(frame[tf.newaxis], depth, axis=0),
             is_done=tf.zeros([size], tf.bool),
             episode_return=tf.zeros([size]),
@@ -200,9 +202,10 @@ class Evaluator:
             )
             place = tf.reshape(place, [1, 1])
             observation = stack_frames(carry.history, config.frame_stride)
-            q_values = agent(observation)  # what `act` computes too; the compiler makes one of both
+            # What `act` computes too: the compiler makes one of both.
+            q_values = agent.action_values(observation, carry.agent_state)
             draws, legal = seeds.skip(seeds.at(streams[1], carry.step), first), env.legal_actions(carry.env_state)
-            action, _ = agent.act(observation, (), epsilon, draws, legal)
+            action, agent_state = agent.act(observation, carry.agent_state, epsilon, draws, legal)
             state, timestep, frames, _ = play(env, carry.env_state, action, streams[0], carry.step, repeat, first)
             frames = tf.where(carry.is_done, 0, frames)
             episode_frames = carry.episode_frames + frames
@@ -210,6 +213,7 @@ class Evaluator:
             return _Carry(
                 step=carry.step + 1,
                 env_state=select(carry.is_done, carry.env_state, state),
+                agent_state=agent_state,
                 history=push_frame(carry.history, timestep.observation, tf.zeros([size], tf.bool)),
                 is_done=carry.is_done | ended,
                 episode_return=carry.episode_return + tf.where(carry.is_done, 0.0, timestep.reward),

@@ -23,8 +23,8 @@ from tfdqn.runtime.signals import StopRequest
 
 if TYPE_CHECKING:
     from tfdqn.envs import Environment
+    from tfdqn.learners.metrics import Metrics
     from tfdqn.programs.evaluation import Scores
-    from tfdqn.programs.metrics import Metrics
 
 CHUNK_SECONDS = 0.5  # how often Python gets its turn; no result depends on it
 GOAL_MARGIN = 1e-6  # scores are float32 means of whole numbers
@@ -112,12 +112,11 @@ class Run(RunState):
 
     def _start_from(self, folder: Path) -> None:
         """Take over another run's best weights; the optimizer starts afresh."""
-        from tfdqn.programs.building import build_agent
+        from tfdqn.learners import build_agent
 
         donor = build_agent(self.config, self.trainer.env)
         run_folder.load_weights(donor, folder / run_folder.BEST_MODEL)
-        self.trainer.agent.online.set_weights(donor.online.get_weights())
-        self.trainer.agent.copy_to_target()
+        self.trainer.learner.take_over(donor)
 
     @property
     def is_goal_reached(self) -> bool:
@@ -248,13 +247,13 @@ class Run(RunState):
         rounds, recording = progress.rounds, contextlib.nullcontext()
         if self._is_time_to_profile(frames_before, updates_before, stop):
             self._is_profiled = True
-            rounds, recording = -(-config.profile // config.iterations_per_update), self.monitor.profile()
+            rounds, recording = -(-config.profile // self.trainer.learner.iterations_per_round), self.monitor.profile()
         with recording:
             self.carry, reports = self.trainer.run_reporting_chunk(self.carry, rounds, stop, progress.next_log)
             frames = self.env_frames  # waits for the device
         seconds = time.monotonic() - start
         progress.train_seconds += seconds
-        done = (int(self.carry.iteration) - round_before) // config.iterations_per_update
+        done = (int(self.carry.iteration) - round_before) // self.trainer.learner.iterations_per_round
         # Aim at CHUNK_SECONDS, changing slowly; a chunk cut short by an evaluation tells the same speed.
         wanted = CHUNK_SECONDS / max(seconds, 1e-6) * max(done, 1)
         progress.rounds = int(min(max(wanted, progress.rounds / 4, 1), progress.rounds * 4))
@@ -293,7 +292,7 @@ class Run(RunState):
         import tensorflow as tf
 
         progress = self.progress
-        epsilon = self.trainer.exploration.epsilon_at(tf.constant(env_frames, tf.int64))
+        epsilon = self.trainer.learner.exploration.epsilon_at(tf.constant(env_frames, tf.int64))
         values = metrics.values(float(epsilon)) | progress.speed()
         self.monitor.report(env_frames, updates, wall_seconds, values)
         progress.reported_env_frames = env_frames
@@ -322,7 +321,7 @@ class Run(RunState):
     def _evaluate(self) -> None:
         """Evaluate the greedy player and keep it if it is the best."""
         self.saver.outbox.retry()
-        with self.trainer.player():
+        with self.trainer.learner.player():
             self._evaluate_player()
 
     def _evaluate_player(self) -> None:

@@ -91,5 +91,5 @@ class RunState:
 
     def player_weights(self) -> list[np.ndarray]:
         """The weights of the agent that the run is to give, as it is now."""
-        with self.trainer.player():
+        with self.trainer.learner.player():
             return self.trainer.agent.online.get_weights()

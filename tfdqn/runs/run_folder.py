@@ -41,7 +41,7 @@ from tfdqn.settings import flag_of
 if TYPE_CHECKING:
     import numpy as np
 
-    from tfdqn.learners.dqn.agent import DQN
+    from tfdqn.learners.base import Agent
 
 BEST_MODEL, FINAL_MODEL, CONFIG_FILE, LOCK_FILE = "model.keras", "final.keras", "config.toml", "lock"
 MODELS = {"best": BEST_MODEL, "final": FINAL_MODEL}
@@ -234,25 +234,24 @@ def refuse_changes(run_dir: str | os.PathLike, ours: Mapping[str, Any], wanted: 
             )
 
 
-def save_agent(agent: DQN, path: Path) -> None:
-    """Save as a `.keras` file, loadable by `tf.keras.models.load_model` after `import tfdqn.learners.dqn.agent`."""
+def save_agent(agent: Agent, path: Path) -> None:
+    """Save as a `.keras` file, loadable by `tf.keras.models.load_model` after an import of the module of its class."""
     # What "keras" means, but in any thread: outside the main one that would be HDF5 from the second save on.
     files.write_atomically(path, lambda temporary: agent.save(temporary, save_format="keras_v3"))
 
 
-def save_player(agent: DQN, weights: Sequence[np.ndarray], path: Path) -> None:
+def save_player(agent: Agent, weights: Sequence[np.ndarray], path: Path) -> None:
     """Save an agent that plays by these weights of its online network, whatever it has learned since.
 
-    The file follows from the weights alone: its target network has them, too, and its optimizer has learned nothing.
+    The file follows from the weights alone: a target network has them, too, and its optimizer has learned nothing.
     """
     import tensorflow as tf
 
     optimizer = agent.optimizer.variables
-    variables = [*agent.online.variables, *agent.target.variables, *optimizer]
+    variables = [*agent.variables, *optimizer]
     held = [variable.numpy() for variable in variables]
     try:
-        agent.online.set_weights(weights)
-        agent.target.set_weights(weights)
+        agent.play_by(weights)
         for variable in optimizer:
             variable.assign(tf.zeros_like(variable))  # with which all of ours begin
         save_agent(agent, path)
@@ -380,7 +379,7 @@ def check_donor(config: Config) -> None:
         raise UserError(f"--init-from {config.init_from}: holds no {BEST_MODEL}; the run ended before an evaluation")
 
 
-def load_weights(agent: DQN, path: Path) -> None:
+def load_weights(agent: Agent, path: Path) -> None:
     """Read weights by name and shape into an agent built from its configuration; nothing in the file is executed."""
     if not path.is_file():
         raise UserError(f"{path}: no such file (the run may have ended before its first evaluation)")

@@ -214,7 +214,7 @@ class Saver:
         from tfdqn.runs import monitor
 
         run, facts = self.run, read_facts(checkpoint)
-        variables = run.trainer.variables
+        variables = run.trainer.learner.variables
         held, ours = (versions.get("tensorflow") for versions in (facts.versions, checkpoints.versions()))
         if held != ours:
             cli.say(f"tfdqn: warning: saved with TensorFlow {held}, going on with {ours}: the bits may differ")
@@ -279,7 +279,7 @@ class Saver:
         run = self.run
         tensors = {
             name: variable
-            for name, variable in run.trainer.variables.items()
+            for name, variable in run.trainer.learner.variables.items()
             if run.config.checkpoint_replay or not name.startswith("replay/")
         }
         tensors |= {f"best/{i}": weight for i, weight in enumerate(run.best_weights or [])}

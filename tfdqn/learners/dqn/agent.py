@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import operator
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,10 @@ from tfdqn.envs import loading
 from tfdqn.envs.spec import ObservationSpec
 from tfdqn.errors import UserError, nearest
 from tfdqn.inputs import as_tensor, refusal
+from tfdqn.learners import base
 from tfdqn.learners.dqn import heads, losses, rules
 from tfdqn.learners.dqn import settings as limits
-from tfdqn.learners.dqn.result import LearnResult
+from tfdqn.learners.dqn.metrics import LearnResult
 from tfdqn.networks import catalogue
 from tfdqn.networks.names import CONVOLUTIONS, NETWORKS
 from tfdqn.replay.transitions import Transition
@@ -25,7 +27,7 @@ from tfdqn.settings import check_value
 
 
 @tf.keras.saving.register_keras_serializable(package="tfdqn")
-class DQN(tf.keras.Model):
+class DQN(base.Agent):
     """Deep Q-network (Mnih et al. 2015) with a target network that shares nothing with the online one.
 
     `call` maps [B, H, W, stack] uint8 to action values [B, A]. After `compile(optimizer=...)` it learns from batches
@@ -339,6 +341,10 @@ class DQN(tf.keras.Model):
         return self.head.target(reward, transitions.discount, next_output, choosing_q, transitions.next_legal)
 
     # The target network.
+
+    def play_by(self, weights: Sequence[np.ndarray]) -> None:
+        super().play_by(weights)
+        self.target.set_weights(weights)
 
     def copy_to_target(self) -> None:
         """Make the target network equal to the online one."""
