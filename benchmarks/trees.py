@@ -23,7 +23,8 @@ _MOVED = {
         "products": "products",
     },
     "replay": {"table": "replay", "prioritized": "prioritized", "transitions": "transitions"},
-    "learners.dqn": {name: name for name in ("agent", "building", "convolutions", "heads", "losses")},
+    "learners": {"losses": "losses"},
+    "learners.dqn": {name: name for name in ("agent", "building", "convolutions", "heads")},
     "programs": {name: name for name in ("blame", "evaluation", "restarts", "training")},
     "runs": {"run_folder": "runs"} | {name: name for name in ("checkpoints", "loop", "monitor", "progress", "saving")},
     "runtime": {name: name for name in ("compiled", "devices", "memory", "signals")},
@@ -128,3 +129,12 @@ def transition() -> Any:
     except ImportError:
         from tfdqn.replay.table import Transition
     return Transition
+
+
+def build_optimizer(config: Any) -> Any:
+    """The optimizer that a configuration names."""
+    try:
+        from tfdqn.learners.optimizing import build_optimizer
+    except ImportError:
+        build_optimizer = building().build_optimizer
+    return build_optimizer(config)

@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 
 from tfdqn import config, envs, optimizers
+from tfdqn.learners import optimizing
 from tfdqn.learners.dqn import building
 from tfdqn.learners.dqn.agent import DQN
 from tfdqn.networks import names
@@ -266,7 +267,7 @@ def bits_by_network() -> dict[str, str]:
     kinds += [("columns", "adam", {"precision": "bfloat16"})]  # native convolutions sum in the order of their threads
     for name, optimizer, more in kinds:
         agent = DQN(shape, 3, network=name, **more)
-        agent.compile(building.build_optimizer(config.resolve({"optimizer": optimizer})))
+        agent.compile(optimizing.build_optimizer(config.resolve({"optimizer": optimizer})))
         for _ in range(2):
             agent.learn(batch, np.ones(4))
         numbers = [*agent.variables, *agent.optimizer.variables, agent.optimizer.learning_rate]

@@ -10,7 +10,8 @@ import tfdqn
 from tests.finite import DISCOUNT, MODES, FiniteGame, Lab, Rules, rules
 from tfdqn import config as configuration
 from tfdqn import record
-from tfdqn.learners.dqn import heads, losses
+from tfdqn.learners import losses
+from tfdqn.learners.dqn import heads
 from tfdqn.learners.dqn.agent import DQN
 from tfdqn.programs.evaluation import Evaluator
 from tfdqn.replay.table import FrameReplay

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tests.finite import DISCOUNT, MODES, Lab, known_q
 from tests.probes import ALL_IN_ONE, LIMIT, PROBES, SIGNALS, random_game
-from tfdqn.learners.dqn import losses
+from tfdqn.learners import losses
 from tfdqn.learners.dqn.agent import DQN
 from tfdqn.programs import training
 from tfdqn.programs.evaluation import Evaluator

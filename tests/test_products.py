@@ -11,7 +11,7 @@ from tfdqn.envs import ObservationSpec, make, make_for
 from tfdqn.envs.cave import rules as cave
 from tfdqn.envs.rollout import push_frame, stack_frames
 from tfdqn.errors import UserError
-from tfdqn.learners.dqn import losses
+from tfdqn.learners import losses
 from tfdqn.learners.dqn.building import build_agent, build_learner
 from tfdqn.networks import catalogue, layers
 from tfdqn.networks.names import PRECISIONS

@@ -8,8 +8,7 @@ import tensorflow as tf
 
 from tfdqn import config as configuration
 from tfdqn.envs import TimeStep, make, rollout
-from tfdqn.learners import metrics
-from tfdqn.learners.dqn import building, rules
+from tfdqn.learners import exploration, metrics, optimizing
 from tfdqn.learners.dqn.learner import DQNLearner
 from tfdqn.learners.dqn.metrics import CAUSES
 from tfdqn.learners.metrics import MAX_REPORTS
@@ -223,7 +222,7 @@ def test_counters_are_right_at_a_great_age():
 @pytest.mark.parametrize("jit", [False, True])
 def test_epsilon_is_linear_clipped_and_exact_at_any_age(jit):
     config = configuration.resolve({"env": "catch8", "epsilon_end": 0.1, "epsilon_decay_env_frames": 1000})
-    epsilon = tf.function(lambda n: rules.exploration(config).epsilon_at(n), jit_compile=jit)
+    epsilon = tf.function(lambda n: exploration.exploration(config).epsilon_at(n), jit_compile=jit)
     for frames in (0, 1, 500, 999, 1000, 1001, 2**31, 2**40, 2**62):
         expected = 1 - 0.9 * min(frames, 1000) / 1000
         assert abs(float(epsilon(tf.constant(frames, tf.int64))) - expected) < 1e-6
@@ -281,7 +280,7 @@ def test_learning_rate_falls_linearly_by_updates_and_stays(optimizer, jit):
     config = configuration.resolve(
         {"optimizer": optimizer, "learning_rate": 1e-2, "learning_rate_decay_updates": 100, "learning_rate_end": 1e-3}
     )
-    built = building.build_optimizer(config)
+    built = optimizing.build_optimizer(config)
     weight = tf.Variable([1.0])
     built.build([weight])
     step = tf.function(lambda: built.apply_gradients([(tf.ones([1]), weight)]), autograph=False, jit_compile=jit)

@@ -20,6 +20,7 @@ from tfdqn.runs.checkpoints import Checkpoint
 from tfdqn.runs.progress import RunState
 from tfdqn.runs.saving import Saver
 from tfdqn.runtime.signals import StopRequest
+from tfdqn.settings import flag_of
 
 if TYPE_CHECKING:
     from tfdqn.envs import Environment
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from tfdqn.programs.evaluation import Scores
 
 CHUNK_SECONDS = 0.5  # how often Python gets its turn; no result depends on it
+# Settings that decide how much memory a run takes.
+MEMORY_FIELDS = ("num_envs", "batch_size", "num_steps", "replay_capacity")
 GOAL_MARGIN = 1e-6  # scores are float32 means of whole numbers
 
 
@@ -74,8 +77,7 @@ class Run(RunState):
             trainer = trainer_of(env)(config, device, env)
         except tf.errors.ResourceExhaustedError:
             raise UserError(
-                f"--replay-capacity {config.replay_capacity}: {config.replay_bytes(env.observation_spec) / 1e9:.2f} GB "
-                f"do not fit in the memory of {device.strip('/')}; use at most {config.replay_capacity // 2}"
+                f"the memory of {device.strip('/')} is too small for this run: {_smaller(config)}"
             ) from None
         config = trainer.config
         with blame.own_code(config):
@@ -144,8 +146,7 @@ class Run(RunState):
             config = self.config
             self._discard_unless_begun()
             raise UserError(
-                f"the memory of {self.device.strip('/')} is full: try half of --num-envs {config.num_envs}, "
-                f"--batch-size {config.batch_size} or --replay-capacity {config.replay_capacity} in a new run "
+                f"the memory of {self.device.strip('/')} is full: {_smaller(config)} in a new run "
                 f"({self.saver.describe()})"
             ) from None
 
@@ -424,17 +425,23 @@ class Run(RunState):
         return self._totals() | scores | {"run_dir": str(self.run_dir)}
 
     def _say_plan(self) -> None:
-        config, agent = self.config, self.trainer.agent
+        config, agent, replay = self.config, self.trainer.agent, self.trainer.replay
         replay_bytes = config.replay_bytes(self.trainer.env.observation_spec)
         mode = "op by op" if config.eager else "XLA" if config.jit else "graph without XLA"
+        rows = f"replay {replay.capacity:,} rows, {replay_bytes / 1e6:,.0f} MB; " if replay else ""
         cli.say(
-            f"{config.env} on {self.device.strip('/')}, {mode}; {agent.online.count_params():,} parameters; replay "
-            f"{self.trainer.replay.capacity:,} rows, {replay_bytes / 1e6:,.0f} MB; "
+            f"{config.env} on {self.device.strip('/')}, {mode}; {agent.online.count_params():,} parameters; {rows}"
             f"{config.total_env_frames:,} frames planned; {self.run_dir}"
         )
-        capacity = self.trainer.replay.capacity
-        if capacity != config.replay_capacity:
-            cli.say(f"--replay-capacity {config.replay_capacity} rounded down to {capacity}, a multiple of --num-envs")
+        if replay and replay.capacity != config.replay_capacity:
+            asked = f"--replay-capacity {config.replay_capacity}"
+            cli.say(f"{asked} rounded down to {replay.capacity}, a multiple of --num-envs")
+
+
+def _smaller(config: Config) -> str:
+    """What to make smaller where memory is short."""
+    names = [name for name in MEMORY_FIELDS if hasattr(config, name)]
+    return "try half of " + " or ".join(f"{flag_of(name)} {getattr(config, name)}" for name in names)
 
 
 def _check_game(config: Config, env: Environment) -> None:

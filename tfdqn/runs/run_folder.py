@@ -356,8 +356,8 @@ def pretrained_folder(game: str) -> Path:
 
 def differences(config: Config, other: Config) -> list[str]:
     """The settings by which one's agent cannot take the other's weights."""
-    names = ["env", "env_args", "downsample", "frame_stack", "network", "members", "head", "dueling"]
-    names += ["atoms", "value_min", "value_max"] if config.head == "categorical" else []
+    names = ["env", "env_args", "learner", "downsample", "frame_stack", "network", "members", "head", "dueling"]
+    names += ["atoms", "value_min", "value_max"] if getattr(config, "head", None) == "categorical" else []
     return [name for name in names if getattr(config, name, None) != getattr(other, name, None)]
 
 

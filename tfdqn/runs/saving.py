@@ -224,7 +224,8 @@ class Saver:
                 f"tfdqn: warning: so far this run played version {facts.game_version} of {game.name}, going on with "
                 f"version {game.version}: rules differ, and scores do not compare"
             )
-        has_replay = any(name.startswith("replay/") for name in checkpoint.names)
+        replay = run.trainer.replay
+        has_replay = replay is None or any(name.startswith("replay/") for name in checkpoint.names)
         if not has_replay:
             variables = {name: v for name, v in variables.items() if not name.startswith("replay/")}
             cli.say("this checkpoint holds no replay: a new one is filled before learning goes on")
@@ -235,7 +236,7 @@ class Saver:
             best = checkpoint.read({f"best/{i}": v for i, v in enumerate(run.trainer.agent.online.get_weights())})
         checkpoint.restore(variables, growing)
         if not has_replay:
-            run.trainer.replay.continue_from(run.updates)
+            replay.continue_from(run.updates)
         run.carry = from_arrays(run.carry, "carry", carry, run.device)
         run.best_weights = list(best.values()) or None
         run.progress = facts.progress
@@ -307,6 +308,7 @@ class Saver:
 
     def _write(self, facts: dict[str, Any]) -> None:
         run, tensors = self.run, self._tensors()
-        steps = int(run.trainer.replay.num_rows) // run.config.num_envs
+        replay = run.trainer.replay
+        steps = int(replay.num_rows) // run.config.num_envs if replay else 0
         filled = {name: steps for name, v in tensors.items() if name.startswith("replay/") and v.shape.rank}
         self.path, self._facts = checkpoints.save(run.run_dir, tensors, facts, filled), facts

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfdqn import optimizers, seeds
+from tfdqn import optimizers
 from tfdqn.envs import loading
 from tfdqn.envs.spec import ObservationSpec
 from tfdqn.errors import UserError, nearest
 from tfdqn.inputs import as_tensor, refusal
-from tfdqn.learners import base
-from tfdqn.learners.dqn import heads, losses, rules
+from tfdqn.learners import base, exploration, losses
+from tfdqn.learners.dqn import heads, rules
 from tfdqn.learners.dqn import settings as limits
 from tfdqn.learners.dqn.metrics import LearnResult
 from tfdqn.networks import catalogue
@@ -216,13 +216,7 @@ class DQN(base.Agent):
         """
         observation = self._observations(observation)
         legal = self._legal(legal, observation.shape[:1], "legal actions")
-        draws = seeds.draw(seed, tf.shape(observation)[0])
-        # Two independent parts of one draw: 24 bits decide whether to explore, the others which action.
-        coin = tf.cast(tf.bitwise.bitwise_and(draws, 2**24 - 1), tf.float32)
-        choice = tf.bitwise.bitwise_and(tf.bitwise.right_shift(draws, 24), 2**32 - 1)
-        random_action = losses.uniform_action(choice, self.num_actions, legal)
-        explores = coin < tf.cast(epsilon, tf.float32) * 2.0**24
-        return tf.where(explores, random_action, losses.greedy_action(self(observation), legal)), agent_state
+        return exploration.epsilon_greedy(self(observation), epsilon, seed, legal), agent_state
 
     def _legal(self, mask: Any, size: Any, what: str) -> tf.Tensor | None:
         if mask is None or (isinstance(mask, tuple) and not mask):

@@ -10,7 +10,7 @@ import tensorflow as tf
 from tfdqn import seeds
 from tfdqn.config import Config
 from tfdqn.envs.base import Environment
-from tfdqn.learners import base
+from tfdqn.learners import base, exploration
 from tfdqn.learners.dqn import building, convolutions, rules
 from tfdqn.learners.dqn.agent import DQN
 from tfdqn.learners.dqn.metrics import CAUSES, METRICS
@@ -30,7 +30,7 @@ class DQNLearner(base.Learner):
         config = convolutions.choose(config, device, lambda each: building.build_learner(each, env))
         super().__init__(config, env, device)
         self.iterations_per_round = config.iterations_per_update
-        self.exploration = rules.exploration(config)
+        self.exploration = exploration.exploration(config)
         self._player = rules.PLAYERS[config.play_target]
         self.replay = build_replay(config, env, device)
         self.agent = building.build_learner(config, env)
