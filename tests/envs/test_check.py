@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from tfdqn import envs, seeds
 from tfdqn.envs import Environment, ObservationSpec, TimeStep, check
+from tfdqn.envs.check import nests, playing
 from tfdqn.errors import UserError
 from tfdqn.runtime import compiled
 from tfdqn.templates.game import MyGame
@@ -27,7 +28,7 @@ SMALL = {"num_envs": 6, "steps": 8}
 
 @pytest.fixture(autouse=True)
 def short_play(monkeypatch):
-    monkeypatch.setattr(check, "LONG_PLAY_FRAMES", (300, 2_000))
+    monkeypatch.setattr(playing, "LONG_PLAY_FRAMES", (300, 2_000))
 
 
 def verdicts(env, **sizes):
@@ -473,14 +474,14 @@ def test_what_hangs_on_a_failed_check_is_skipped():
 
 def test_the_long_play_counts_right():
     """Totals of the compiled loop against the same games played in Python."""
-    game = check._Game(Planes(), 5, 4, 3)
+    game = playing.Game(Planes(), 5, 4, 3)
     totals, frames = game.play(1), game.long_play_frames
     env, score, lengths = game.env, [], []
-    state = env.reset(env.sample_noise(game.at(check.PLAY, 0), 5))
+    state = env.reset(env.sample_noise(game.at(playing.PLAY, 0), 5))
     sums, length = np.zeros(5, np.float32), np.zeros(5, int)
     step = compiled.xla(lambda state, t: _one_frame(game, state, t))
     for t in range(1, frames + 1):
-        state, reward, is_over = check._arrays(step(state, tf.constant(t)))
+        state, reward, is_over = nests.arrays(step(state, tf.constant(t)))
         sums, length = sums + reward, length + 1
         score += sums[is_over].tolist()
         lengths += length[is_over].tolist()
@@ -492,7 +493,7 @@ def test_the_long_play_counts_right():
 
 
 def _one_frame(game, state, t):
-    at = game.at(check.PLAY, 2 * tf.cast(t, tf.int64))
+    at = game.at(playing.PLAY, 2 * tf.cast(t, tf.int64))
     rank = tf.cast(seeds.draw(at, 5) % 2**31, tf.int32)
     can_jump = state.cell < 4
     action = tf.where(can_jump, 1, tf.where(rank % 2 == 0, 0, 2))
