@@ -439,9 +439,71 @@ class OtherWhenCompiled(MyGame):
         return state, timestep._replace(reward=timestep.reward + (0.0 if tf.executing_eagerly() else 0.5))
 
 
-@fault("difficulties", "has difficulties, but no training_reset that draws one")
+class Farther(MyGame):
+    """Begins as the game does, but for the noise's sake."""
+
+    def difficulties(self, noise, share):
+        return tf.fill([tf.nest.flatten(noise)[0].shape[0]], 1 if share else 0)
+
+    def reset_at(self, noise, difficulty):
+        state = self.reset(noise)
+        return tf.nest.map_structure(lambda value: _where(difficulty > 0, value + 1, value), state)
+
+
+def _where(condition, one, other):
+    return tf.where(tf.reshape(condition, [-1] + [1] * (other.shape.rank - 1)), one, other)
+
+
+def test_difficulties_that_keep_the_contract_pass():
+    found = verdicts(Farther())["difficulties"]
+    assert (found.verdict, found.message) == ("ok", "1 to 1 drawn")
+
+
+@fault("difficulties", "draws difficulties, but has no reset_at(noise, difficulty)")
 class NoDifficulties(MyGame):
-    has_difficulties = True
+    difficulties = Farther.difficulties
+
+
+@fault("difficulties", "difficulties with a share of 0 drew another than 0")
+class AlwaysFarther(Farther):
+    def difficulties(self, noise, share):
+        return super().difficulties(noise, 1.0)
+
+
+@fault("difficulties", "difficulties with a share of 1 drew 0")
+class NeverFarther(Farther):
+    def difficulties(self, noise, share):
+        return super().difficulties(noise, 0.0)
+
+
+@fault("difficulties", "difficulties is [6] float32, must be [6] int32")
+class HalfFarther(Farther):
+    def difficulties(self, noise, share):
+        return tf.cast(super().difficulties(noise, share), tf.float32)
+
+
+@fault("difficulties", "reset_at a difficulty of 0 is not reset")
+class ShiftsAll(Farther):
+    def reset_at(self, noise, difficulty):
+        return super().reset_at(noise, difficulty + 1)
+
+
+@fault("difficulties", "reset_at a difficulty above 0 is reset")
+class ShiftsNothing(Farther):
+    def reset_at(self, noise, difficulty):
+        return super().reset_at(noise, 0 * difficulty)
+
+
+@fault("score", "score is [6] int32, must be [6] float32")
+class CountsInWholeNumbers(MyGame):
+    def score(self, state, timestep):
+        return tf.cast(timestep.reward, tf.int32)
+
+
+@fault("score", "score returned infinity or no number at all")
+class ScoresByDivision(MyGame):
+    def score(self, state, timestep):
+        return timestep.reward / 0.0
 
 
 @fault("render", "render is [6, 5, 5] uint8, must be [6, H, W, 3] uint8, or None")

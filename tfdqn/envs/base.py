@@ -40,10 +40,21 @@ class Environment(abc.ABC):
     frames_per_second: ClassVar[float] = 10.0  # playing speed for people
     time_limit: ClassVar[int] = 10_000  # an episode is truncated in the frame that passes this many
     best_score: ClassVar[float] = math.inf  # what perfect play reaches
-    score_is_frames: ClassVar[bool] = False  # score: frames survived, capped at the limit; else the sum of rewards
     # Colour of each grey level for people: {level: (red, green, blue)}, each 0..255.
     palette: ClassVar[dict[int, tuple[int, int, int]]] = {level: (level, level, level) for level in range(256)}
-    has_difficulties: ClassVar[bool] = False  # `training_reset` can start an episode at a difficulty that is drawn
+
+    # What a game of an earlier version may say, and what it says today.
+    _RETIRED: ClassVar[dict[str, str]] = {
+        "score_is_frames": "write score(state, timestep), what a frame adds to the score",
+        "has_difficulties": "write difficulties(noise, share) and reset_at(noise, difficulty)",
+        "is_moved_start": "write difficulties(noise, share), 0 where an episode begins at the game's own start",
+        "training_reset": "write difficulties(noise, share) and reset_at(noise, difficulty)",
+    }
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        for name in cls._RETIRED.keys() & vars(cls).keys():
+            raise TypeError(f"{cls.__name__}.{name} is no longer read: {cls._RETIRED[name]}")
 
     # A game may set each of the following as it likes: as an attribute of its class, in its constructor, or by a
     # property. It must set `observation_spec`, and `num_actions` or `action_names`; each of these follows from the
@@ -99,25 +110,56 @@ class Environment(abc.ABC):
     def reset(self, noise: Any) -> Any:
         """Return the state of N fresh episodes, a NamedTuple of tensors [N, ...]."""
 
-    def training_reset(self, noise: Any, curriculum: float) -> Any:
-        """`reset`, with a share `curriculum` of the episodes starting at a difficulty that is drawn.
+    def difficulties(self, noise: Any, share: float) -> tf.Tensor | None:
+        """Draw at which difficulty each episode of training begins, [N] int32; None: the game is always as difficult.
 
-        For training only. A game that is equally difficult throughout has no use for it.
+        Args:
+          noise: what `reset` takes.
+          share: of the episodes that begin at a difficulty above 0, from 0 to 1. The others begin at 0, the game's own
+            start, and only their scores are reported.
+        """
+        return None
+
+    def reset_at(self, noise: Any, difficulty: tf.Tensor) -> Any:
+        """`reset` at a difficulty, [N] int32 as `difficulties` draws them; at 0 it is `reset`."""
+        raise NotImplementedError(f"{self.name} draws difficulties, but has no reset_at(noise, difficulty)")
+
+    @property
+    def has_difficulties(self) -> bool:
+        """Whether `difficulties` says anything."""
+        return self._sets("difficulties")
+
+    def training_start(self, noise: Any, share: float) -> tuple[Any, tf.Tensor]:
+        """The states of N fresh episodes of training, and their difficulties, [N] int32.
+
+        Args:
+          noise: what `reset` takes.
+          share: of the episodes that begin at a difficulty that is drawn.
 
         Raises:
-          ValueError: a share above 0 in a game without difficulties.
+          ValueError: no share, or one above 0 in a game without difficulties.
         """
-        if curriculum > 0 and self.has_difficulties:
-            raise NotImplementedError(f"{self.name} has difficulties, but no training_reset that draws one")
-        if curriculum > 0:
-            raise ValueError(f"{self.name} is equally difficult from start to end")
-        return self.reset(noise)
-
-    def is_moved_start(self, noise: Any, curriculum: float) -> tf.Tensor:
-        """Which episodes `training_reset` starts at a drawn difficulty, [N] bool: their scores are no measure."""
         import tensorflow as tf
 
-        return tf.zeros([tf.nest.flatten(noise)[0].shape[0]], tf.bool)
+        if not 0 <= share <= 1:
+            raise ValueError(f"curriculum is {share}, but must be a share between 0 and 1")
+        if self.has_difficulties:
+            difficulty = self.difficulties(noise, share)
+            return self.reset_at(noise, difficulty), difficulty
+        if share > 0:
+            raise ValueError(f"{self.name} is equally difficult from start to end")
+        return self.reset(noise), tf.zeros([tf.nest.flatten(noise)[0].shape[0]], tf.int32)
+
+    def score(self, state: Any, timestep: TimeStep) -> tf.Tensor:
+        """What a frame adds to an episode's score, [N] float32: its reward, unless the game says otherwise.
+
+        The score is what people compare; no learner sees it.
+
+        Args:
+          state: after the frame.
+          timestep: of the frame, as `step` returned them.
+        """
+        return timestep.reward
 
     @abc.abstractmethod
     def step(self, state: Any, action: tf.Tensor, noise: Any) -> tuple[Any, TimeStep]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -75,9 +76,9 @@ class Judge:
         """What the mean score of these episodes can be at most when none is cut; None if that cannot be told."""
         env, limit = self._run.trainer.env, self._run.progress.eval_max_frames
         is_cut = (scores.frames >= limit) & (limit <= env.time_limit)
-        if is_cut.any() and not env.score_is_frames:
-            return None  # rewards may still come or be lost
-        return float(np.where(is_cut, env.time_limit, scores.scores).astype(np.float64).mean())
+        if is_cut.any() and env.best_score == math.inf:
+            return None
+        return float(np.where(is_cut, env.best_score, scores.scores).astype(np.float64).mean())
 
     def _score_best_again(self) -> None:
         """Under the limit that holds now."""

@@ -268,12 +268,22 @@ class Saver:
         """The carry's tensors by name; those that runs had not yet when it was made are as at a run's start."""
         wanted = named_tensors(self.run.carry, "carry")
         memory = {name for name in wanted if name.startswith("carry/memory/")}
-        newer = {"carry/is_standard"} - checkpoint.names
+        newer = {"carry/is_standard", "carry/episode_score"} - checkpoint.names
         if not memory <= checkpoint.names:
             newer |= memory
             cli.say("this checkpoint remembers practice starts without the frames before them: they are found anew")
         own = {name: value.numpy() for name, value in wanted.items() if name in newer}
+        if "carry/episode_score" in newer:
+            own["carry/episode_score"] = self._older_score(checkpoint)
         return own | checkpoint.read({name: value for name, value in wanted.items() if name not in newer})
+
+    def _older_score(self, checkpoint: Checkpoint) -> np.ndarray:
+        """Scores [N] of a time when they were not summed: the returns or, where the game told so, the frames."""
+        carry = self.run.carry
+        is_return = not self.run.trainer.env._sets("score")
+        name, like = ("return", carry.episode_score) if is_return else ("frames", carry.episode_frames)
+        (held,) = checkpoint.read({f"carry/episode_{name}": like}).values()
+        return held.astype(like.dtype.as_numpy_dtype if is_return else "float32")
 
     def _tensors(self) -> dict[str, Any]:
         run = self.run

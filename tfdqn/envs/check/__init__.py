@@ -80,7 +80,7 @@ class _Check(NamedTuple):
 
 
 _PLAYS = ("step",)
-_SHOWN = ("observation", "reward", "flags", "legal actions", "compiles")
+_SHOWN = ("observation", "reward", "flags", "score", "legal actions", "compiles")
 CHECKS = (
     _Check("description", forms.description),
     _Check("noise", forms.noise, ("description",)),
@@ -89,6 +89,7 @@ CHECKS = (
     _Check("observation", forms.observation, _PLAYS),
     _Check("reward", forms.reward, _PLAYS),
     _Check("flags", forms.flags, _PLAYS),
+    _Check("score", forms.score, (*_PLAYS, "reward", "flags")),
     _Check("legal actions", forms.legal_actions, _PLAYS),
     _Check("actions", purity.actions, _PLAYS),
     _Check("observe", purity.observe, (*_PLAYS, "observation")),
@@ -96,7 +97,7 @@ CHECKS = (
     _Check("order of calls", purity.order, (*_PLAYS, "repeated calls")),
     _Check("number of environments", purity.environments, (*_PLAYS, "repeated calls")),
     _Check("second trace", purity.traces, _PLAYS),
-    _Check("compiles", purity.compiles, (*_PLAYS, "observation", "reward", "flags", "legal actions")),
+    _Check("compiles", purity.compiles, (*_PLAYS, "observation", "reward", "flags", "score", "legal actions")),
     _Check("eager and XLA", purity.xla, ("compiles", "repeated calls", "order of calls", "second trace")),
     _Check("observation range", episodes.in_range, _SHOWN),
     _Check("finite rewards", episodes.finite_rewards, _SHOWN),

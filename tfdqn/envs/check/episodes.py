@@ -123,16 +123,30 @@ def best_score(game: Game) -> str:
 
 
 def difficulties(game: Game) -> str:
-    env, (noise, state) = game.env, game.first
-    where = difference(arrays(env.training_reset(tensors(noise), 0.0)), state)
-    require(not where, f"training_reset with a share of 0 is not reset{where}: draw a difficulty for a share above 0")
-    if not env.has_difficulties:
+    if not game.env.has_difficulties:
         return "none"
-    moved = arrays(env.training_reset(tensors(noise), 1.0))
+    env, (noise, state) = game.env, game.first
+    drawn = {}
+    for share in (0.0, 0.5, 1.0):
+        drawn[share] = np.asarray(env.difficulties(tensors(noise), share))
+        require(
+            (drawn[share].shape, drawn[share].dtype.name) == ((game.num_envs,), "int32"),
+            f"difficulties is {form(drawn[share])}, must be [{game.num_envs}] int32, one an environment",
+        )
+        require(
+            (drawn[share] >= 0).all(), f"difficulties drew {drawn[share].min()}: they begin at 0, the game's own start"
+        )
+    require(
+        (drawn[0.0] == 0).all(), "difficulties with a share of 0 drew another than 0: all begin at the game's own start"
+    )
+    require((drawn[1.0] > 0).all(), "difficulties with a share of 1 drew 0: every episode begins at one above it")
+    where = difference(arrays(env.reset_at(tensors(noise), tf.zeros([game.num_envs], tf.int32))), state)
+    require(not where, f"reset_at a difficulty of 0 is not reset{where}")
+    moved = arrays(env.reset_at(tensors(noise), tf.constant(drawn[1.0])))
     forms = [[form(array) for _, array in leaves(each)] for each in (moved, state)]
-    require(forms[0] == forms[1], "training_reset must return the same fields, shapes and types as reset")
-    require(not is_equal(moved, state), "training_reset with a share of 1 is reset: set has_difficulties = False")
-    return ""
+    require(forms[0] == forms[1], "reset_at must return the same fields, shapes and types as reset")
+    require(not is_equal(moved, state), "reset_at a difficulty above 0 is reset: leave difficulties out")
+    return f"{drawn[1.0].min()} to {drawn[1.0].max()} drawn"
 
 
 def random_play(game: Game) -> str:

@@ -123,14 +123,21 @@ def observation(game: Game) -> str:
 
 
 def reward(game: Game) -> str:
-    _require_form(game, "reward", "float32")
+    _require_form(game, game.moves[0].outcome.timestep.reward, "reward", "float32")
     return ""
 
 
 def flags(game: Game) -> str:
     for name in ("termination", "truncation"):
-        _require_form(game, name, "bool")
+        _require_form(game, getattr(game.moves[0].outcome.timestep, name), name, "bool")
     return ""
+
+
+def score(game: Game) -> str:
+    _require_form(game, game.moves[0].outcome.score, "score", "float32")
+    for move in game.moves:
+        require(np.isfinite(move.outcome.score).all(), "score returned infinity or no number at all")
+    return "" if game.env._sets("score") else "the reward"
 
 
 def legal_actions(game: Game) -> str:
@@ -182,8 +189,8 @@ def _require_finite(state: Any, source: str) -> None:
         require(not is_float or np.isfinite(array).all(), f"{source} holds infinity or no number at all in {path[1:]}")
 
 
-def _require_form(game: Game, name: str, dtype: str) -> None:
-    array = np.asarray(getattr(game.moves[0].outcome.timestep, name))
+def _require_form(game: Game, value: Any, name: str, dtype: str) -> None:
+    array = np.asarray(value)
     require(
         (array.shape, array.dtype.name) == ((game.num_envs,), dtype),
         f"{name} is {form(array)}, must be [{game.num_envs}] {dtype}, one an environment",

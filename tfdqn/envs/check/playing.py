@@ -38,13 +38,14 @@ class Outcome(NamedTuple):
     timestep: TimeStep
     observation: Any  # of that state
     legal: Any  # of that state; () for all
+    score: Any  # what the move adds to it
 
 
 class Totals(NamedTuple):
     """What the compiled loop has seen. Scalars but for the first two."""
 
     frames: tf.Tensor  # [N] int32, of the episode so far
-    episode_return: tf.Tensor  # [N] float32, of the episode so far
+    episode_score: tf.Tensor  # [N] float32, of the episode so far
     episodes: tf.Tensor  # int32, ended
     cut: tf.Tensor  # int32, of these by the time limit
     episode_frames: tf.Tensor  # float32, of ended episodes together
@@ -100,7 +101,8 @@ class Game:
     def answer(self, state: Any, action: tf.Tensor, noise: Any) -> Outcome:
         stepped, timestep = self.env.step(state, action, noise)
         fresh, observation = self.env.reset(noise), self.env.observe(stepped)
-        return Outcome(noise, fresh, stepped, timestep, observation, self._legal(stepped))
+        score = self.env.score(stepped, timestep)
+        return Outcome(noise, fresh, stepped, timestep, observation, self._legal(stepped), score)
 
     @functools.cached_property
     def compiled_outcome(self) -> Callable:
@@ -157,7 +159,7 @@ class Game:
             rank = tf.cast(seeds.draw(at, self.num_envs) % 2**31, tf.int32)
             noise = env.sample_noise(at + tf.constant([0, 1], tf.int64), self.num_envs)
             stepped, timestep = env.step(state, self._pick(state, rank, held), noise)
-            totals = self._counted(totals, timestep)
+            totals = self._counted(totals, timestep, env.score(stepped, timestep))
             is_over = timestep.termination | timestep.truncation
             stay = [tf.where(is_over, tf.zeros_like(sums), sums) for sums in totals[:2]]
             return t + 1, rollout.select(is_over, env.reset(noise), stepped), Totals(*stay, *totals[2:])
@@ -174,17 +176,16 @@ class Game:
         is_legal = tf.gather(legal, tf.maximum(held, 0), axis=1)
         return tf.where((held >= 0) & is_legal, held, random)
 
-    def _counted(self, totals: Totals, timestep: TimeStep) -> Totals:
+    def _counted(self, totals: Totals, timestep: TimeStep, added: tf.Tensor) -> Totals:
         def count(mask):
             return tf.reduce_sum(tf.cast(mask, tf.int32))
 
-        env, spec = self.env, self.env.observation_spec
+        spec, last = self.env.observation_spec, self.env.time_limit + 1
         observation, reward, death, cut = timestep
-        frames, episode_return = totals.frames + 1, totals.episode_return + reward
-        score, is_over, last = rollout.score_of(env, episode_return, frames), death | cut, env.time_limit + 1
+        frames, score, is_over = totals.frames + 1, totals.episode_score + added, death | cut
         return Totals(
             frames=frames,
-            episode_return=episode_return,
+            episode_score=score,
             episodes=totals.episodes + count(is_over),
             cut=totals.cut + count(cut),
             episode_frames=totals.episode_frames + tf.reduce_sum(tf.cast(tf.where(is_over, frames, 0), tf.float32)),
