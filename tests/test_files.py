@@ -1,10 +1,11 @@
 """What is written: all of it or nothing, in an order that outlasts a power loss, and what has no room waits."""
 
 import errno
+import fcntl
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, Timer
 
 import pytest
 
@@ -173,3 +174,18 @@ def test_a_full_disk_does_not_keep_a_run_from_being_locked(tmp_path, monkeypatch
     with pytest.raises(UserError, match="trains in it"):
         locks.lock(tmp_path)
     held.close()
+
+
+def test_looking_whether_a_run_is_locked_is_in_nobodys_way(tmp_path):
+    """Nor does it take a lock for another's whose file has the same number on another disk."""
+    assert not locks.is_locked(tmp_path) and not list(tmp_path.iterdir())
+    locks.lock(tmp_path).close()
+    looking = os.fdopen(os.open(tmp_path / locks.LOCK_FILE, os.O_RDONLY))
+    fcntl.flock(looking, fcntl.LOCK_SH)  # as `is_locked` does, but for longer
+    assert not locks.is_locked(tmp_path)
+    give_back = Timer(3 * locks.LOOK_SECONDS, looking.close)
+    give_back.start()
+    with locks.lock(tmp_path):
+        assert locks.is_locked(tmp_path)
+    give_back.join()
+    assert not locks.is_locked(tmp_path)

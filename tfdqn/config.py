@@ -125,9 +125,14 @@ class Config:
         """Consecutive replay rows that one sampled transition spans."""
         return (self.frame_stack - 1) * self.frame_stride + 1 + self.n_step
 
-    def replay_bytes(self, spec: ObservationSpec) -> int:
-        """Memory of the replay: an observation, 8 bytes of action, 4 of each float, two flags a row."""
-        return self.replay_capacity * (spec.bytes + 8 + 4 + 4 + 2 + 4 * self.prioritized)
+    def replay_bytes(self, spec: ObservationSpec, legal_actions: int = 0) -> int:
+        """Memory of the replay: an observation, 8 bytes of action, 4 of each float, two flags a row.
+
+        Args:
+          spec: what the game shows.
+          legal_actions: A of a game whose rules do not always allow every action: a byte of each more.
+        """
+        return self.replay_capacity * (spec.bytes + 8 + 4 + 4 + 2 + legal_actions + 4 * self.prioritized)
 
 
 def _refuse_elsewhere(name: str, value: Any, values: Mapping[str, Any]) -> None:
@@ -212,11 +217,11 @@ def check(config: Config) -> None:
             each.check(config)
 
 
-def check_memory(config: Config, spec: ObservationSpec | None, available_bytes: int) -> None:
+def check_memory(config: Config, spec: ObservationSpec | None, available_bytes: int, legal_actions: int = 0) -> None:
     """Refuse a replay that does not fit, before anything is allocated; a `spec` of None is not known yet."""
     if spec is None:
         return
-    size = config.replay_bytes(spec)
+    size = config.replay_bytes(spec, legal_actions)
     needed = size + 500_000_000  # TensorFlow itself, the network and the programs
     if needed > available_bytes:
         rows = max(0, (available_bytes - 500_000_000) * config.replay_capacity // size)

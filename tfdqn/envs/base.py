@@ -187,6 +187,11 @@ class Environment(abc.ABC):
         with tf.init_scope():
             return self.legal_actions(self.reset(self.sample_noise(tf.zeros([2], tf.int64), 1))) is not None
 
+    @property
+    def masked_actions(self) -> int:
+        """How many flags `legal_actions` is: A, or 0 where it says nothing."""
+        return self.num_actions if self.limits_actions else 0
+
     def render(self, state: Any) -> tf.Tensor | None:
         """Draw a picture for people: [N, H, W, 3] uint8; None where there is nothing to draw.
 

@@ -31,7 +31,7 @@ class Game:
       arguments: of the factory, always the same.
       settings: a room (`tfdqn.settings.room`) whose fields are arguments of the factory, too.
       presets: named settings; "default" is taken where no other is asked for.
-      has_difficulties: whether `training_reset` has a use for a curriculum; None where only the game itself knows.
+      has_difficulties: whether training may begin at one (`Environment.difficulties`); None where only the game knows.
       takes_arguments: whether the user may give it more arguments.
       planner: the module of a scripted player, with `play(episodes, seed, progress) -> scores`; None where it has none.
       observation_spec: from the game's settings (None without a room) to what it shows; None where only the game knows.

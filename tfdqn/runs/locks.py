@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
 from pathlib import Path
 from typing import IO
 
 from tfdqn.errors import EXIT_REFUSED, UserError
 
 LOCK_FILE = "lock"
+ATTEMPTS, LOOK_SECONDS = 10, 0.05  # someone may just be looking whether it is locked
 
 
 def lock(run_dir: Path) -> IO[str]:
@@ -27,25 +29,41 @@ def lock(run_dir: Path) -> IO[str]:
         file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+", encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}", EXIT_REFUSED) from None
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    if not _take(file):
         holder = file.read(20).strip()
         file.close()
-        raise UserError(
-            f"{run_dir}: process {holder or 'unknown'} trains in it; wait or stop it", EXIT_REFUSED
-        ) from None
+        raise UserError(f"{run_dir}: process {holder or 'unknown'} trains in it; wait or stop it", EXIT_REFUSED)
     with contextlib.suppress(OSError):  # the number is for people only, and a full disk may have no room for it
         file.truncate(0)
         os.pwrite(file.fileno(), f"{os.getpid()}\n".encode(), 0)
     return file
 
 
+def _take(file: IO[str]) -> bool:
+    """Lock an open file, if it is free."""
+    for attempt in range(ATTEMPTS):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except OSError:
+            if attempt + 1 < ATTEMPTS:
+                time.sleep(LOOK_SECONDS)
+    return False
+
+
 def is_locked(run_dir: Path) -> bool:
-    """Whether a process trains in a run's folder. Unlike `lock` it can be in nobody's way."""
+    """Whether a process trains in a run's folder.
+
+    It looks by a shared lock, given back at once: many may look at the same time, and `lock` waits for them.
+    """
     try:
-        inode = f":{os.stat(run_dir / LOCK_FILE).st_ino} "
-        with open("/proc/locks", encoding="ascii") as file:
-            return any(inode in line for line in file)
-    except FileNotFoundError:
-        return False  # no lock, or a system that does not tell
+        file = os.open(run_dir / LOCK_FILE, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(file)  # and with it what was locked
+    return False

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from tfdqn import cli
+from tfdqn import config as configuration
 from tfdqn.config import Config
 from tfdqn.errors import EXIT_NUMERIC, UserError
 from tfdqn.runs import models, run_config, run_folder
@@ -17,6 +18,7 @@ from tfdqn.runs.checkpoints import Checkpoint
 from tfdqn.runs.judge import Judge
 from tfdqn.runs.progress import RunState
 from tfdqn.runs.saving import Saver
+from tfdqn.runtime import memory
 from tfdqn.runtime.signals import StopRequest
 
 if TYPE_CHECKING:
@@ -68,12 +70,15 @@ class Run(RunState):
         self._is_asked_to_stop = False
         env = make_for(config) if game is None else game
         _check_game(config, env)
+        if "GPU" not in device:  # with what only the game itself tells; before, it may have been too early to ask
+            configuration.check_memory(config, env.observation_spec, memory.available_bytes(), env.masked_actions)
         try:
             trainer = Trainer(config, device, env)
         except tf.errors.ResourceExhaustedError:
+            size = config.replay_bytes(env.observation_spec, env.masked_actions)
             raise UserError(
-                f"--replay-capacity {config.replay_capacity}: {config.replay_bytes(env.observation_spec) / 1e9:.2f} GB "
-                f"do not fit in the memory of {device.strip('/')}; use at most {config.replay_capacity // 2}"
+                f"--replay-capacity {config.replay_capacity}: {size / 1e9:.2f} GB do not fit in the memory of "
+                f"{device.strip('/')}; use at most {config.replay_capacity // 2}"
             ) from None
         config = trainer.config
         with blame.own_code(config):
@@ -328,7 +333,8 @@ class Run(RunState):
 
     def _say_plan(self) -> None:
         config, agent = self.config, self.trainer.agent
-        replay_bytes = config.replay_bytes(self.trainer.env.observation_spec)
+        env = self.trainer.env
+        replay_bytes = config.replay_bytes(env.observation_spec, env.masked_actions)
         mode = "op by op" if config.eager else "XLA" if config.jit else "graph without XLA"
         cli.say(
             f"{config.env} on {self.device.strip('/')}, {mode}; {agent.online.count_params():,} parameters; replay "
