@@ -8,6 +8,7 @@ Names follow Keras and Stable-Baselines3 where these agree: `fit` with `callback
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tfdqn import config as configuration
 from tfdqn import console, train
 from tfdqn.envs import loading, registry
-from tfdqn.errors import EXIT_IO, UserError
+from tfdqn.errors import EXIT_IO, EXIT_REFUSED, UserError
 from tfdqn.runs import checkpoints, models, run_config
 from tfdqn.runtime import devices
 from tfdqn.runtime.signals import StopRequest
@@ -54,6 +55,7 @@ class Agent:
             self._game = env
             self._named.append((registry.adopt, env))
             env = registry.adopt(env)
+            settings["env_args"] = _arguments_of(self._game, env, settings.get("env_args"))
         if network is not None and not isinstance(network, str):
             if not callable(network):
                 raise UserError(
@@ -308,9 +310,41 @@ def load(path: str | Path, *, env: str | Environment | None = None, network: str
     has_run = checkpoints.exist(folder)
     if not has_run and not _weights_in(folder).is_file():
         raise UserError(f"{path}: holds no agent ({models.BEST_MODEL} is missing)")
+    if env is not None and not isinstance(env, str):
+        try:
+            _arguments_of(env, named["env"], config.env_args)
+        except UserError as error:
+            raise UserError(f"{path}: {error}", EXIT_REFUSED) from None
     agent = Agent(**{**configuration.plain(config), **given})
     agent._folder, agent._run_dir = folder, folder if has_run else None
     return agent
+
+
+def _arguments_of(game: Environment, name: str, said: str | None) -> str:
+    """What a game was made with, as `--env-args` would have it.
+
+    Args:
+      game: the game.
+      name: its name, for the message.
+      said: what is said of that elsewhere, such as in a run's folder; None: nothing.
+
+    Raises:
+      UserError: something else is said.
+    """
+    made = loading.arguments_of(game)
+    if made is None:
+        if said is None:
+            console.say(
+                f"tfdqn: warning: {name} was made with what JSON does not hold: no run's folder will say with what"
+            )
+        return said or ""
+    if said is None:
+        return json.dumps(made) if made else ""
+    if loading.differing(type(game), loading.parse_arguments(said)) != made:
+        raise UserError(
+            f"env_args is {said or '{}'} there, but {name} was made with {json.dumps(made)}; make it with the same"
+        )
+    return said
 
 
 def _weights_in(folder: Path) -> Path:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import abc
 import functools
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from tfdqn.envs.spec import ObservationSpec
@@ -26,6 +27,17 @@ class TimeStep(NamedTuple):
     reward: tf.Tensor  # [N] float32
     termination: tf.Tensor  # [N] bool, ended by the rules: nothing follows, discount 0
     truncation: tf.Tensor  # [N] bool, ended by the time limit: a learner bootstraps through it
+
+
+def _noted(init: Callable) -> Callable:
+    """A constructor that notes what a game is made with, for `tfdqn.envs.loading.arguments_of`."""
+
+    @functools.wraps(init)
+    def noted(self, *args: Any, **kwargs: Any) -> None:
+        vars(self).setdefault("_made_with", (args, kwargs))  # not what a class passes on to the one it is made from
+        init(self, *args, **kwargs)
+
+    return noted
 
 
 class Environment(abc.ABC):
@@ -55,6 +67,8 @@ class Environment(abc.ABC):
         super().__init_subclass__(**kwargs)
         for name in cls._RETIRED.keys() & vars(cls).keys():
             raise TypeError(f"{cls.__name__}.{name} is no longer read: {cls._RETIRED[name]}")
+        if "__init__" in vars(cls):
+            cls.__init__ = _noted(cls.__init__)
 
     # A game may set each of the following as it likes: as an attribute of its class, in its constructor, or by a
     # property. It must set `observation_spec`, and `num_actions` or `action_names`; each of these follows from the

@@ -119,10 +119,11 @@ def adopt(env: Environment) -> str:
     name = cls.__qualname__ if cls.__module__ == "__main__" else f"{cls.__module__}:{cls.__qualname__}"
     _registered[name] = Game(
         name,
-        lambda: env,
+        lambda **_: env,  # made with these already
         presets={"default": OWN_PRESET},
         has_difficulties=env.has_difficulties,
         observation_spec=lambda _: env.observation_spec,
+        takes_arguments=True,
     )
     return name
 
