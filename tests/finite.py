@@ -83,7 +83,7 @@ class State(NamedTuple):
 class FiniteGame(Environment):
     """A game that is told its rules. They are variables, so that one compiled program plays any number of games."""
 
-    name, version, frames_per_second, score_is_frames = "finite", 1, 1.0, False
+    name, version, frames_per_second = "finite", 1, 1.0
     time_limit, best_score = NEVER, float("inf")
     action_names = ("first", "second")
     observation_shape = SCREEN

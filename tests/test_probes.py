@@ -153,9 +153,9 @@ def limits_stored_as_death(patch, _):
     play = training.play
 
     def wrong(*arguments):
-        state, timestep, frames, noise = play(*arguments)
+        state, timestep, *rest = play(*arguments)
         ends = timestep.termination | timestep.truncation
-        return state, timestep._replace(termination=ends, truncation=tf.zeros_like(ends)), frames, noise
+        return state, timestep._replace(termination=ends, truncation=tf.zeros_like(ends)), *rest
 
     patch.setattr(training, "play", wrong)
 

@@ -243,8 +243,6 @@ class _CountdownState(NamedTuple):
 class _Countdown:
     """Ends after a given number of frames, by death if that number is even; each frame pays its number."""
 
-    score_is_frames, time_limit = False, 100
-
     def sample_noise(self, seed, num_envs):
         return tf.fill([num_envs], seed[1])
 
@@ -255,23 +253,29 @@ class _Countdown:
         death = over & (action == 0)
         return _CountdownState(left), TimeStep(left[:, None, None], reward, death, over & ~death)
 
+    def score(self, state, timestep):
+        return tf.cast(state.left, tf.float32)
+
 
 def test_a_held_action_stops_with_the_episode():
     state = _CountdownState(tf.constant([1, 2, 3, 9]))
     action = tf.constant([0, 1, 0, 0])
-    state, timestep, frames, _ = rollout.play(_Countdown(), state, action, 7, 0, 3)
+    state, timestep, score, frames, _ = rollout.play(_Countdown(), state, action, 7, 0, 3)
     np.testing.assert_array_equal(frames, [1, 2, 3, 3])
     np.testing.assert_array_equal(state.left, [0, 0, 0, 6])
     np.testing.assert_array_equal(timestep.reward, [1, 1 + 2, 1 + 2 + 3, 6])
+    np.testing.assert_array_equal(score, [0, 1 + 0, 2 + 1 + 0, 8 + 7 + 6])
     np.testing.assert_array_equal(timestep.termination, [True, False, True, False])
     np.testing.assert_array_equal(timestep.truncation, [False, True, False, False])
     np.testing.assert_array_equal(timestep.observation[:, 0, 0], [0, 0, 0, 6])
 
 
 def test_cave_scores_are_frames_capped_at_the_limit_and_catch_scores_are_rewards():
-    returns, frames = tf.constant([5.0, -1.0]), tf.constant([10_001, 7])
-    np.testing.assert_array_equal(rollout.score_of(make("cave"), returns, frames), [10_000, 7])
-    np.testing.assert_array_equal(rollout.score_of(make("catch8"), returns, frames), [5, -1])
+    yes, no = tf.constant([True]), tf.constant([False])
+    for name, expected in (("cave", [1, 1, 0]), ("catch8", [-1, -1, -1])):
+        ends = [(no, no), (yes, no), (no, yes)]  # goes on, a crash, the frame that passes the limit
+        steps = [TimeStep(None, tf.constant([-1.0]), *end) for end in ends]
+        assert [float(make(name).score(None, step)[0]) for step in steps] == expected
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "rmsprop", "rmsprop_graves"])

@@ -125,11 +125,16 @@ class Config:
         """Consecutive replay rows that one sampled transition spans."""
         return (self.frame_stack - 1) * self.frame_stride + 1 + self.n_step
 
-    def replay_bytes(self, spec: ObservationSpec) -> int:
-        """Memory of the replay: an observation, 8 bytes of action, 4 of each float, two flags a row; 0 without one."""
+    def replay_bytes(self, spec: ObservationSpec, legal_actions: int = 0) -> int:
+        """Memory of the replay: an observation, 8 bytes of action, 4 of each float, two flags a row; 0 without one.
+
+        Args:
+          spec: what the game shows.
+          legal_actions: A of a game whose rules do not always allow every action: a byte of each more.
+        """
         if "replay_capacity" not in self._values:
             return 0
-        return self.replay_capacity * (spec.bytes + 8 + 4 + 4 + 2 + 4 * self.prioritized)
+        return self.replay_capacity * (spec.bytes + 8 + 4 + 4 + 2 + legal_actions + 4 * self.prioritized)
 
 
 def _refuse_elsewhere(name: str, value: Any, values: Mapping[str, Any]) -> None:
@@ -232,9 +237,9 @@ def check(config: Config) -> None:
             each.check(config)
 
 
-def check_memory(config: Config, spec: ObservationSpec | None, available_bytes: int) -> None:
+def check_memory(config: Config, spec: ObservationSpec | None, available_bytes: int, legal_actions: int = 0) -> None:
     """Refuse a replay that does not fit, before anything is allocated; a `spec` of None is not known yet."""
-    size = 0 if spec is None else config.replay_bytes(spec)
+    size = 0 if spec is None else config.replay_bytes(spec, legal_actions)
     if not size:
         return
     needed = size + 500_000_000  # TensorFlow itself, the network and the programs

@@ -10,7 +10,7 @@ import numpy as np
 
 from tfdqn import cli
 from tfdqn.errors import EXIT_IO, UserError
-from tfdqn.runs import run_folder
+from tfdqn.runs import models, named_agent, run_config
 from tfdqn.runtime import devices
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 def parser() -> cli.Parser:
     parser = cli.Parser(prog="python -m tfdqn.record", description="Film one episode of a trained agent as a GIF.")
-    run_folder.add_agent_arguments(parser)
-    run_folder.add_code_arguments(parser)
+    named_agent.add_agent_arguments(parser)
+    named_agent.add_code_arguments(parser)
     parser.add_argument("--out", type=cli.path("--out"), default="episode.gif", help="file to write, ending in .gif")
     parser.add_argument("--seed", type=cli.converter("--seed", int), default=0, help="seed of the game's draws")
     parser.add_argument("--start", type=cli.converter("--start", int), default=0, help="first frame to keep")
@@ -41,8 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"--out {arguments.out}: must end in .gif")
     if not out.parent.is_dir():
         raise UserError(f"--out {arguments.out}: there is no folder {out.parent}")
-    folder = run_folder.agent_folder(arguments)
-    config = run_folder.read_config(folder, run_folder.named_code(arguments)).replace(
+    folder = named_agent.agent_folder(arguments)
+    config = run_config.read_config(folder, named_agent.named_code(arguments)).replace(
         convolution="auto"
     )  # as it suits this device
     device = devices.choose_device("cpu")
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     env = make_for(config)
     agent = build_agent(config, env)
-    run_folder.load_weights(agent, folder / run_folder.MODELS[arguments.model])
+    models.load_weights(agent, folder / models.MODELS[arguments.model])
     with tf.device(device):
         frames = film(config, env, agent, arguments.seed, arguments.start + arguments.frames)[arguments.start :]
     if not len(frames):

@@ -18,7 +18,7 @@ import tensorflow as tf
 from tfdqn import cli, seeds
 from tfdqn.config import Config
 from tfdqn.envs.host import HostEnvironment, HostGames, HostStep
-from tfdqn.envs.rollout import push_frame, score_of, select, stack_frames
+from tfdqn.envs.rollout import push_frame, select, stack_frames
 from tfdqn.errors import UserError
 from tfdqn.learners.base import Agent, Decision
 from tfdqn.learners.metrics import MAX_REPORTS, Metrics, Reports
@@ -81,7 +81,7 @@ class HostTrainer(Trainer):
                 is_first=tf.ones([config.num_envs], tf.bool),
                 is_over=tf.zeros([config.num_envs], tf.bool),
                 is_standard=tf.ones([config.num_envs], tf.bool),
-                episode_return=tf.zeros([config.num_envs]),
+                episode_score=tf.zeros([config.num_envs]),
                 episode_frames=tf.zeros([config.num_envs], tf.int32),
                 metrics=self.learner.sums().zeros(),
             )
@@ -234,12 +234,11 @@ class HostTrainer(Trainer):
         observation = stack_frames(carry.history, self.config.frame_stride)
         gathered = self.learner.take(gathered, number, Decision(observation, carry.agent_state, row))
         ended = is_played & (step.termination | step.truncation)
-        episode_return = tf.where(is_over, 0.0, carry.episode_return) + tf.where(is_played, step.reward, 0.0)
+        episode_score = tf.where(is_over, 0.0, carry.episode_score) + tf.where(is_played, step.reward, 0.0)
         episode_frames = tf.where(is_over, 0, carry.episode_frames) + tf.cast(is_played, tf.int32)
         metrics = carry.metrics._replace(
             episodes=carry.metrics.episodes + tf.reduce_sum(tf.cast(ended, tf.int64)),
-            score=carry.metrics.score
-            + tf.reduce_sum(tf.where(ended, score_of(self.env, episode_return, episode_frames), 0.0)),
+            score=carry.metrics.score + tf.reduce_sum(tf.where(ended, episode_score, 0.0)),
             episode_frames=carry.metrics.episode_frames
             + tf.reduce_sum(tf.where(ended, tf.cast(episode_frames, tf.int64), 0)),
         )
@@ -252,7 +251,7 @@ class HostTrainer(Trainer):
             history=push_frame(carry.history, step.frame, is_over),
             is_first=is_over,
             is_over=ended,
-            episode_return=episode_return,
+            episode_score=episode_score,
             episode_frames=episode_frames,
             metrics=metrics,
         )
@@ -336,8 +335,7 @@ class HostEvaluator(Evaluator):
             length += ~is_done
             is_done |= played.termination | played.truncation | (length >= max_frames)
             frame = played.frame
-        scores = score_of(env, tf.constant(total), tf.constant(np.minimum(length, max_frames))).numpy()
-        return scores, length, film, q_values
+        return total, length, film, q_values
 
 
 def film(config: Config, env: HostEnvironment, agent: Agent, seed: int, max_frames: int) -> np.ndarray:

@@ -14,7 +14,7 @@ import tensorflow as tf
 from tfdqn import learners, seeds
 from tfdqn.config import Config
 from tfdqn.envs import Environment, make_for
-from tfdqn.envs.rollout import play, push_frame, score_of, select, stack_frames
+from tfdqn.envs.rollout import play, push_frame, select, stack_frames
 from tfdqn.learners.base import Agent, Decision
 from tfdqn.learners.metrics import MAX_REPORTS, SHARED_BIT, Metrics, Reports, note_non_finite
 from tfdqn.programs.restarts import Memory, Nothing, Past, Practice
@@ -34,7 +34,7 @@ class Carry(NamedTuple):
     is_first: tf.Tensor  # [N] bool, the newest frame begins an episode
     is_over: tf.Tensor  # [N] bool, the newest frame is the last of an episode: the next decision is a reset
     is_standard: tf.Tensor  # [N] bool, the episode began at the game's own start
-    episode_return: tf.Tensor  # [N] float32
+    episode_score: tf.Tensor  # [N] float32
     episode_frames: tf.Tensor  # [N] int32
     metrics: Metrics
 
@@ -80,7 +80,7 @@ class Trainer:
         with tf.device(self.device):
             start = seeds.at(seeds.stream(config.seed, "start"), 0)
             noise = self.env.sample_noise(start, config.num_envs)
-            state = self.env.training_reset(noise, config.start_curriculum)
+            state, difficulty = self.env.training_start(noise, config.start_curriculum)
             frame = self.env.observe(state)
             depth = (config.frame_stack - 1) * config.frame_stride + 1
             history = tf.repeat(frame[tf.newaxis], depth, axis=0)
@@ -94,8 +94,8 @@ class Trainer:
                 history=history,
                 is_first=tf.ones([config.num_envs], tf.bool),
                 is_over=tf.zeros([config.num_envs], tf.bool),
-                is_standard=self._is_standard(noise),
-                episode_return=tf.zeros([config.num_envs]),
+                is_standard=self._is_standard(difficulty),
+                episode_score=tf.zeros([config.num_envs]),
                 episode_frames=tf.zeros([config.num_envs], tf.int32),
                 metrics=self.learner.sums().zeros(),
             )
@@ -195,7 +195,7 @@ class Trainer:
         action, agent_state = self._decide(carry, observation, legal)
 
         stream = seeds.stream(config.seed, "env")
-        state, timestep, frames, noise = play(
+        state, timestep, score, frames, noise = play(
             env, carry.env_state, action, stream, carry.iteration, config.action_repeat
         )
         # Where the newest frame was an episode's last, nothing is played: the row only holds that frame, and the
@@ -216,9 +216,9 @@ class Trainer:
         )
         ended = ~is_idle & (timestep.termination | timestep.truncation)
         frames = tf.where(is_idle, 0, frames)
-        episode_return = tf.where(carry.is_first, 0.0, carry.episode_return) + tf.where(is_idle, 0.0, timestep.reward)
+        episode_score = tf.where(carry.is_first, 0.0, carry.episode_score) + tf.where(is_idle, 0.0, score)
         restart_seed = seeds.at(seeds.stream(config.seed, "restart"), carry.iteration)
-        fresh = env.training_reset(noise, config.start_curriculum)
+        fresh, difficulty = env.training_start(noise, config.start_curriculum)
         idle_state, past = self._practice.go_back(carry.memory, carry.env_state, fresh, is_over, restart_seed)
         initial = self._practice.state_of(past, self.agent.initial_state(config.num_envs))
         agent_state = select(is_over, initial, agent_state)
@@ -233,7 +233,7 @@ class Trainer:
         # Each number is widened before it is summed: what fits for one environment need not for all of them.
         metrics = carry.metrics._replace(
             episodes=carry.metrics.episodes + tf.reduce_sum(tf.cast(counts, tf.int64)),
-            score=carry.metrics.score + total_of_ended(score_of(env, episode_return, episode_frames)),
+            score=carry.metrics.score + total_of_ended(episode_score),
             episode_frames=carry.metrics.episode_frames + total_of_ended(tf.cast(episode_frames, tf.int64)),
         )
         decision = Decision(observation, carry.agent_state, row)
@@ -252,8 +252,8 @@ class Trainer:
             history=history,
             is_first=is_over,
             is_over=ended,
-            is_standard=tf.where(is_over, self._is_standard(noise), carry.is_standard),
-            episode_return=episode_return,
+            is_standard=tf.where(is_over, self._is_standard(difficulty), carry.is_standard),
+            episode_score=episode_score,
             episode_frames=episode_frames,
             metrics=metrics,
         )
@@ -265,7 +265,6 @@ class Trainer:
         epsilon = self.learner.exploration.epsilon_at(carry.env_frames)
         return self.agent.act(observation, carry.agent_state, epsilon, explore_seed, legal)
 
-    def _is_standard(self, noise: Any) -> tf.Tensor:
+    def _is_standard(self, difficulty: tf.Tensor) -> tf.Tensor:
         """Which episodes that begin now do so as in an evaluation, [N] bool: only their scores are reported."""
-        is_moved = self.env.is_moved_start(noise, self.config.start_curriculum)
-        return self._practice.is_player & ~is_moved
+        return self._practice.is_player & (difficulty == 0)

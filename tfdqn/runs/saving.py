@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tfdqn import cli, files
 from tfdqn import config as configuration
 from tfdqn.errors import EXIT_IO, EXIT_REFUSED, UserError
-from tfdqn.runs import checkpoints, run_folder
+from tfdqn.runs import checkpoints, models, run_config
 from tfdqn.runs.checkpoints import Checkpoint
 from tfdqn.runs.progress import Progress
 
@@ -36,7 +36,7 @@ class Facts(NamedTuple):
     reports: dict[str, int]  # sizes, as `Monitor.flush` gives them
     versions: dict[str, str]
     game_version: int
-    game_source: dict[str, Any]  # as `tfdqn.runs.run_folder.source_of` gives it
+    game_source: dict[str, Any]  # as `tfdqn.runs.run_config.source_of` gives it
 
 
 def read_facts(checkpoint: Checkpoint) -> Facts:
@@ -199,15 +199,15 @@ class Saver:
 
     def give_best(self) -> None:
         """Write the best agent's model; where that fails, it waits."""
-        self._give(run_folder.BEST_MODEL, self.run.best_weights)
+        self._give(models.BEST_MODEL, self.run.best_weights)
 
     def give_final(self) -> None:
         """Write the model of the agent as it is now; where that fails, it waits."""
-        self._give(run_folder.FINAL_MODEL, self.run.player_weights())
+        self._give(models.FINAL_MODEL, self.run.player_weights())
 
     def _give(self, name: str, weights: Sequence[np.ndarray]) -> bool:
         agent = self.run.trainer.agent
-        return self.outbox.put(self.run.run_dir / name, lambda path: run_folder.save_player(agent, weights, path))
+        return self.outbox.put(self.run.run_dir / name, lambda path: models.save_player(agent, weights, path))
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Bring the run to where the checkpoint was made, with its reports and models."""
@@ -251,12 +251,12 @@ class Saver:
         """Let no model be that of an agent from after the checkpoint, which training will not come by again."""
         run = self.run
         # Where a final model is, training has ended before; it has now ended with the agent of this checkpoint.
-        is_ended = (run.run_dir / run_folder.FINAL_MODEL).exists()
-        models = {
-            run_folder.BEST_MODEL: run.best_weights,
-            run_folder.FINAL_MODEL: run.player_weights() if is_ended else None,
+        is_ended = (run.run_dir / models.FINAL_MODEL).exists()
+        wanted = {
+            models.BEST_MODEL: run.best_weights,
+            models.FINAL_MODEL: run.player_weights() if is_ended else None,
         }
-        for name, weights in models.items():
+        for name, weights in wanted.items():
             path = run.run_dir / name
             files.partial(path).unlink(missing_ok=True)
             if weights is None:
@@ -269,12 +269,22 @@ class Saver:
         """The carry's tensors by name; those that runs had not yet when it was made are as at a run's start."""
         wanted = named_tensors(self.run.carry, "carry")
         memory = {name for name in wanted if name.startswith("carry/memory/")}
-        newer = {"carry/is_standard"} - checkpoint.names
+        newer = {"carry/is_standard", "carry/episode_score"} - checkpoint.names
         if not memory <= checkpoint.names:
             newer |= memory
             cli.say("this checkpoint remembers practice starts without the frames before them: they are found anew")
         own = {name: value.numpy() for name, value in wanted.items() if name in newer}
+        if "carry/episode_score" in newer:
+            own["carry/episode_score"] = self._older_score(checkpoint)
         return own | checkpoint.read({name: value for name, value in wanted.items() if name not in newer})
+
+    def _older_score(self, checkpoint: Checkpoint) -> np.ndarray:
+        """Scores [N] of a time when they were not summed: the returns or, where the game told so, the frames."""
+        carry = self.run.carry
+        is_return = not self.run.trainer.env._sets("score")
+        name, like = ("return", carry.episode_score) if is_return else ("frames", carry.episode_frames)
+        (held,) = checkpoint.read({f"carry/episode_{name}": like}).values()
+        return held.astype(like.dtype.as_numpy_dtype if is_return else "float32")
 
     def _tensors(self) -> dict[str, Any]:
         run = self.run
@@ -295,7 +305,7 @@ class Saver:
             "env_frames": run.env_frames,
             "config": configuration.as_json(run.config),
             "game_version": run.trainer.env.version,
-            "game_source": run_folder.source_of(run.config),
+            "game_source": run_config.source_of(run.config),
             "device": run.device,
             "progress": dataclasses.asdict(dataclasses.replace(run.progress, wall_seconds=run.wall_seconds)),
             "reports": self._flush_reports(),

@@ -93,7 +93,7 @@ def build_replay(config: Config, env: Environment, device: str) -> FrameReplay:
         discount=config.discount,
         device=device,
         column_major=catalogue.body_of(config.network).prefers_columns,
-        legal_actions=env.num_actions if env.limits_actions else None,
+        legal_actions=env.masked_actions or None,
     )
 
 
