@@ -13,7 +13,6 @@ from __future__ import annotations
 import itertools
 import os
 import subprocess
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -29,7 +28,8 @@ from tfdqn.errors import UserError
 
 GAMES = tuple(minatar_players.PLAYERS)
 STICKY = 0.1
-PLAYED_GAMES = 50  # side by side, from new episodes on
+# From new episodes on: at least so many games, and no more frames of each, which pass the 2,500th of freeway.
+PLAYED_GAMES, PLAYED_FRAMES = 8, 2_600
 DRAWN_FRAMES = 20  # from each state that is drawn
 RECORDED = (1000, 4)  # frames and games of a recording
 
@@ -76,10 +76,11 @@ def compare(game: str, frames: int, sticky: float, ramping: bool, seed: int = 0)
       UserError: the package cannot be installed.
     """
     half = -(-frames // 2)
+    length = min(-(-half // PLAYED_GAMES), PLAYED_FRAMES)
     num_drawn = -(-half // DRAWN_FRAMES)
     starts = minatar_players.PLAYERS[game].draw(np.random.default_rng([seed, 1]), num_drawn)
     compared, events = 0, Counter()
-    for length, num_games, start in ((-(-half // PLAYED_GAMES), PLAYED_GAMES, None), (DRAWN_FRAMES, num_drawn, starts)):
+    for length, num_games, start in ((length, -(-half // length), None), (DRAWN_FRAMES, num_drawn, starts)):
         given, ours, happened = played(game, length, num_games, sticky, ramping, seed, start)
         where = f"{game}, sticky {sticky:g}, ramping {ramping}, {'play' if start is None else 'drawn states'}"
         require_equal(ours, theirs(given), where)
@@ -134,17 +135,15 @@ def played(
         action = np.where(is_scripted, player.act(state), generator.integers(0, env.num_actions, num_games))
         following, timestep = arrays(env.compiled_step(state, action.astype(np.int32), noise))
         over = timestep.termination | timestep.truncation
-        happened = {**player.events(state, noise, following, timestep), "episode": over}
+        happened = {**player.events(state, noise, following, timestep), "ended": over}
+        happened["another action than the one chosen"] = following.last_action != action
         events.update({name: int(np.sum(which)) for name, which in happened.items()})
         restarted = arrays(env.compiled_reset(noise))
-        state = type(state)(
-            *(np.where(over.reshape([-1] + [1] * (old.ndim - 1)), new, old) for new, old in zip(restarted, following))
-        )
+        state = tf.nest.map_structure(lambda new, old, over=over: _chosen(over, new, old), restarted, following)
         fresh.append(_bits(env.observe(state)) * over[:, np.newaxis])
-        row = {"action": action.astype(np.uint8), "over": over, "end": over, "reward": timestep.reward}
-        rows.append(
-            {**row, "frame": _bits(timestep.observation)} | {f"noise.{k}": v for k, v in noise._asdict().items()}
-        )
+        row = {f"noise.{name}": field for name, field in noise._asdict().items()}
+        row |= {"action": action.astype(np.uint8), "over": over, "end": over, "reward": timestep.reward}
+        rows.append({**row, "frame": _bits(timestep.observation)})
     columns = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     shown = {name: columns.pop(name) for name in ("frame", "reward", "end")} | {"fresh": np.stack(fresh)}
     return given | columns, shown, events
@@ -194,6 +193,11 @@ def recording(game: str) -> dict[str, np.ndarray]:
     package = theirs(given)
     require_equal(ours, package, f"{game}, recording")
     return given | package
+
+
+def _chosen(which: np.ndarray, new: np.ndarray, old: np.ndarray) -> np.ndarray:
+    """`new` [N, ...] where [N] `which`, else `old`."""
+    return np.where(which.reshape([-1] + [1] * (old.ndim - 1)), new, old)
 
 
 def _bits(observation: Any) -> np.ndarray:

@@ -11,8 +11,8 @@ bytes of a screen's planes as bits (`np.packbits` of [10, 10, C], flattened). IN
   noise.X          [T, N, ...], the draws X of each frame
   start.X          [N, ...], where given: the state to start from, as our game has it, in place of the reset's
 
-and OUT what the package shows: `frame` [T, N, B], `reward` and `end` [T, N], and `fresh` [T + 1, N, B], the screens that
-episodes begin with: of the first reset, then of those after each frame, zeros where none followed.
+and OUT what the package shows: `frame` [T, N, B], `reward` and `end` [T, N], and `fresh` [T + 1, N, B], the screens
+that episodes begin with: of the first reset, then of those after each frame, zeros where none followed.
 """
 
 from __future__ import annotations
