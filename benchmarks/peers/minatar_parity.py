@@ -80,11 +80,11 @@ def compare(game: str, frames: int, sticky: float, ramping: bool, seed: int = 0)
     num_drawn = -(-half // DRAWN_FRAMES)
     starts = minatar_players.PLAYERS[game].draw(np.random.default_rng([seed, 1]), num_drawn)
     compared, events = 0, Counter()
-    for length, num_games, start in ((length, -(-half // length), None), (DRAWN_FRAMES, num_drawn, starts)):
-        given, ours, happened = played(game, length, num_games, sticky, ramping, seed, start)
+    for frames_each, num_games, start in ((length, -(-half // length), None), (DRAWN_FRAMES, num_drawn, starts)):
+        given, ours, happened = played(game, frames_each, num_games, sticky, ramping, seed, start)
         where = f"{game}, sticky {sticky:g}, ramping {ramping}, {'play' if start is None else 'drawn states'}"
         require_equal(ours, theirs(given), where)
-        compared += length * num_games
+        compared += frames_each * num_games
         events.update(happened)
     return compared, dict(events)
 
@@ -121,11 +121,11 @@ def played(
     state = arrays(env.compiled_reset(first))
     if start is not None:
         planted = {name: np.asarray(field, getattr(state, name).dtype) for name, field in start.items()}
-        assert planted.keys() == set(state._fields) - {"time"}
+        assert planted.keys() | {"time"} == set(state._fields)
         state = state._replace(**planted)
     given = {"game": np.array(game), "sticky": np.array(sticky), "ramping": np.array(ramping)}
     given |= {f"first.{name}": field for name, field in first._asdict().items()}
-    given |= {f"start.{name}": getattr(state, name) for name in start or ()}
+    given |= {f"start.{name}": field for name, field in state._asdict().items() if start is not None}
     fresh = [_bits(env.observe(state))]
     rows: list[dict[str, np.ndarray]] = []
     events: Counter = Counter()

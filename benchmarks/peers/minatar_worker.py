@@ -79,8 +79,41 @@ def _breakout_plant(game: Any, state: Mapping[str, Any]) -> None:
     game.brick_map[1:4] = (int(state["bricks"]) >> np.arange(30) & 1).reshape(3, SIZE)
 
 
+def _asterix_draw(call: Call) -> Any:
+    if call.method == "randint":
+        return int(call.noise["lane"]) * int(call.arguments[0]) >> 22
+    if call.number == 1:
+        return 0.25 if call.noise["side"] == 1 else 0.75
+    return (float(call.noise["gold"]) + 0.5) / 2**20
+
+
+def _asterix_plant(game: Any, state: Mapping[str, Any]) -> None:
+    game.player_x, game.player_y = int(state["player_x"]), int(state["player_y"])
+    game.spawn_timer, game.move_timer = int(state["spawn_wait"]), int(state["move_wait"])
+    if game.ramping:
+        game.ramp_index = min(int(state["time"]) // 102, 9)
+        game.ramp_timer = 100 - (int(state["time"]) % 102 if game.ramp_index < 9 else 0)
+        game.spawn_speed, game.move_speed = 10 - game.ramp_index, 5 - game.ramp_index // 2
+    lanes = zip(state["x"].tolist(), state["is_from_left"].tolist(), state["is_gold"].tolist(), strict=True)
+    game.entities = [[x, row + 1, left, gold] if x >= 0 else None for row, (x, left, gold) in enumerate(lanes)]
+
+
+def _freeway_draw(call: Call) -> Any:
+    kinds = np.array([int(call.noise["cars"]) * 10 ** (lane + 1) // 2**43 % 10 for lane in range(8)])
+    return kinds % 5 + 1 if call.method == "randint" else np.where(kinds < 5, 0.25, 0.75)
+
+
+def _freeway_plant(game: Any, state: Mapping[str, Any]) -> None:
+    game.pos, game.move_timer = int(state["row"]), int(state["move_wait"])
+    game.terminate_timer = 2500 - int(state["time"])
+    lanes = zip(*(state[name].tolist() for name in ("car_x", "car_wait", "car_speed")), strict=True)
+    game.cars = [[x, row + 1, wait, speed] for row, (x, wait, speed) in enumerate(lanes)]
+
+
 GAMES = {
     "breakout": (_breakout_draw, _breakout_plant),
+    "asterix": (_asterix_draw, _asterix_plant),
+    "freeway": (_freeway_draw, _freeway_plant),
 }
 
 

@@ -68,8 +68,9 @@ class Breakout(common.MinAtar):
     planes = ("paddle", "ball", "trail", "bricks")
 
     def sample_noise(self, seed: tf.Tensor, num_envs: int) -> Noise:
-        sticky, rest = common.stick(seeds.draw(seed, num_envs))
-        return Noise(sticky, common.low31(rest))
+        sticky, rest = common.take_bits(seeds.draw(seed, num_envs), common.STICKY_BITS)
+        start, _ = common.take_bits(rest, 31)
+        return Noise(sticky, start)
 
     def reset(self, noise: Noise) -> State:
         noise = self.checked_noise(noise)

@@ -6,6 +6,7 @@ reinforcement learning experiments"), as the package of that name plays them. Ro
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import ClassVar
 
@@ -15,9 +16,11 @@ from tfdqn.envs.base import Environment
 from tfdqn.envs.spec import ObservationSpec
 
 SIZE = 10  # rows and columns
-STICKY_DRAWS = 2**20  # a draw that decides whether an action sticks is one of so many
+STICKY_BITS = 20  # of a draw that decides whether an action sticks
+STICKY_DRAWS = 2**STICKY_BITS
 NO_OP = 0  # the first action of every game, and what came before an episode's first
-NOWHERE = 2**16 - 1  # a place that is on no screen
+NOWHERE = SIZE * SIZE  # a cell that is on no screen
+NO_ENTRY = 2**8 - 1  # an entry that no row has
 
 
 class MinAtar(Environment):
@@ -51,28 +54,35 @@ class MinAtar(Environment):
         """A screen of single cells, [N, 100 * C] bool, the planes of a cell side by side.
 
         Args:
-          places: planes and the cells [N] int32, row * 10 + column, that are set there; `NOWHERE` or more for none.
+          places: planes and the cells [N] int32, row * 10 + column, that are set there; `NOWHERE` for none.
         """
         # One row of all entries is long enough for XLA to compare many an instruction, in a narrow type.
         entry = tf.cast(tf.range(SIZE * SIZE * len(self.planes)), tf.uint16)
-        screen = None
+        found = []
         for plane, cell in places:
-            place = tf.minimum(cell, SIZE * SIZE) * len(self.planes) + self.planes.index(plane)
-            is_there = entry == tf.cast(place, tf.uint16)[:, tf.newaxis]
-            screen = is_there if screen is None else screen | is_there
-        return screen
+            place = cell * len(self.planes) + self.planes.index(plane)
+            found.append(entry == tf.cast(place, tf.uint16)[:, tf.newaxis])
+        return functools.reduce(tf.logical_or, found)
+
+    def entry(self, column: tf.Tensor, plane: int | tf.Tensor, is_there: tf.Tensor) -> tf.Tensor:
+        """Where a cell of a row lies among the row's entries, for `in_rows`; shapes as `column`'s."""
+        return tf.where(is_there, column * len(self.planes) + plane, NO_ENTRY)
+
+    def in_rows(self, *entries: tf.Tensor) -> tf.Tensor:
+        """A screen, [N, 100 * C]: each of `entries`, [N, 10] as from `entry`, sets at most one cell in each row."""
+        # In bytes: many to an instruction.
+        places = tf.cast(tf.range(SIZE * len(self.planes)), tf.uint8)
+        rows = functools.reduce(
+            tf.logical_or, [places == tf.cast(entry, tf.uint8)[..., tf.newaxis] for entry in entries]
+        )
+        return tf.reshape(rows, [-1, SIZE * SIZE * len(self.planes)])
 
     def on_screen(self, entries: tf.Tensor) -> tf.Tensor:
         """Entries [N, 100 * C] as an observation, [N, 10, 10, C]."""
         return tf.reshape(entries, [-1, SIZE, SIZE, len(self.planes)])
 
 
-def stick(rest: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Take the draw of `taken` off wide draws [N] int64: it as int32, and what is left, 43 bits of 63."""
-    sticky = tf.bitwise.bitwise_and(rest, tf.constant(STICKY_DRAWS - 1, tf.int64))
-    return tf.cast(sticky, tf.int32), rest // STICKY_DRAWS
-
-
-def low31(rest: tf.Tensor) -> tf.Tensor:
-    """The lowest 31 bits of wide draws [N] int64, as int32."""
-    return tf.cast(tf.bitwise.bitwise_and(rest, tf.constant(tf.int32.max, tf.int64)), tf.int32)
+def take_bits(rest: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Take a draw of `count` bits, at most 31, off wide draws [N] int64: it as int32, and what is left."""
+    taken = tf.bitwise.bitwise_and(rest, tf.constant(2**count - 1, tf.int64))
+    return tf.cast(taken, tf.int32), tf.bitwise.right_shift(rest, tf.constant(count, tf.int64))

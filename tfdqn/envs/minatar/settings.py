@@ -50,4 +50,8 @@ def _game(name: str, rules: str, planes: int, **preset) -> Game:
     )
 
 
-GAMES = (_game("minatar_breakout", "breakout:Breakout", planes=4),)
+GAMES = (
+    _game("minatar_breakout", "breakout:Breakout", planes=4),
+    _game("minatar_asterix", "asterix:Asterix", planes=4),
+    _game("minatar_freeway", "freeway:Freeway", planes=7),
+)
