@@ -27,7 +27,7 @@ import tensorflow as tf
 
 from tfdqn import seeds
 from tfdqn.envs.base import TimeStep
-from tfdqn.envs.minatar import common
+from tfdqn.envs.minatar import common, row_bits
 from tfdqn.envs.minatar.common import SIZE
 
 START_X = 5
@@ -134,7 +134,7 @@ class Seaquest(common.MinAtar):
     planes = ("front", "back", "shot", "trail", "enemy_shot", "fish", "submarine", "oxygen", "aboard", "diver")
 
     def sample_noise(self, seed: tf.Tensor, num_envs: int) -> Noise:
-        sticky, rest = common.stick(seeds.draw(seed, num_envs))
+        sticky, rest = common.take_bits(seeds.draw(seed, num_envs), common.STICKY_BITS)
         fields = []
         for count in (SUBMARINE_SHARE, SWIMMING_ROWS, 2, SWIMMING_ROWS, 2):
             fields.append(tf.cast(rest % count, tf.int32))
@@ -232,73 +232,38 @@ class Seaquest(common.MinAtar):
         return state, timestep
 
     def observe(self, state: State) -> tf.Tensor:
-        def cells(row, x):
-            return [tf.where(is_there, cell, common.NOWHERE) for is_there, cell in (
-                ((row[:, k] != NO_DIVER) & (0 <= x[:, k]) & (x[:, k] < SIZE), row[:, k] * SIZE + x[:, k])
-                for k in range(row.shape[1])
-            )]
+        def drawn(row, x):
+            """A plane in which things [N, K] are, or [N]."""
+            if row.shape.rank == 1:
+                row, x = row[:, tf.newaxis], x[:, tf.newaxis]
+            return row_bits.rows(row, row_bits.bits(x))
 
-        swum = (state.time - 1) % DIVER_PERIOD + 1
-        diver_x = _diver_x(state.divers, swum)
-        shots = [
-            tf.where(state.shots.x[:, k] < SIZE, state.shots.row[:, k] * SIZE + state.shots.x[:, k], common.NOWHERE)
-            for k in range(NUM_SHOTS)
-        ]
-        boat = state.y * SIZE + state.x
-        dots = self.dots(
-            ("front", boat),
-            ("back", boat - state.heading),  # never off the screen: the boat came from there
-            *(("shot", cell) for cell in shots),
-            *(("diver", cell) for cell in cells(state.divers.row, diver_x)),
-            *(("trail", cell) for cell in cells(state.divers.row, diver_x - state.divers.heading)),
+        enemies, shots, divers = state.enemies, state.shots, state.divers
+        diver_x = _diver_x(divers, (state.time - 1) % DIVER_PERIOD + 1)
+        diver_x = tf.where(divers.row == NO_DIVER, GONE, diver_x)
+        fish_x = tf.where(enemies.is_submarine, GONE, enemies.x)
+        submarine_x = tf.where(enemies.is_submarine, enemies.x, GONE)
+        fish, submarines, trails, enemy_shots = (
+            row_bits.crowded_rows(enemies.row, column)
+            for column in (fish_x, submarine_x, enemies.x - enemies.heading, enemies.shot_x)
         )
-        return self.on_screen(dots | self._gauges(state) | self._enemies(state.enemies))
-
-    def _entries(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Row, column and plane of each entry of a screen, [100 * C] int32 each."""
-        return np.indices([SIZE, SIZE, len(self.planes)], np.int32).reshape(3, -1)
-
-    def _gauges(self, state: State) -> tf.Tensor:
-        """The entries [N, 100 * C] that show oxygen, from the left, and the divers aboard, up to the last but one."""
-        row, column, plane = self._entries()
-        never = 255
-
-        def gauge(name, needed, amount):
-            """Entries of a plane that are set if the amount [N] is at least what is needed in their column."""
-            is_its = (row == GAUGES) & (plane == self.planes.index(name)) & (needed > 0)
-            amount = tf.cast(tf.maximum(amount, 0), tf.uint8)
-            return tf.constant(np.where(is_its, needed, never), tf.uint8) <= amount[:, tf.newaxis]
-
-        oxygen = gauge("oxygen", column + 1, state.oxygen // OXYGEN_PER_CELL)
-        return oxygen | gauge("aboard", SIZE - 1 - column, state.aboard)
-
-    def _enemies(self, enemies: Enemies) -> tf.Tensor:
-        """The entries [N, 100 * C] that show enemies, their trails and shots."""
-        # Each row of the screen as bits, ten for each plane.
-        fish, submarine, trail = 0, SIZE, 2 * SIZE
-
-        def bits(x, plane):
-            """One bit [N, 32] for each column, none for those that are not on the screen."""
-            is_there = (0 <= x) & (x < SIZE)
-            return tf.where(is_there, tf.bitwise.left_shift(1, tf.where(is_there, x, 0) + plane), 0)
-
-        tail = tf.where(enemies.x == GONE, GONE, enemies.x - enemies.heading)
-        swimming = bits(enemies.x, tf.where(enemies.is_submarine, submarine, fish)) | bits(tail, trail)
-        flying = bits(enemies.shot_x, 0)
-        rows = np.arange(SIZE, dtype=np.int32)
-        swimmers = shots = tf.constant(0)
-        for k in range(NUM_ENEMIES):
-            is_its_row = enemies.row[:, k, tf.newaxis] == rows
-            swimmers |= tf.where(is_its_row, swimming[:, k, tf.newaxis], 0)
-            shots |= tf.where(is_its_row, flying[:, k, tf.newaxis], 0)
-        _, column, plane = (index.reshape(SIZE, -1)[0] for index in self._entries())
-        first = {"fish": fish, "submarine": submarine, "trail": trail, "enemy_shot": 0}
-        none = 3 * SIZE
-        shift = np.array([first[self.planes[p]] + c if self.planes[p] in first else none for c, p in zip(column, plane, strict=True)])
-        is_shot = plane == self.planes.index("enemy_shot")
-        words = tf.where(is_shot, shots[:, :, tf.newaxis], swimmers[:, :, tf.newaxis])
-        entries = tf.bitwise.right_shift(words, shift.astype(np.int32)) & 1
-        return tf.reshape(entries == 1, [-1, SIZE * SIZE * len(self.planes)])
+        is_gauge = np.arange(SIZE) == GAUGES
+        cells = tf.maximum(state.oxygen, 0)[:, tf.newaxis] // OXYGEN_PER_CELL
+        people = tf.maximum(state.aboard, 0)[:, tf.newaxis]
+        return row_bits.screen(
+            [
+                drawn(state.y, state.x),
+                drawn(state.y, state.x - state.heading),  # never off the screen: the boat came from there
+                drawn(shots.row, shots.x),
+                trails | drawn(divers.row, diver_x - divers.heading),
+                enemy_shots,
+                fish,
+                submarines,
+                tf.where(is_gauge, tf.bitwise.left_shift(1, cells) - 1, 0),  # from the left
+                tf.where(is_gauge, 2 ** (SIZE - 1) - tf.bitwise.left_shift(1, SIZE - 1 - people), 0),  # up to column 8
+                drawn(divers.row, diver_x),
+            ]
+        )
 
 
 def _step_wait(level: tf.Tensor) -> tf.Tensor:

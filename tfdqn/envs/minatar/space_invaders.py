@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from tfdqn import seeds
 from tfdqn.envs.base import TimeStep
-from tfdqn.envs.minatar import common
+from tfdqn.envs.minatar import common, row_bits
 from tfdqn.envs.minatar.common import SIZE
 
 WAVE_ROWS, WAVE_COLUMNS = 4, 6
@@ -75,7 +75,7 @@ class SpaceInvaders(common.MinAtar):
     planes = ("cannon", "alien", "alien_left", "alien_right", "shot", "bomb")
 
     def sample_noise(self, seed: tf.Tensor, num_envs: int) -> Noise:
-        sticky, _ = common.stick(seeds.draw(seed, num_envs))
+        sticky, _ = common.take_bits(seeds.draw(seed, num_envs), common.STICKY_BITS)
         return Noise(sticky)
 
     def reset(self, noise: Noise) -> State:
@@ -126,7 +126,7 @@ class SpaceInvaders(common.MinAtar):
         bomb = tf.where(drops_bomb, _nearest_alien(state, cannon), bomb)
 
         # Both shots hit, since they are never in one cell.
-        hit = tf.where(shots >= 0, _alien_at(_per_shot(state), shots), 0)
+        hit = tf.where(shots >= 0, _alien_at(_per_slot(state), shots), 0)
         aliens = state.aliens - tf.reduce_sum(hit, axis=1)
         kills = tf.reduce_sum(tf.cast(hit != 0, tf.float32), axis=1)
 
@@ -155,33 +155,29 @@ class SpaceInvaders(common.MinAtar):
         return state, timestep
 
     def observe(self, state: State) -> tf.Tensor:
-        screen = self.dots(
-            ("cannon", BOTTOM * SIZE + state.cannon),
-            *(("shot", tf.where(cell < 0, common.NOWHERE, cell)) for cell in tf.unstack(state.shots, axis=1)),
-            ("bomb", state.bomb),
+        margin = WAVE_COLUMNS - 1  # a formation that is partly off to the left has no aliens there
+        first = _aliens_in_row(_per_slot(state), np.arange(SIZE))
+        aliens = tf.bitwise.right_shift(tf.bitwise.left_shift(first, margin + state.left[:, tf.newaxis]), margin)
+        is_to_left = state.heading[:, tf.newaxis] < 0
+        return row_bits.screen(
+            [
+                _drawn(BOTTOM * SIZE + state.cannon[:, tf.newaxis]),
+                aliens,
+                tf.where(is_to_left, aliens, 0),
+                tf.where(is_to_left, 0, aliens),
+                _drawn(state.shots),
+                _drawn(state.bomb[:, tf.newaxis]),
+            ]
         )
-        return self.on_screen(screen | self._aliens(state))
-
-    def _aliens(self, state: State) -> tf.Tensor:
-        """The entries [N, 100 * C] that show an alien: in its own plane, and in that of the way in which it marches."""
-        num_planes = len(self.planes)
-        column, plane = np.divmod(np.arange(SIZE * num_planes, dtype=np.int32), num_planes)
-        to_left, to_right = (
-            np.isin(plane, [self.planes.index(name) for name in ("alien", way)]).astype(np.int32)
-            for way in ("alien_left", "alien_right")
-        )
-        planes = tf.where(state.heading[:, tf.newaxis] < 0, to_left, to_right)
-        # A row of the screen as bits, its first column the lowest; a formation that is partly off to the left has no
-        # aliens there.
-        margin = WAVE_COLUMNS - 1
-        row = _aliens_in_row(tf.nest.map_structure(lambda field: field[:, tf.newaxis], state), np.arange(SIZE))
-        row = tf.bitwise.right_shift(tf.bitwise.left_shift(row, margin + state.left[:, tf.newaxis]), margin)
-        entries = tf.bitwise.right_shift(row[:, :, tf.newaxis], column) & planes[:, tf.newaxis]
-        return tf.reshape(entries == 1, [-1, SIZE * SIZE * num_planes])
 
 
-def _per_shot(state: State) -> State:
-    """The state with an axis for shots, [N, 1] in place of [N]."""
+def _drawn(cells: tf.Tensor) -> tf.Tensor:
+    """A plane in which cells [N, K] are set; those off the screen are above or below it."""
+    return row_bits.rows(cells // SIZE, row_bits.bits(cells % SIZE))
+
+
+def _per_slot(state: State) -> State:
+    """The aliens of a state with an axis for slots or rows, [N, 1] in place of [N]."""
     return state._replace(aliens=state.aliens[:, tf.newaxis], top=state.top[:, tf.newaxis], left=state.left[:, tf.newaxis])
 
 
