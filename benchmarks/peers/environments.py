@@ -24,6 +24,7 @@ REQUIREMENTS = {
     "jax": ((_LISTS / "jax.txt", True),),
     "tensorflow": ((_LISTS / "tensorflow.txt", True), (ROOT / "requirements" / "tf-agents.txt", False)),
     "sb3": ((_LISTS / "sb3.txt", True),),
+    "minatar": ((_LISTS / "minatar.txt", False),),
     "figures": ((_LISTS / "figures.txt", True),),
 }
 

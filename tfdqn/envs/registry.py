@@ -22,7 +22,7 @@ DEFAULT = "catch8"  # what is played where nobody says what: seconds tell whethe
 _DOORS = {"gym": "tfdqn.adapters.from_gymnasium"}
 
 # The rooms of the games that come along; each module has its `GAMES`.
-_ROOMS = ("tfdqn.envs.catch.settings", "tfdqn.envs.cave.settings")
+_ROOMS = ("tfdqn.envs.catch.settings", "tfdqn.envs.cave.settings", "tfdqn.envs.minatar.settings")
 
 
 @dataclasses.dataclass(frozen=True)
