@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 DEFAULT = "catch8"  # what is played where nobody says what: seconds tell whether all works
 
 # The rooms of the games that come along; each module has its `GAMES`.
-_ROOMS = ("tfdqn.envs.catch.settings", "tfdqn.envs.cave.settings")
+_ROOMS = ("tfdqn.envs.catch.settings", "tfdqn.envs.cave.settings", "tfdqn.envs.cartpole.settings")
 
 
 @dataclasses.dataclass(frozen=True)
