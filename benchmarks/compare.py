@@ -175,7 +175,7 @@ def _git(*arguments: str) -> subprocess.CompletedProcess:
 
 def _device(wanted: str) -> str:
     """Found in a process that ends: the workers must have a GPU's memory to themselves."""
-    code = f"from tfdqn import devices; print(devices.choose_device({wanted!r}))"
+    code = f"from tfdqn.runtime import devices; print(devices.choose_device({wanted!r}))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, encoding="utf-8")
     if result.returncode:
         raise UserError(f"--device {wanted}: TensorFlow sees no such device on this machine")

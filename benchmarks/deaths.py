@@ -17,9 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from tfdqn import cli, devices, runs
+from tfdqn import cli
 from tfdqn.config import Config
 from tfdqn.errors import EXIT_IO, UserError
+from tfdqn.runs import run_folder
+from tfdqn.runtime import devices
 
 LOOK_BACK = 40  # frames before a crash that are looked at
 GRAZE_FRAMES = 3  # a crash that could be avoided so late is a graze
@@ -45,7 +47,7 @@ class Death:
 
 def parser() -> cli.Parser:
     parser = cli.Parser(prog="python -m benchmarks.deaths", description="Show how the cave's agent dies.")
-    runs.add_agent_arguments(parser)
+    run_folder.add_agent_arguments(parser)
     parser.add_argument("--episodes", type=cli.converter("--episodes", int), default=64, help="games, played at once")
     parser.add_argument("--seed", type=cli.converter("--seed", int), default=0, help="seed of the games' draws")
     parser.add_argument("--out", type=cli.path("--out"), default="deaths.png", help="file to write, ending in .png")
@@ -83,8 +85,8 @@ def whole_cave_agent(arguments: argparse.Namespace) -> tuple[Path, Config]:
     Raises:
       UserError: it sees or plays something else.
     """
-    folder = runs.agent_folder(arguments)
-    config = runs.read_config(folder)
+    folder = run_folder.agent_folder(arguments)
+    config = run_folder.read_config(folder)
     if config.env != "cave" or config.downsample != 1 or config.action_repeat != 1:
         raise UserError(f"{folder}: not an agent that plays every frame of the whole cave; try --pretrained cave")
     return folder, config
@@ -94,14 +96,15 @@ def play(folder: Path, model: str, config: Config, episodes: int, seed: int) -> 
     """The crashes of so many games from standard starts, in the order in which they happened."""
     import tensorflow as tf
 
-    from tfdqn import compiled, seeds
-    from tfdqn.building import build_agent
+    from tfdqn import seeds
     from tfdqn.envs import make_for
-    from tfdqn.rollout import push_frame, stack_frames
+    from tfdqn.envs.rollout import push_frame, stack_frames
+    from tfdqn.programs.building import build_agent
+    from tfdqn.runtime import compiled
 
     env = make_for(config)
     agent = build_agent(config, env)
-    runs.load_weights(agent, folder / runs.MODELS[model])
+    run_folder.load_weights(agent, folder / run_folder.MODELS[model])
     act = compiled.xla(lambda history: agent.act(stack_frames(history, config.frame_stride), (), 0.0, [0, 0])[0])
     stream = seeds.stream(seed, "record")
     state = env.compiled_reset(env.sample_noise(seeds.at(stream, 0), episodes))
@@ -168,7 +171,7 @@ def picture(deaths: Sequence[Death]) -> Any:
     from PIL import Image, ImageDraw
 
     from tfdqn.envs import make
-    from tfdqn.monitor import pictures_of
+    from tfdqn.runs.monitor import pictures_of
 
     ordered = sorted(deaths, key=lambda death: death.frame)
     chosen = [ordered[i] for i in np.linspace(0, len(ordered) - 1, min(SHOWN, len(ordered))).round().astype(int)]

@@ -8,9 +8,9 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.timing import Bench, WrongResult
-from tfdqn import compiled
 from tfdqn.envs import Environment, make
-from tfdqn.rollout import select
+from tfdqn.envs.rollout import select
+from tfdqn.runtime import compiled
 
 SEED = 20_260_801
 CHECKED_STEPS = 4

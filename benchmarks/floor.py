@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.timing import Bench, Sample
-from tfdqn import compiled
+from tfdqn.runtime import compiled
 
 MATMUL_SIDE = 2048
 COPY_WORDS = 2**24  # of 8 bytes: 128 MiB, which no cache holds

@@ -14,9 +14,9 @@ from benchmarks.specs import GROWTH
 from benchmarks.timing import MAX_COUNT, Bench, WrongResult
 from tfdqn import config as configuration
 from tfdqn.errors import UserError
-from tfdqn.loop import Run
-from tfdqn.signals import StopRequest
-from tfdqn.training import Trainer
+from tfdqn.programs.training import Trainer
+from tfdqn.runs.loop import Run
+from tfdqn.runtime.signals import StopRequest
 
 FOREVER = 2**62
 GROWTH_CHUNK_ROWS = 5_000  # half a percent of the large replay

@@ -10,10 +10,10 @@ import tensorflow as tf
 from benchmarks import operations, trees
 from benchmarks.specs import PINNED
 from benchmarks.timing import Bench, WrongResult
-from tfdqn import compiled
 from tfdqn import config as configuration
-from tfdqn.agent import DQN
 from tfdqn.envs import make
+from tfdqn.learners.dqn.agent import DQN
+from tfdqn.runtime import compiled
 
 SEED = 20_260_803
 SLOTS = {"adam": 2, "rmsprop": 2, "rmsprop_graves": 3}  # variables an optimizer keeps for each weight

@@ -78,7 +78,7 @@ def _start(request: dict[str, Any]) -> tuple[Config, str]:
       UserError: its replay does not fit into memory.
     """
     from tfdqn import config as configuration
-    from tfdqn import devices
+    from tfdqn.runtime import devices
 
     on_gpu = "GPU" in request["device"]
     config = configuration.resolve(request["settings"], on_gpu=on_gpu)
@@ -97,7 +97,7 @@ def _needs(request: dict[str, Any], config: Config, device: str) -> dict[str, fl
     from benchmarks import operations
     from benchmarks.network_cases import SLOTS
     from benchmarks.replay_case import fill
-    from tfdqn.training import Trainer
+    from tfdqn.programs.training import Trainer
 
     tf.zeros([]).numpy()  # starts the device
     before_bytes = _peak_host_bytes()

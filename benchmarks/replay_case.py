@@ -7,10 +7,10 @@ import tensorflow as tf
 from benchmarks import trees
 from benchmarks.env_case import require_equal
 from benchmarks.timing import Bench, WrongResult
-from tfdqn import compiled
 from tfdqn.envs import make
 from tfdqn.errors import UserError
-from tfdqn.replay import FrameReplay, Row
+from tfdqn.replay.table import FrameReplay, Row
+from tfdqn.runtime import compiled
 
 EPISODE_ROWS = 61  # of the made-up episodes in a filled buffer
 SEED = 20_260_802

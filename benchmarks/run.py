@@ -10,9 +10,10 @@ from typing import Any
 
 from benchmarks import specs
 from benchmarks.specs import PROCESS_CASES, Spec
-from tfdqn import cli, devices
+from tfdqn import cli
 from tfdqn import config as configuration
 from tfdqn.errors import EXIT_IO, UserError
+from tfdqn.runtime import devices
 
 EXIT_WRONG = 1  # a benchmark computed something else than it should
 PROCESS_REPEATS = 3

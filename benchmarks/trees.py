@@ -3,9 +3,52 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import sys
+import types
+from pathlib import Path
 from typing import Any
 
+import tfdqn
 from tfdqn import config as configuration
+
+# Where a module lies, by folder, that was once one of the package's own under the same name, or under the one here.
+_MOVED = {
+    "envs": {"rollout": "rollout"},
+    "networks": {
+        "bodies": "bodies",
+        "catalogue": "networks",
+        "layers": "layers",
+        "names": "network_names",
+        "products": "products",
+    },
+    "replay": {"table": "replay", "prioritized": "prioritized", "transitions": "transitions"},
+    "learners.dqn": {name: name for name in ("agent", "heads", "losses")},
+    "programs": {
+        name: name for name in ("blame", "building", "convolutions", "evaluation", "metrics", "restarts", "training")
+    },
+    "runs": {"run_folder": "runs"} | {name: name for name in ("checkpoints", "loop", "monitor", "progress", "saving")},
+    "runtime": {name: name for name in ("compiled", "devices", "memory", "signals")},
+}
+
+
+def _name_as_today(folder: str, names: dict[str, str]) -> None:
+    """Let an earlier tree's modules be imported by the names that they have in this one."""
+    # First all of them: one may have had the name that is the folder's today.
+    found = {name: importlib.import_module(f"tfdqn.{earlier}") for name, earlier in names.items() if _is_there(earlier)}
+    package = sys.modules.setdefault(f"tfdqn.{folder}", types.ModuleType(f"tfdqn.{folder}"))
+    for name, module in found.items():
+        sys.modules[f"tfdqn.{folder}.{name}"] = module
+        setattr(package, name, module)
+
+
+def _is_there(earlier: str) -> bool:
+    return (Path(tfdqn.__file__).parent / f"{earlier}.py").exists()
+
+
+if not (Path(tfdqn.__file__).parent / "programs").is_dir():
+    for _folder, _names in _MOVED.items():
+        _name_as_today(_folder, _names)
 
 IS_EARLIER = hasattr(configuration, "GAMES")  # settings were one flat dataclass, and games were named there
 
@@ -49,18 +92,18 @@ def replay_bytes(config: Any) -> int:
 
 def reads_columns(network: str) -> bool:
     """Whether a replay should hold frames column by column."""
-    from tfdqn import networks
+    from tfdqn.networks import catalogue
 
-    if hasattr(networks, "body_of"):
-        return networks.body_of(network).prefers_columns
-    return getattr(networks, "reads_columns", lambda _: False)(network)
+    if hasattr(catalogue, "body_of"):
+        return catalogue.body_of(network).prefers_columns
+    return getattr(catalogue, "reads_columns", lambda _: False)(network)
 
 
 def available_bytes() -> int:
     """Memory that this process may still take."""
     if hasattr(configuration, "available_memory_bytes"):
         return configuration.available_memory_bytes()
-    from tfdqn import memory
+    from tfdqn.runtime import memory
 
     return memory.available_bytes()
 
@@ -74,16 +117,16 @@ def check_memory(config: Any) -> None:
 def building() -> Any:
     """The module that makes agents and optimizers: once the trainer's."""
     try:
-        from tfdqn import building
+        from tfdqn.programs import building
     except ImportError:
-        from tfdqn import training as building
+        from tfdqn.programs import training as building
     return building
 
 
 def transition() -> Any:
     """The type of a batch that a learner takes: once the replay's."""
     try:
-        from tfdqn.transitions import Transition
+        from tfdqn.replay.transitions import Transition
     except ImportError:
-        from tfdqn.replay import Transition
+        from tfdqn.replay.table import Transition
     return Transition

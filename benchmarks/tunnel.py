@@ -13,9 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.deaths import whole_cave_agent
-from tfdqn import cli, devices, runs
+from tfdqn import cli
 from tfdqn.config import Config
 from tfdqn.errors import UserError
+from tfdqn.runs import run_folder
+from tfdqn.runtime import devices
 
 GAMES = 512  # played side by side
 SETTLING = 64  # frames: the straight beginning has left the screen, and two or three blocks have come
@@ -23,7 +25,7 @@ SETTLING = 64  # frames: the straight beginning has left the screen, and two or 
 
 def parser() -> cli.Parser:
     parser = cli.Parser(prog="python -m benchmarks.tunnel", description="Frames a death in the narrowest tunnel.")
-    runs.add_agent_arguments(parser)
+    run_folder.add_agent_arguments(parser)
     parser.add_argument("--frames", type=cli.converter("--frames", int), default=2000, help=f"of each of {GAMES} games")
     parser.add_argument("--seed", type=cli.converter("--seed", int), default=0, help="seed of the games' draws")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -53,15 +55,16 @@ def play(folder: Path, model: str, config: Config, frames: int, seed: int, games
     """Deaths, and the frames in which they happened, of so many games of so many frames."""
     import tensorflow as tf
 
-    from tfdqn import compiled, seeds
-    from tfdqn.building import build_agent
+    from tfdqn import seeds
     from tfdqn.envs import make_for
     from tfdqn.envs.cave import rules as cave
-    from tfdqn.rollout import push_frame, select, stack_frames
+    from tfdqn.envs.rollout import push_frame, select, stack_frames
+    from tfdqn.programs.building import build_agent
+    from tfdqn.runtime import compiled
 
     env = make_for(config)
     agent = build_agent(config, env)
-    runs.load_weights(agent, folder / runs.MODELS[model])
+    run_folder.load_weights(agent, folder / run_folder.MODELS[model])
     stream = seeds.stream(seed, "record")
     depth = (config.frame_stack - 1) * config.frame_stride + 1
 

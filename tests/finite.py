@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfdqn import building, metrics, training
 from tfdqn import config as configuration
 from tfdqn.envs import Environment, TimeStep
+from tfdqn.programs import building, metrics, training
 
 STATES, ACTIONS, OUTCOMES, SCREEN = 16, 2, 16, (4, 4)
 NEVER = 2**30  # decisions, more than any test makes: no time limit

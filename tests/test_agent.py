@@ -5,8 +5,8 @@ import pytest
 import tensorflow as tf
 
 from tfdqn import optimizers
-from tfdqn.agent import DQN
-from tfdqn.transitions import Transition
+from tfdqn.learners.dqn.agent import DQN
+from tfdqn.replay.transitions import Transition
 
 SHAPE = (4, 4, 1)
 

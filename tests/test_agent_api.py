@@ -21,8 +21,10 @@ from tests import own_games
 from tests.faults import harness
 from tests.own_games import Line, Planes
 from tests.whole_runs import SETTINGS
-from tfdqn import agent_api, evaluate, runs, train, training
+from tfdqn import agent_api, evaluate, train
 from tfdqn.errors import EXIT_IO, UserError
+from tfdqn.programs import training
+from tfdqn.runs import run_folder
 
 ROOT = Path(__file__).parent.parent
 TINY = {**SETTINGS, "eval_every_frames": 250, "log_every_frames": 300, "total_env_frames": 1500}
@@ -295,7 +297,7 @@ def test_a_loaded_agent_learns_on_from_what_it_knows(trained, tmp_path):
         for ours, theirs in zip(weights, expected, strict=True):
             np.testing.assert_array_equal(ours, theirs)
     assert len(seen) == 2
-    runs.lock(tmp_path / "run").close()  # free for others
+    run_folder.lock(tmp_path / "run").close()  # free for others
     assert agent.run_dir is None
 
 
@@ -309,7 +311,7 @@ def test_packaged_agents_are_loaded_by_name():
 
 def test_what_is_no_agent_is_not_loaded(tmp_path):
     tfdqn.Agent("catch8").save(tmp_path / "mine")
-    (tmp_path / "mine" / runs.BEST_MODEL).unlink()
+    (tmp_path / "mine" / run_folder.BEST_MODEL).unlink()
     for place, message in [("nothing", "no such run folder"), (".", "not a run folder"), ("mine", "holds no agent")]:
         with pytest.raises(UserError, match=message) as error:
             tfdqn.load(tmp_path / place)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import build, process_case, results, run
-from tfdqn import devices, memory
 from tfdqn.errors import UserError
+from tfdqn.runtime import devices, memory
 
 ROOT = Path(__file__).parent.parent
 

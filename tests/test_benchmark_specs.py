@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks import loop_case, network_cases, process_case, specs
 from tfdqn import config as configuration
-from tfdqn import devices
+from tfdqn.runtime import devices
 
 
 def test_names_are_unique_and_patterns_choose_whole_parts():

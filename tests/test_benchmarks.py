@@ -24,10 +24,11 @@ from benchmarks import (
     timing,
 )
 from tfdqn import config as configuration
-from tfdqn import heads, networks
 from tfdqn.envs import ObservationSpec
 from tfdqn.envs.catch.rules import Catch
 from tfdqn.errors import UserError
+from tfdqn.learners.dqn import heads
+from tfdqn.networks import catalogue
 
 ROOT = Path(__file__).parent.parent
 
@@ -36,7 +37,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def network(name, shape, actions):
-    return networks.build(name, ObservationSpec(shape), heads.ScalarHead(actions), 0, "online")
+    return catalogue.build(name, ObservationSpec(shape), heads.ScalarHead(actions), 0, "online")
 
 
 def test_multiply_adds_are_the_hand_count():
@@ -67,7 +68,7 @@ def test_operations_of_a_step_are_the_hand_count():
     assert single == double - 2 * 32 * every
     # Without a target network Double DQN is plain Q-learning.
     assert operations.learn_operations(model, 32, double=True, target="none") == single
-    pair = networks.build("mlp", ObservationSpec((8, 8, 1)), heads.ScalarHead(3), 0, "online", members=2)
+    pair = catalogue.build("mlp", ObservationSpec((8, 8, 1)), heads.ScalarHead(3), 0, "online", members=2)
     assert operations.act_operations(pair, 10) == 2 * operations.act_operations(model, 10)
     assert operations.learn_operations(pair, 32, double=True, target="hard") == 2 * double
 

@@ -14,11 +14,13 @@ import tfdqn
 from tests.faults import harness
 from tests.own_games import Line, Planes
 from tests.whole_runs import SETTINGS
-from tfdqn import config, heads, networks
+from tfdqn import config
 from tfdqn.envs import ObservationSpec, loading
 from tfdqn.errors import UserError
-from tfdqn.loop import Run
-from tfdqn.signals import StopRequest
+from tfdqn.learners.dqn import heads
+from tfdqn.networks import catalogue
+from tfdqn.runs.loop import Run
+from tfdqn.runtime.signals import StopRequest
 
 layers = tf.keras.layers
 OWN_TINY = {name: value for name, value in SETTINGS.items() if name != "env"}
@@ -68,7 +70,7 @@ def two_parts(spec):
 
 
 def build(body, spec, seed=0, **changes):
-    return networks.build(loading.adopt(body), spec, heads.ScalarHead(3, dueling=True), seed, "online", **changes)
+    return catalogue.build(loading.adopt(body), spec, heads.ScalarHead(3, dueling=True), seed, "online", **changes)
 
 
 KINDS = [

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfdqn import checkpoints, monitor, saving
-from tfdqn.checkpoints import DATA, FOLDER, MANIFEST
 from tfdqn.errors import EXIT_NUMERIC, EXIT_REFUSED, UserError
+from tfdqn.runs import checkpoints, monitor, saving
+from tfdqn.runs.checkpoints import DATA, FOLDER, MANIFEST
 
 TENSORS = {
     "agent/online/0": np.arange(12, dtype=np.float32).reshape(3, 4),

@@ -6,10 +6,10 @@ import weakref
 import pytest
 import tensorflow as tf
 
-from tfdqn import compiled
 from tfdqn import config as configuration
-from tfdqn.evaluation import Evaluator
-from tfdqn.training import Trainer
+from tfdqn.programs.evaluation import Evaluator
+from tfdqn.programs.training import Trainer
+from tfdqn.runtime import compiled
 
 
 @pytest.mark.parametrize("jit", [False, True])

@@ -5,11 +5,13 @@ import pytest
 import tensorflow as tf
 
 from tests.whole_runs import make_run, resume
-from tfdqn import building, convolutions, evaluate, record, runs
 from tfdqn import config as configuration
-from tfdqn.building import build_agent, build_learner
+from tfdqn import evaluate, record
 from tfdqn.envs import make
-from tfdqn.network_names import CONVOLUTIONS
+from tfdqn.networks.names import CONVOLUTIONS
+from tfdqn.programs import building, convolutions
+from tfdqn.programs.building import build_agent, build_learner
+from tfdqn.runs import run_folder
 
 SMALL = {
     "env": "catch16",
@@ -49,8 +51,8 @@ def test_either_ways_weights_fit_the_other(tmp_path):
     patches, _ = _agents(seed=1)
     _, native = _agents(seed=2)
     assert not np.allclose(patches(frames), native(frames), atol=1e-3)
-    runs.save_agent(native, tmp_path / "agent.keras")
-    runs.load_weights(patches, tmp_path / "agent.keras")
+    run_folder.save_agent(native, tmp_path / "agent.keras")
+    run_folder.load_weights(patches, tmp_path / "agent.keras")
     np.testing.assert_allclose(patches(frames), native(frames), rtol=1e-4, atol=1e-5)
     loaded = tf.keras.models.load_model(tmp_path / "agent.keras")
     assert loaded.get_config()["convolution"] == "native"
@@ -118,15 +120,15 @@ def test_a_run_goes_on_with_what_it_began_with(tmp_path, given, wanted):
     run = make_run(tmp_path / "run", **SMALL, **short)
     run.train()
     run._lock.close()
-    assert runs.read_config(tmp_path / "run").convolution == wanted
+    assert run_folder.read_config(tmp_path / "run").convolution == wanted
     resumed = resume(tmp_path / "run", total_env_frames=100)
     assert resumed.config.convolution == resumed.trainer.config.convolution == wanted
 
 
 def test_a_trained_agent_is_evaluated_as_it_suits_the_device(tmp_path, monkeypatch):
     config = configuration.resolve({**SMALL, "convolution": "native", "precision": "bfloat16"})
-    runs.create(config, [tmp_path / "run"])[1].close()
-    runs.save_agent(build_agent(config, make(config.env)), tmp_path / "run" / runs.BEST_MODEL)
+    run_folder.create(config, [tmp_path / "run"])[1].close()
+    run_folder.save_agent(build_agent(config, make(config.env)), tmp_path / "run" / run_folder.BEST_MODEL)
     built = []
     monkeypatch.setattr(building, "build_agent", lambda config, env: built.append(config) or build_agent(config, env))
     assert evaluate.main([str(tmp_path / "run"), "--episodes=2", "--device=cpu"]) == 0

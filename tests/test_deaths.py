@@ -8,9 +8,10 @@ import tensorflow as tf
 
 from benchmarks import deaths
 from tests.envs.helpers import noise_of
-from tfdqn import envs, runs
+from tfdqn import envs
 from tfdqn.envs.cave import rules as cave
 from tfdqn.errors import UserError
+from tfdqn.runs import run_folder
 
 
 @pytest.fixture(scope="module")
@@ -70,4 +71,4 @@ def test_only_an_agent_of_the_whole_cave_is_taken(tmp_path):
     ]:
         with pytest.raises(UserError, match=message):
             deaths.main(arguments)
-    assert (runs.PRETRAINED / "cave").is_dir() and not list(tmp_path.iterdir())
+    assert (run_folder.PRETRAINED / "cave").is_dir() and not list(tmp_path.iterdir())

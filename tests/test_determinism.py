@@ -13,8 +13,9 @@ import pytest
 import tfdqn
 from tests.faults import harness
 from tfdqn import config as configuration
-from tfdqn import devices, runs
 from tfdqn.errors import UserError
+from tfdqn.runs import run_folder
+from tfdqn.runtime import devices
 
 ROOT = Path(__file__).parent.parent
 SMALL = [
@@ -99,7 +100,7 @@ def test_a_resumed_run_stays_as_deterministic_as_it_was():
     """On a GPU other kernels give other bits; only what changes no bit may change when a run goes on."""
     ours = configuration.plain(configuration.Config())
     with pytest.raises(UserError, match="deterministic is False in this run, not True"):
-        runs.refuse_changes("runs/x", ours, {"deterministic": True})
+        run_folder.refuse_changes("runs/x", ours, {"deterministic": True})
 
 
 # A run, and then a draw that must be refused: TensorFlow then has watched every operation of the run.
@@ -189,7 +190,7 @@ def test_threads_are_set_before_tensorflow_starts_and_the_users_own_setting_wins
     if of_the_user is not None:
         environment["TF_NUM_INTRAOP_THREADS"] = of_the_user
     code = (
-        "import os, sys; from tfdqn import devices; devices.choose_device('cpu', threads=3); "
+        "import os, sys; from tfdqn.runtime import devices; devices.choose_device('cpu', threads=3); "
         "print('tensorflow' in sys.modules, os.environ['TF_NUM_INTRAOP_THREADS'])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)

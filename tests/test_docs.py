@@ -169,9 +169,15 @@ def test_its_python_runs(page, tmp_path, monkeypatch):
         assert names["timestep"].observation.shape == (64, 48, 48)
 
 
-def test_the_page_of_settings_is_current():
-    """`python docs/write_settings.py` writes it."""
-    found = importlib.util.spec_from_file_location("write_settings", ROOT / "docs" / "write_settings.py")
-    writer = importlib.util.module_from_spec(found)
-    found.loader.exec_module(writer)
-    assert PAGES["docs/settings.md"] == writer.page()
+@pytest.mark.parametrize("name", ["settings", "metrics"])
+def test_a_written_page_is_current(name, monkeypatch):
+    """`python docs/write_settings.py` and `docs/write_metrics.py` write them."""
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    assert PAGES[f"docs/{name}.md"] == importlib.import_module(f"write_{name}").page()
+
+
+def test_the_page_of_metrics_has_every_metric_once():
+    from tfdqn.runs.monitor import METRICS
+
+    told = re.findall(r"^\| `(\w+/\w+)` \|", PAGES["docs/metrics.md"], flags=re.M)
+    assert sorted(told) == sorted(METRICS)

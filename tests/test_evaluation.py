@@ -6,9 +6,9 @@ import tensorflow as tf
 
 from tfdqn import config as configuration
 from tfdqn import seeds
-from tfdqn.building import build_agent
 from tfdqn.envs import make
-from tfdqn.evaluation import BLOCK_DECISIONS, STRIP_FRAMES, Evaluator, Stopped
+from tfdqn.programs.building import build_agent
+from tfdqn.programs.evaluation import BLOCK_DECISIONS, STRIP_FRAMES, Evaluator, Stopped
 
 
 class Scripted:
@@ -175,7 +175,7 @@ def forever(step):
 def test_how_often_an_evaluation_can_be_stopped_changes_nothing(monkeypatch, jit):
     found = []
     for decisions in (7, 10**6):
-        monkeypatch.setattr("tfdqn.evaluation.BLOCK_DECISIONS", decisions)
+        monkeypatch.setattr("tfdqn.programs.evaluation.BLOCK_DECISIONS", decisions)
         evaluator, _ = make_evaluator("catch8", catches, 5, jit=jit)
         found.append(evaluator.evaluate(8, seed=3, epsilon=0.3))
     for one, other in zip(*found, strict=True):

@@ -9,8 +9,10 @@ from threading import Barrier
 import pytest
 
 from tests.whole_runs import SETTINGS
-from tfdqn import building, checkpoints, envs, files, runs
 from tfdqn import config as configuration
+from tfdqn import envs, files
+from tfdqn.programs import building
+from tfdqn.runs import checkpoints, run_folder
 
 CONFIG = configuration.resolve(SETTINGS)
 
@@ -51,9 +53,9 @@ def test_models_and_settings_are_brought_to_the_disk_with_their_folders(tmp_path
     run.mkdir()
     learner = building.build_learner(CONFIG, envs.make_for(CONFIG))
     for name, write in (
-        ("model.keras", lambda path: runs.save_agent(learner, path)),
-        ("final.keras", lambda path: runs.save_player(learner, learner.online.get_weights(), path)),
-        ("config.toml", lambda path: runs.write_config(CONFIG, path.parent)),
+        ("model.keras", lambda path: run_folder.save_agent(learner, path)),
+        ("final.keras", lambda path: run_folder.save_player(learner, learner.online.get_weights(), path)),
+        ("config.toml", lambda path: run_folder.write_config(CONFIG, path.parent)),
     ):
         order.clear()
         write(run / name)
@@ -62,7 +64,7 @@ def test_models_and_settings_are_brought_to_the_disk_with_their_folders(tmp_path
 
 
 def test_new_folders_are_on_the_disk_with_all_above_them(tmp_path, order):
-    runs.create(CONFIG, [tmp_path / "logs" / "more" / "run"])[1].close()
+    run_folder.create(CONFIG, [tmp_path / "logs" / "more" / "run"])[1].close()
     made = [event for event in order if event[1] in ("logs", "more", "run") or event == ("fsync", tmp_path.name)]
     assert made == [
         *(("mkdir", "logs"), ("fsync", tmp_path.name), ("mkdir", "more"), ("fsync", "logs")),
@@ -129,44 +131,44 @@ def test_a_journal_whose_file_cannot_be_made_yet_waits(tmp_path):
 
 def test_runs_begun_at_once_take_folders_of_their_own(tmp_path, monkeypatch):
     monkeypatch.setattr("time.strftime", lambda _: "20260101-000000")
-    paths = runs.folders(CONFIG, tmp_path / "logs", None)  # all choose before any makes
+    paths = run_folder.folders(CONFIG, tmp_path / "logs", None)  # all choose before any makes
     count = 24
     barrier = Barrier(count)
 
     def begin(_):
         barrier.wait()
-        return runs.create(CONFIG, paths)
+        return run_folder.create(CONFIG, paths)
 
     with ThreadPoolExecutor(count) as pool:
         begun = list(pool.map(begin, range(count)))
     stem = "catch8__default__s3__20260101-000000"
     assert {path.name for path, _ in begun} == {stem, *(f"{stem}-{number}" for number in range(2, count + 1))}
     for path, lock in begun:
-        assert runs.read_config(path) == CONFIG
+        assert run_folder.read_config(path) == CONFIG
         lock.close()
 
 
 def test_a_name_that_the_user_chose_is_never_changed(tmp_path):
-    first = runs.folders(CONFIG, tmp_path, "mine")
-    second = runs.folders(CONFIG, tmp_path, "mine")
-    runs.create(CONFIG, first)[1].close()
-    with pytest.raises(runs.UserError, match=r"--run-name mine: .* exists already; choose another name"):
-        runs.create(CONFIG, second)
-    with pytest.raises(runs.UserError, match=r"--run-name mine: .* exists already; choose another name"):
-        runs.folders(CONFIG, tmp_path, "mine")
+    first = run_folder.folders(CONFIG, tmp_path, "mine")
+    second = run_folder.folders(CONFIG, tmp_path, "mine")
+    run_folder.create(CONFIG, first)[1].close()
+    with pytest.raises(run_folder.UserError, match=r"--run-name mine: .* exists already; choose another name"):
+        run_folder.create(CONFIG, second)
+    with pytest.raises(run_folder.UserError, match=r"--run-name mine: .* exists already; choose another name"):
+        run_folder.folders(CONFIG, tmp_path, "mine")
 
 
 @pytest.mark.parametrize("where", ["lock", "write_config"])
 def test_a_folder_that_cannot_be_filled_is_not_left(tmp_path, monkeypatch, where):
-    monkeypatch.setattr(runs, where, no_space)
+    monkeypatch.setattr(run_folder, where, no_space)
     with pytest.raises(OSError, match="No space left"):
-        runs.create(CONFIG, [tmp_path / "run"])
+        run_folder.create(CONFIG, [tmp_path / "run"])
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_full_disk_does_not_keep_a_run_from_being_locked(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "pwrite", no_space)
-    held = runs.lock(tmp_path)
-    with pytest.raises(runs.UserError, match="trains in it"):
-        runs.lock(tmp_path)
+    held = run_folder.lock(tmp_path)
+    with pytest.raises(run_folder.UserError, match="trains in it"):
+        run_folder.lock(tmp_path)
     held.close()

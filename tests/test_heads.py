@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfdqn import heads
+from tfdqn.learners.dqn import heads
 
 
 @pytest.mark.parametrize("jit", [False, True])

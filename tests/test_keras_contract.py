@@ -12,9 +12,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfdqn import building, config, envs, evaluation, network_names, optimizers, runs
-from tfdqn.agent import DQN
-from tfdqn.transitions import Transition
+from tfdqn import config, envs, optimizers
+from tfdqn.learners.dqn.agent import DQN
+from tfdqn.networks import names
+from tfdqn.programs import building, evaluation
+from tfdqn.replay.transitions import Transition
+from tfdqn.runs import run_folder
 
 SHAPE = (4, 4, 1)
 ROOT = Path(__file__).parents[1]
@@ -75,9 +78,9 @@ def test_no_clipping_is_read_in_every_way_it_was_written(norm):
     assert DQN(SHAPE, 2, max_gradient_norm=2).get_config()["max_gradient_norm"] == 2.0
 
 
-@pytest.mark.parametrize("game", sorted(path.name for path in runs.PRETRAINED.iterdir()))
+@pytest.mark.parametrize("game", sorted(path.name for path in run_folder.PRETRAINED.iterdir()))
 def test_packaged_agents_are_strict_json(game):
-    with zipfile.ZipFile(runs.PRETRAINED / game / runs.BEST_MODEL) as archive:
+    with zipfile.ZipFile(run_folder.PRETRAINED / game / run_folder.BEST_MODEL) as archive:
         for part in ("config.json", "metadata.json"):
             json.loads(archive.read(part), parse_constant=pytest.fail)
 
@@ -100,7 +103,7 @@ def test_a_saved_model_loads_with_and_without_keras_and_learns_on(agent, tmp_pat
 
 
 def test_a_runs_loaded_model_is_exported_before_it_was_called(tmp_path):
-    loaded = tf.keras.models.load_model(runs.PRETRAINED / "catch8_single" / runs.BEST_MODEL)
+    loaded = tf.keras.models.load_model(run_folder.PRETRAINED / "catch8_single" / run_folder.BEST_MODEL)
     loaded.export(str(tmp_path / "export"))
     frames = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1)).astype(np.uint8)
     exported = tf.saved_model.load(str(tmp_path / "export"))
@@ -246,18 +249,18 @@ def test_two_replicas_learn_what_one_learns_from_both_their_batches():
 
 def bits_by_network() -> dict[str, str]:
     """What some updates make of each network, with each optimizer, to the bit; and the packaged agent's score."""
-    folder = runs.PRETRAINED / "catch8"
-    settings = runs.read_config(folder)
+    folder = run_folder.PRETRAINED / "catch8"
+    settings = run_folder.read_config(folder)
     env = envs.make_for(settings)
     agent = building.build_agent(settings, env)
-    runs.load_weights(agent, folder / runs.BEST_MODEL)
+    run_folder.load_weights(agent, folder / run_folder.BEST_MODEL)
     found = {"score": evaluation.Evaluator(settings, env, agent).evaluate(16).summary()["score_mean"]}
     rng, shape = np.random.default_rng(0), (16, 16, 2)
     frames, others = rng.integers(0, 256, (2, 4, *shape))
     batch = Transition(frames, rng.integers(0, 3, 4), rng.normal(size=4), np.full(4, 0.9), others)
     heads = [{}, {"head": "categorical", "atoms": 3, "dueling": True, "members": 2}]
-    names = [name for name in network_names.NETWORKS if name != "columns_wide"]  # large, and made of the same layers
-    kinds = [(name, "rmsprop_graves", heads[name == "columns_deep"]) for name in names]
+    bodies = [name for name in names.NETWORKS if name != "columns_wide"]  # large, and made of the same layers
+    kinds = [(name, "rmsprop_graves", heads[name == "columns_deep"]) for name in bodies]
     kinds += [("mlp", optimizer, {}) for optimizer in ("adam", "rmsprop")]
     kinds += [("columns", "adam", {"precision": "bfloat16"})]  # native convolutions sum in the order of their threads
     for name, optimizer, more in kinds:
@@ -351,7 +354,9 @@ def test_a_batch_to_learn_from_is_checked(agent):
         refused(TypeError, "observations: float32", function, floats, verbose=0)
     for function in (agent.train_on_batch, agent.test_on_batch):
         refused(TypeError, "observations: float32", function, floats)
-        refused(TypeError, "learns from a tfdqn.transitions.Transition", function, BATCH.observation, BATCH.reward)
+        refused(
+            TypeError, "learns from a tfdqn.replay.transitions.Transition", function, BATCH.observation, BATCH.reward
+        )
         refused(TypeError, "takes no y", function, BATCH, BATCH.reward, sample_weight=BATCH.reward)
     for ours, old in zip(agent.online.get_weights(), before, strict=True):
         np.testing.assert_array_equal(ours, old)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfdqn import layers
+from tfdqn.networks import layers
 
 # side, channels, filters, kernel, stride, padding: the article's, the presets', and awkward ones.
 SHAPES = [

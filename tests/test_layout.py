@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from tfdqn.envs import registry
 
 ROOT = Path(__file__).parents[1]
@@ -70,24 +72,30 @@ def named(names: str) -> set[str]:
     return {f"tfdqn.{name}" for name in names.split()}
 
 
+def house(folder: str) -> set[str]:
+    """The modules of a folder, and itself: all on one floor."""
+    return {module for module in FILES if f"{module}.".startswith(f"tfdqn.{folder}.")}
+
+
 # From the ground up. A file may import from its own floor and from those below.
 FLOORS = [
     # The process, and the mechanism of settings.
     {"tfdqn"}
-    | named("_quiet cli compiled console dependencies devices errors files inputs memory paths seeds settings signals"),
+    | named("_quiet cli console dependencies errors files inputs metric paths seeds settings")
+    | house("runtime"),
     # What games have in common; networks; the replay.
-    named("envs envs.article envs.base envs.check envs.entering envs.loading envs.registry envs.rendering envs.spec")
-    | named("rollout bodies heads layers losses network_names networks optimizers products")
-    | named("prioritized replay transitions"),
+    named("envs envs.article envs.base envs.check envs.entering envs.host envs.loading envs.registry envs.rendering")
+    | named("envs.rollout envs.spec optimizers")
+    | house("networks")
+    | house("replay"),
     # Games and learners, and all that they let a user choose.
     ROOMS["envs"]
     | ROOMS["learners"]
-    | named("learners agent config run_settings templates")
-    | named("templates.game templates.test_game"),
-    # What is compiled.
-    named("blame building convolutions evaluation metrics restarts training"),
+    | named("learners config run_settings templates templates.game templates.test_game"),
+    # What is compiled; other libraries' games.
+    house("programs") | house("adapters"),
     # A run's life.
-    named("checkpoints loop monitor progress runs saving"),
+    house("runs"),
     # The public face and the commands.
     named("__main__ agent_api check_env evaluate flags list_runs new_game record train"),
 ]
@@ -120,6 +128,14 @@ def test_every_file_is_on_one_floor():
     assert sorted(placed) == sorted(FILES)
 
 
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="no git checkout")
+def test_no_source_is_hidden_from_git_and_with_it_from_ruff():
+    paths = [str(path.relative_to(ROOT)) for path in FILES.values()]
+    command = ["git", "check-ignore", "--no-index", "--stdin"]
+    ignored = subprocess.run(command, input="\n".join(paths), capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (ignored.returncode, ignored.stdout) == (1, "")  # 1: none is ignored
+
+
 def test_no_file_imports_from_a_higher_floor():
     assert upward(IMPORTS) == []
 
@@ -129,7 +145,7 @@ def test_no_files_import_each_other_in_a_circle():
 
 
 def test_the_saver_does_not_know_the_loop():
-    assert "tfdqn.loop" not in FILES["tfdqn.saving"].read_text("utf-8")  # not for a type checker either
+    assert "tfdqn.runs.loop" not in FILES["tfdqn.runs.saving"].read_text("utf-8")  # not for a type checker either
 
 
 def imports_by_name(source: str) -> bool:
@@ -142,19 +158,19 @@ def test_only_registries_import_by_name():
 
 
 def test_what_the_floors_are_held_by_sees_faults():
-    modules = {"tfdqn.seeds", "tfdqn.agent", "tfdqn.loop", "tfdqn.envs.base"}
+    modules = {"tfdqn.seeds", "tfdqn.learners.dqn.agent", "tfdqn.runs.loop", "tfdqn.envs.base"}
     source = """
 from typing import TYPE_CHECKING
 import tfdqn.seeds
 if TYPE_CHECKING:
-    from tfdqn import loop
+    from tfdqn.runs import loop
 def late():
-    from tfdqn import agent
-    from .envs.base import TimeStep
+    from tfdqn.learners.dqn import agent
+    from ..envs.base import TimeStep
 """
-    found = imports_of(source, "tfdqn.replay", False, modules)
-    assert found == {"tfdqn.seeds", "tfdqn.agent", "tfdqn.envs.base"}
-    assert upward({"tfdqn.replay": found}) == ["tfdqn.replay imports tfdqn.agent"]
+    found = imports_of(source, "tfdqn.replay.table", False, modules)
+    assert found == {"tfdqn.seeds", "tfdqn.learners.dqn.agent", "tfdqn.envs.base"}
+    assert upward({"tfdqn.replay.table": found}) == ["tfdqn.replay.table imports tfdqn.learners.dqn.agent"]
     assert circle({"a": {"b"}, "b": {"c"}, "c": {"a"}}) and not circle({"a": {"b", "c"}, "b": {"c"}})
 
 
@@ -182,11 +198,11 @@ def test_no_file_outside_a_games_folder_and_the_registry_names_it():
 
 def test_what_names_a_game_is_seen():
     games, rooms = {"cave"}, ROOMS["envs"]
-    assert told_games("tfdqn.loop", 'if env != "cave": pass', games, rooms) == ["cave"]
+    assert told_games("tfdqn.runs.loop", 'if env != "cave": pass', games, rooms) == ["cave"]
     late = "def f():\n    from tfdqn.envs.cave import rules"
-    assert told_games("tfdqn.loop", late, games, rooms) == ["tfdqn.envs.cave.rules"]
+    assert told_games("tfdqn.runs.loop", late, games, rooms) == ["tfdqn.envs.cave.rules"]
     help_text = "'Such as --env cave.'\nhelp = 'of games that have one (cave)'"
-    assert told_games("tfdqn.loop", help_text, games, rooms) == []
+    assert told_games("tfdqn.runs.loop", help_text, games, rooms) == []
 
 
 # --- What playing needs ---
@@ -203,7 +219,7 @@ assert evaluate.main([folder, "--episodes=2", "--device=cpu"]) == 0
 assert record.main([folder, "--frames=2", "--out", folder + "/a.gif"]) == 0
 player = tfdqn.load(folder)
 assert player.evaluate(episodes=2)["episodes"] == 2
-print(sorted({"tf_agents", "tensorflow_probability", "gym", "tfdqn.replay"} & set(sys.modules)))
+print(sorted({"tf_agents", "tensorflow_probability", "gym", "tfdqn.replay.table"} & set(sys.modules)))
 """
 
 

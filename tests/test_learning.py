@@ -3,8 +3,8 @@
 import pytest
 
 from tfdqn import config as configuration
-from tfdqn.evaluation import Evaluator
-from tfdqn.training import Trainer
+from tfdqn.programs.evaluation import Evaluator
+from tfdqn.programs.training import Trainer
 
 
 def train(env_frames, **given):

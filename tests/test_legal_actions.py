@@ -9,11 +9,12 @@ import tensorflow as tf
 import tfdqn
 from tests.finite import DISCOUNT, MODES, FiniteGame, Lab, Rules, rules
 from tfdqn import config as configuration
-from tfdqn import heads, losses, record
-from tfdqn.agent import DQN
-from tfdqn.evaluation import Evaluator
-from tfdqn.replay import FrameReplay
-from tfdqn.transitions import Transition
+from tfdqn import record
+from tfdqn.learners.dqn import heads, losses
+from tfdqn.learners.dqn.agent import DQN
+from tfdqn.programs.evaluation import Evaluator
+from tfdqn.replay.table import FrameReplay
+from tfdqn.replay.transitions import Transition
 
 WRAP = {
     "eager": lambda function: function,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tfdqn import memory
+from tfdqn.runtime import memory
 
 GB = 10**9
 MEMINFO = f"MemTotal:  {64 * GB // 1000} kB\nMemAvailable:   {32 * GB // 1024} kB\n"

@@ -14,14 +14,14 @@ from tests.faults import harness
 from tests.own_games import Line
 from tfdqn import config as configuration
 from tfdqn.envs import make
-from tfdqn.evaluation import Scores
-from tfdqn.metrics import Metrics
-from tfdqn.monitor import Monitor, pictures_of, report_values, strip_image
+from tfdqn.programs.evaluation import Scores
+from tfdqn.programs.metrics import Metrics
+from tfdqn.runs.monitor import Monitor, pictures_of, strip_image
 
 
 def test_reports_divide_the_sums_and_leave_out_means_of_nothing():
     metrics = Metrics.zeros()
-    assert report_values(metrics, 0.5) == {"rollout/epsilon": 0.5, "rollout/episodes": 0}
+    assert metrics.values(0.5) == {"rollout/epsilon": 0.5, "rollout/episodes": 0}
     metrics = metrics._replace(
         episodes=tf.constant(4, tf.int64),
         score=tf.constant(10.0),
@@ -33,7 +33,7 @@ def test_reports_divide_the_sums_and_leave_out_means_of_nothing():
         max_q=tf.constant(7.0),
         gradient_norm=tf.constant(10.0),
     )
-    assert report_values(metrics, 0.25) == {
+    assert metrics.values(0.25) == {
         "rollout/epsilon": 0.25,
         "rollout/episodes": 4,
         "rollout/score": 2.5,

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfdqn import heads, networks
 from tfdqn.envs import ObservationSpec
+from tfdqn.learners.dqn import heads
+from tfdqn.networks import catalogue
 
 
 def test_dueling_streams_share_the_body_and_nothing_else():
-    network = networks.build("mlp", ObservationSpec((8, 8, 1)), heads.ScalarHead(3, dueling=True), 1, "net")
+    network = catalogue.build("mlp", ObservationSpec((8, 8, 1)), heads.ScalarHead(3, dueling=True), 1, "net")
     # Body 64 -> 64; a hidden layer of 32 and an output for the value, and for the three advantages.
     assert network.count_params() == 65 * 64 + 2 * 65 * 32 + 33 * 1 + 33 * 3
     frames = tf.constant(np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1)), tf.uint8)
@@ -23,8 +24,8 @@ def test_dueling_streams_share_the_body_and_nothing_else():
 def test_members_begin_apart_and_the_first_is_the_one_that_stands_alone():
     frames = tf.constant(np.random.default_rng(0).integers(0, 256, (5, 48, 48, 2)), tf.uint8)
     head = heads.ScalarHead(2)
-    alone = networks.build("columns", ObservationSpec((48, 48, 2)), head, 1, "net")
-    ensemble = networks.build("columns", ObservationSpec((48, 48, 2)), head, 1, "net", members=3)
+    alone = catalogue.build("columns", ObservationSpec((48, 48, 2)), head, 1, "net")
+    ensemble = catalogue.build("columns", ObservationSpec((48, 48, 2)), head, 1, "net", members=3)
     first, second, third = np.split(ensemble(frames).numpy(), 3, axis=-1)
     np.testing.assert_allclose(first, alone(frames), rtol=1e-5, atol=1e-6)
     assert not np.allclose(second, first) and not np.allclose(third, first) and not np.allclose(third, second)
@@ -45,7 +46,7 @@ NAMES = [
 def test_networks_map_frames_to_units_and_follow_their_seed(name, shape):
     frames = tf.constant(np.random.default_rng(0).integers(0, 256, (5, *shape)), tf.uint8)
     first, same, other = (
-        networks.build(name, ObservationSpec(shape), heads.ScalarHead(3), seed, "net") for seed in (1, 1, 2)
+        catalogue.build(name, ObservationSpec(shape), heads.ScalarHead(3), seed, "net") for seed in (1, 1, 2)
     )
     assert first(frames).shape == (5, 3)
     assert first(frames).dtype == tf.float32
@@ -58,7 +59,7 @@ def test_no_two_kernels_of_any_seeds_and_members_share_values(name, shape):
     """Whatever their shapes: drawn alike, a larger layer's values are a smaller one's, but for their scale."""
     places, draws = [], []
     for seed in (0, 1, 2, 3, 4, 20, 100, 1000, 1001):
-        network = networks.build(
+        network = catalogue.build(
             name, ObservationSpec(shape), heads.ScalarHead(3, dueling=True), seed, "net", members=2
         )
         kernels = [weight.numpy() for weight in network.weights if len(weight.shape) > 1]
@@ -78,13 +79,13 @@ def test_residual_layers_add_to_what_they_are_given():
     """With their matrices at zero, `columns_deep` is `columns`, which has the same other weights."""
     frames = tf.constant(np.random.default_rng(0).integers(0, 256, (5, 48, 48, 2)), tf.uint8)
     plain, deep = (
-        networks.build(name, ObservationSpec((48, 48, 2)), heads.ScalarHead(2), 1, "net")
+        catalogue.build(name, ObservationSpec((48, 48, 2)), heads.ScalarHead(2), 1, "net")
         for name in ("columns", "columns_deep")
     )
     assert not np.allclose(deep(frames), plain(frames))
     dense = [layer for layer in deep.layers if isinstance(layer, tf.keras.layers.Dense)]
     residual = [layer for layer in dense if layer.kernel.shape == (256, 256)]
-    assert len(residual) == networks.DEEP_LAYERS
+    assert len(residual) == catalogue.DEEP_LAYERS
     for layer in residual:
         layer.kernel.assign(tf.zeros_like(layer.kernel))
     np.testing.assert_allclose(deep(frames), plain(frames), rtol=1e-5, atol=1e-6)
@@ -93,6 +94,6 @@ def test_residual_layers_add_to_what_they_are_given():
 def test_the_articles_cave_network_has_its_size():
     """Convolutions 16 4x4/2, 32 2x2, 32 2x2, dense 128, 2 actions, on 48 x 48 x 4."""
     convolutions = (4 * 4 * 4 + 1) * 16 + (2 * 2 * 16 + 1) * 32 + (2 * 2 * 32 + 1) * 32
-    assert networks.build("conv", ObservationSpec((48, 48, 4)), heads.ScalarHead(2), 0, "net").count_params() == (
+    assert catalogue.build("conv", ObservationSpec((48, 48, 4)), heads.ScalarHead(2), 0, "net").count_params() == (
         convolutions + (24 * 24 * 32 + 1) * 128 + 129 * 2
     )

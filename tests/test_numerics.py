@@ -9,11 +9,12 @@ import pytest
 import tensorflow as tf
 
 from tests.faults import harness
-from tfdqn import building, checkpoints, metrics, monitor
 from tfdqn import config as configuration
 from tfdqn.errors import EXIT_NUMERIC, UserError
-from tfdqn.loop import Run
-from tfdqn.signals import StopRequest
+from tfdqn.programs import building, metrics
+from tfdqn.runs import checkpoints, monitor
+from tfdqn.runs.loop import Run
+from tfdqn.runtime.signals import StopRequest
 
 PERIOD, LOG, EVALUATE = 7, 300, 700  # updates between target copies; env frames between reports and evaluations
 SETTINGS = {

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from tests.test_replay import DISCOUNT, MODES, PlainBuffer, check, fill, random_rows, step_of
-from tfdqn.prioritized import PRIORITY_FLOOR, PrioritizedReplay
+from tfdqn.replay.prioritized import PRIORITY_FLOOR, PrioritizedReplay
 
 NUM_ENVS, LENGTH, STACK, N_STEP = 3, 20, 2, 3
 

@@ -12,10 +12,11 @@ import tensorflow as tf
 
 from tests.finite import DISCOUNT, MODES, Lab, known_q
 from tests.probes import ALL_IN_ONE, LIMIT, PROBES, SIGNALS, random_game
-from tfdqn import losses, training
-from tfdqn.agent import DQN
-from tfdqn.evaluation import Evaluator
-from tfdqn.replay import FrameReplay, RowTable
+from tfdqn.learners.dqn import losses
+from tfdqn.learners.dqn.agent import DQN
+from tfdqn.programs import training
+from tfdqn.programs.evaluation import Evaluator
+from tfdqn.replay.table import FrameReplay, RowTable
 
 ITERATIONS = 4000  # so many cost little under XLA, and random outcomes need them
 # A target that keeps up needs fewer updates where nothing is left to chance; fewer yet tell a fault from none.

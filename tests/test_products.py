@@ -5,16 +5,20 @@ import pytest
 import tensorflow as tf
 
 from tests.whole_runs import make_run, resume
-from tfdqn import compiled, layers, losses, networks, runs, seeds
 from tfdqn import config as configuration
-from tfdqn.building import build_agent, build_learner
+from tfdqn import seeds
 from tfdqn.envs import ObservationSpec, make, make_for
 from tfdqn.envs.cave import rules as cave
+from tfdqn.envs.rollout import push_frame, stack_frames
 from tfdqn.errors import UserError
-from tfdqn.network_names import PRECISIONS
-from tfdqn.products import TRANSPOSED_ROWS, rounded_matmul
-from tfdqn.rollout import push_frame, stack_frames
-from tfdqn.transitions import Transition
+from tfdqn.learners.dqn import losses
+from tfdqn.networks import catalogue, layers
+from tfdqn.networks.names import PRECISIONS
+from tfdqn.networks.products import TRANSPOSED_ROWS, rounded_matmul
+from tfdqn.programs.building import build_agent, build_learner
+from tfdqn.replay.transitions import Transition
+from tfdqn.runs import run_folder
+from tfdqn.runtime import compiled
 
 
 def rounded(values):
@@ -85,7 +89,7 @@ def test_only_wide_hidden_layers_round():
     many = agent_of("bfloat16", network="conv", head="categorical", atoms=51, dueling=True)
     assert rounding(many) == [{(128, True), (51, False), (153, False)}] * 2
     with pytest.raises(ValueError, match="must be one of float32, bfloat16"):
-        networks.build("mlp", ObservationSpec((8, 8, 1)), None, 0, "one", precision="half")
+        catalogue.build("mlp", ObservationSpec((8, 8, 1)), None, 0, "one", precision="half")
     layer = layers.Dense(70, rounded=True)
     assert layers.Dense.from_config(layer.get_config()).rounded
 
@@ -108,8 +112,8 @@ def test_a_large_batch_compiles_as_few_operations():
 
 def test_either_precisions_weights_fit_the_other(tmp_path):
     exact, close = agent_of("float32", seed=1), agent_of("bfloat16", seed=2)
-    runs.save_agent(close, tmp_path / "agent.keras")
-    runs.load_weights(exact, tmp_path / "agent.keras")
+    run_folder.save_agent(close, tmp_path / "agent.keras")
+    run_folder.load_weights(exact, tmp_path / "agent.keras")
     values = exact(frames_of(50)).numpy()
     np.testing.assert_allclose(close(frames_of(50)), values, atol=0.02 * np.abs(values).max())
     assert np.abs(close(frames_of(50)) - values).max() > 0
@@ -148,12 +152,12 @@ def test_a_run_keeps_its_precision(tmp_path):
 
 def test_a_trained_agent_decides_the_same():
     """The packaged cave agent, on the screens that it comes to in 300 frames of 32 games in the narrowest tunnel."""
-    folder = runs.PRETRAINED / "cave"
-    config = runs.read_config(folder)
+    folder = run_folder.PRETRAINED / "cave"
+    config = run_folder.read_config(folder)
     env = make_for(config)
     exact, close = (build_agent(config.replace(precision=each), env) for each in PRECISIONS)
     for agent in (exact, close):
-        runs.load_weights(agent, folder / runs.BEST_MODEL)
+        run_folder.load_weights(agent, folder / run_folder.BEST_MODEL)
 
     @compiled.xla
     def play():

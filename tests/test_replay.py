@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfdqn.replay import CANDIDATES, FrameReplay, Row
-from tfdqn.transitions import Transition
+from tfdqn.replay.table import CANDIDATES, FrameReplay, Row
+from tfdqn.replay.transitions import Transition
 
 DISCOUNT = 0.9
 POISON = 255  # a pixel that no episode shows
@@ -385,7 +385,7 @@ def test_state_restores_everything(tmp_path):
 MEMORY = """
 import re, sys
 import tensorflow as tf
-from tfdqn.replay import FrameReplay, Row
+from tfdqn.replay.table import FrameReplay, Row
 
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read()).group(1)) * 1024

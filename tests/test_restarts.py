@@ -7,13 +7,14 @@ import pytest
 import tensorflow as tf
 
 from tests.whole_runs import make_run, resume
-from tfdqn import compiled, restarts
 from tfdqn import config as configuration
 from tfdqn.envs import Environment, TimeStep
-from tfdqn.restarts import Past, Practice
-from tfdqn.rollout import push_frame
-from tfdqn.saving import Saver, named_tensors
-from tfdqn.training import Trainer
+from tfdqn.envs.rollout import push_frame
+from tfdqn.programs import restarts
+from tfdqn.programs.restarts import Past, Practice
+from tfdqn.programs.training import Trainer
+from tfdqn.runs.saving import Saver, named_tensors
+from tfdqn.runtime import compiled
 
 
 class _State(NamedTuple):

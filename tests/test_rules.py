@@ -7,9 +7,9 @@ import tensorflow as tf
 from tfdqn import config as configuration
 from tfdqn.envs import make
 from tfdqn.learners.dqn import rules, settings
-from tfdqn.prioritized import PrioritizedReplay
-from tfdqn.replay import FrameReplay
-from tfdqn.training import build_replay
+from tfdqn.programs.training import build_replay
+from tfdqn.replay.prioritized import PrioritizedReplay
+from tfdqn.replay.table import FrameReplay
 
 
 def test_every_name_that_settings_allow_has_its_value_and_no_other():

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from tfdqn.signals import StopRequest
+from tfdqn.runtime.signals import StopRequest
 
 ROOT = Path(__file__).parent.parent
 
 RUN = """
 import sys
-from tfdqn import signals
+from tfdqn.runtime import signals
 signals.SAME_WISH_SECONDS = float(sys.argv[1])
 with signals.StopRequest() as stop:
     stop.hint = "so it goes on"
@@ -127,7 +127,7 @@ def test_a_guest_notes_the_first_ctrl_c_and_a_later_one_is_a_keyboard_interrupt(
                 signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGINT)  # the same wish
             assert stop.signal == signal.SIGINT
-            monkeypatch.setattr("tfdqn.signals.SAME_WISH_SECONDS", 0.0)
+            monkeypatch.setattr("tfdqn.runtime.signals.SAME_WISH_SECONDS", 0.0)
             with pytest.raises(KeyboardInterrupt):
                 signal.raise_signal(signal.SIGINT)
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -148,7 +148,7 @@ def test_a_guest_passes_other_signals_on_once_it_has_ended():
     finally:
         signal.signal(signal.SIGTERM, before)
     code = (
-        "import os, signal; from tfdqn.signals import StopRequest\n"
+        "import os, signal; from tfdqn.runtime.signals import StopRequest\n"
         "with StopRequest(is_guest=True) as stop, stop.waiting():\n"
         "    os.kill(os.getpid(), signal.SIGTERM); print(stop.signal, flush=True)\n"
         "print('goes on')"

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfdqn import building, metrics, rollout
 from tfdqn import config as configuration
-from tfdqn.agent import CAUSES
-from tfdqn.envs import TimeStep, make
+from tfdqn.envs import TimeStep, make, rollout
 from tfdqn.learners.dqn import rules
-from tfdqn.metrics import MAX_REPORTS, Metrics
-from tfdqn.training import Trainer
+from tfdqn.learners.dqn.result import CAUSES
+from tfdqn.programs import building, metrics
+from tfdqn.programs.metrics import MAX_REPORTS, Metrics
+from tfdqn.programs.training import Trainer
 
 SMALL = {
     "env": "catch8",

@@ -1,9 +1,9 @@
 """Short runs of catch8 in this process, to break and to resume."""
 
-from tfdqn import checkpoints, runs
 from tfdqn import config as configuration
-from tfdqn.loop import Run
-from tfdqn.signals import StopRequest
+from tfdqn.runs import checkpoints, run_folder
+from tfdqn.runs.loop import Run
+from tfdqn.runtime.signals import StopRequest
 
 SETTINGS = {
     "env": "catch8",
@@ -30,8 +30,8 @@ def make_run(run_dir, **changes):
 
 
 def resume(run_dir, **changes):
-    config = runs.resumed_config(str(run_dir), changes)
-    lock = runs.lock(run_dir)
+    config = run_folder.resumed_config(str(run_dir), changes)
+    lock = run_folder.lock(run_dir)
     checkpoint, _ = checkpoints.load_newest(run_dir)
     return Run(config, run_dir, "/CPU:0", StopRequest(), lock, checkpoint)
 

@@ -12,21 +12,23 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfdqn import checkpoints, console, devices, runs, train
 from tfdqn import config as configuration
+from tfdqn import console, train
 from tfdqn.envs import loading, registry
 from tfdqn.errors import EXIT_IO, UserError
-from tfdqn.signals import StopRequest
+from tfdqn.runs import checkpoints, run_folder
+from tfdqn.runtime import devices
+from tfdqn.runtime.signals import StopRequest
 
 if TYPE_CHECKING:
     import numpy as np
     import tensorflow as tf
 
-    from tfdqn.agent import DQN
     from tfdqn.config import Config
     from tfdqn.envs.base import Environment
-    from tfdqn.evaluation import Evaluator
-    from tfdqn.loop import Run
+    from tfdqn.learners.dqn.agent import DQN
+    from tfdqn.programs.evaluation import Evaluator
+    from tfdqn.runs.loop import Run
 
 PRETRAINED = "pretrained:"
 
@@ -97,14 +99,14 @@ class Agent:
         The last weights stand in for the best where training was stopped before its first evaluation.
         """
         if self._player is None:
-            from tfdqn.building import build_agent
+            from tfdqn.programs.building import build_agent
 
             self._start_device()
             self._claim_names()
             # As it suits this device, whatever it was trained on.
             self._player = build_agent(self._config.replace(convolution="auto"), self.env)
             if self._folder is not None:
-                runs.load_weights(self._player, _weights_in(self._folder))
+                run_folder.load_weights(self._player, _weights_in(self._folder))
         return self._player
 
     def _claim_names(self) -> None:
@@ -249,11 +251,11 @@ class Agent:
         Returns:
           episodes, score_mean, score_std, score_median, score_min and score_max.
         """
-        from tfdqn.evaluation import Evaluator
+        from tfdqn.programs import evaluator_of
 
         if self._evaluator is None:
             config = self._config.replace(jit=True, eager=False, convolution="auto")
-            self._evaluator = Evaluator(config, self.env, self.model, self._start_device())
+            self._evaluator = evaluator_of(self.env)(config, self.env, self.model, self._start_device())
         return self._evaluator.evaluate(episodes, seed, epsilon=epsilon).summary()
 
     def _start_device(self) -> str:
@@ -274,13 +276,13 @@ class Agent:
           UserError: it holds an agent or a run already, or cannot be written.
         """
         folder = Path(path).expanduser()
-        if (folder / runs.CONFIG_FILE).exists():
+        if (folder / run_folder.CONFIG_FILE).exists():
             raise UserError(f"{path}: holds an agent already; choose another folder")
         model = self.model
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            runs.save_agent(model, folder / runs.BEST_MODEL)
-            runs.write_config(self._config.replace(init_from=""), folder)
+            run_folder.save_agent(model, folder / run_folder.BEST_MODEL)
+            run_folder.write_config(self._config.replace(init_from=""), folder)
         except OSError as error:
             raise UserError(f"{path}: {error.strerror or error}; choose another folder", EXIT_IO) from None
 
@@ -298,14 +300,14 @@ def load(path: str | Path, *, env: str | Environment | None = None, network: str
     """
     name = str(path)
     is_ours = name.startswith(PRETRAINED)
-    folder = runs.pretrained_folder(name.removeprefix(PRETRAINED)) if is_ours else Path(name).expanduser()
+    folder = run_folder.pretrained_folder(name.removeprefix(PRETRAINED)) if is_ours else Path(name).expanduser()
     given = {name: value for name, value in (("env", env), ("network", network)) if value is not None}
     adopters = {"env": registry.adopt, "network": loading.adopt}
     named = {name: value if isinstance(value, str) else adopters[name](value) for name, value in given.items()}
-    config = runs.read_config(folder, named)
+    config = run_folder.read_config(folder, named)
     has_run = checkpoints.exist(folder)
     if not has_run and not _weights_in(folder).is_file():
-        raise UserError(f"{path}: holds no agent ({runs.BEST_MODEL} is missing)")
+        raise UserError(f"{path}: holds no agent ({run_folder.BEST_MODEL} is missing)")
     agent = Agent(**{**configuration.plain(config), **given})
     agent._folder, agent._run_dir = folder, folder if has_run else None
     return agent
@@ -313,7 +315,7 @@ def load(path: str | Path, *, env: str | Environment | None = None, network: str
 
 def _weights_in(folder: Path) -> Path:
     """The best agent's, or, where none was evaluated yet, those that training was stopped with."""
-    best, final = folder / runs.BEST_MODEL, folder / runs.FINAL_MODEL
+    best, final = folder / run_folder.BEST_MODEL, folder / run_folder.FINAL_MODEL
     return final if final.is_file() and not best.is_file() else best
 
 

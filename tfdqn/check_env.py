@@ -11,9 +11,10 @@ import types
 from collections.abc import Sequence
 from typing import Any
 
-from tfdqn import cli, devices
+from tfdqn import cli
 from tfdqn.envs import loading, registry
 from tfdqn.errors import UserError
+from tfdqn.runtime import devices
 
 EXIT_FAULT = 1  # the game does not keep the contract
 NUM_ENVS, STEPS = (4, 4096), (1, 1000)  # from, to
@@ -49,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"--env-args {arguments.env_args}: {arguments.spec} takes none; leave it out")
     devices.choose_device("cpu")
     env = game.make(arguments=given)
+    if env.steps_on_host:
+        raise UserError(f"{arguments.spec}: steps on the host, and is checked by its own library's means")
 
     from tfdqn.envs import check
 

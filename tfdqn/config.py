@@ -117,7 +117,7 @@ class Config:
 
     @property
     def num_practisers(self) -> int:
-        """How many environments only practise (see `tfdqn.restarts`): the last ones."""
+        """How many environments only practise (see `tfdqn.programs.restarts`): the last ones."""
         return int(self.num_envs * self.restart_share)
 
     @property

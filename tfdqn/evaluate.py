@@ -10,23 +10,25 @@ from collections.abc import Sequence
 from typing import Any
 
 import tfdqn
-from tfdqn import cli, devices, runs
+from tfdqn import cli
 from tfdqn.envs import registry
 from tfdqn.errors import UserError
+from tfdqn.runs import run_folder
+from tfdqn.runtime import devices
 
 EPISODES, PLANNER_EPISODES = 256, 8
 
 
 def parser() -> cli.Parser:
     parser = cli.Parser(prog="python -m tfdqn.evaluate", description="Play whole episodes with a trained agent.")
-    runs.add_agent_arguments(parser)
+    run_folder.add_agent_arguments(parser)
     parser.add_argument(
         "--player",
         choices=["agent", "planner"],
         default="agent",
         help="planner: a scripted player that looks ahead, of games that have one (cave)",
     )
-    runs.add_code_arguments(parser)
+    run_folder.add_code_arguments(parser)
     parser.add_argument(
         "--episodes",
         type=cli.converter("--episodes", int),
@@ -65,19 +67,21 @@ def main(argv: Sequence[str] | None = None, start_seconds: float | None = None) 
 
 
 def _agent_scores(arguments: Any) -> tuple[str, str, dict[str, float]]:
-    folder = runs.agent_folder(arguments)
+    folder = run_folder.agent_folder(arguments)
     # Compiled, and as it suits this device; but as exactly as it was trained and scored.
-    config = runs.read_config(folder, runs.named_code(arguments)).replace(jit=True, eager=False, convolution="auto")
+    config = run_folder.read_config(folder, run_folder.named_code(arguments)).replace(
+        jit=True, eager=False, convolution="auto"
+    )
     device = devices.choose_device(arguments.device, config.deterministic, config.threads)
 
-    from tfdqn.building import build_agent
     from tfdqn.envs import make_for
-    from tfdqn.evaluation import Evaluator
+    from tfdqn.programs import evaluator_of
+    from tfdqn.programs.building import build_agent
 
     env = make_for(config)
     agent = build_agent(config, env)
-    runs.load_weights(agent, folder / runs.MODELS[arguments.model])
-    scores = Evaluator(config, env, agent, device).evaluate(
+    run_folder.load_weights(agent, folder / run_folder.MODELS[arguments.model])
+    scores = evaluator_of(env)(config, env, agent, device).evaluate(
         arguments.episodes, arguments.seed, epsilon=arguments.epsilon
     )
     return config.env, device, scores.summary()
@@ -98,7 +102,7 @@ def _planner_scores(arguments: Any) -> tuple[str, str, dict[str, float]]:
         raise UserError(f"--epsilon {arguments.epsilon}: the planner plays no random actions; leave it out")
     device = devices.choose_device("cpu")
 
-    from tfdqn.evaluation import summary_of
+    from tfdqn.programs.evaluation import summary_of
 
     planner = importlib.import_module(registry.entry(arguments.env).planner)
     scores = planner.play(arguments.episodes, arguments.seed, progress=cli.say)

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tfdqn import checkpoints, cli, runs
+from tfdqn import cli
 from tfdqn.errors import UserError
+from tfdqn.runs import checkpoints, run_folder
 
 
 class Listed(NamedTuple):
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = Path(arguments.logdir)
     if not folder.is_dir():
         raise UserError(f"{arguments.logdir}: no such folder; name the one that --logdir named")
-    if (folder / runs.CONFIG_FILE).is_file():
+    if (folder / run_folder.CONFIG_FILE).is_file():
         raise UserError(f"{arguments.logdir}: is a run itself; name the folder that holds it, {folder.parent}")
     found = [listed(path) for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
     if arguments.json:
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def listed(run_dir: Path) -> Listed:
     """What the files of a run's folder tell, whole or not; nothing is verified, locked or changed."""
     try:
-        config = runs.read_settings(run_dir)
+        config = run_folder.read_settings(run_dir)
     except UserError as error:
         reason = str(error).removeprefix("--config ").removeprefix(str(run_dir)).lstrip(":/ ")
         return Listed(run_dir.name, "", 0, None, f"broken: {reason}")
@@ -67,7 +68,7 @@ def listed(run_dir: Path) -> Listed:
         best = None if progress.get("best_score") is None else float(progress["best_score"])
     except (TypeError, ValueError):
         return Listed(run_dir.name, game, 0, None, "broken: its checkpoint is not a run's")
-    if runs.is_locked(run_dir):
+    if run_folder.is_locked(run_dir):
         state = "training"
     elif not manifest:
         state = "broken: no checkpoint"

@@ -65,7 +65,7 @@ class RMSPropGraves(tf.keras.optimizers.Optimizer):
     * A constant gradient e has no variance: steps grow to learning_rate e / (sqrt(epsilon) (1 - momentum)).
     * epsilon is added to a squared gradient, so it belongs to the loss's scale: see `dqn_nature`.
     * The learning rate is inside delta, so a scheduled rate reaches the weights with the momentum's delay.
-    * A NaN gradient stays in all three slots for ever: whoever trains must stop there, as `tfdqn.loop` does.
+    * A NaN gradient stays in all three slots for ever: whoever trains must stop there, as `tfdqn.runs.loop` does.
 
     Args:
         learning_rate: a number or a `LearningRateSchedule`.

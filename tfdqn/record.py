@@ -8,19 +8,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tfdqn import cli, devices, runs
+from tfdqn import cli
 from tfdqn.errors import EXIT_IO, UserError
+from tfdqn.runs import run_folder
+from tfdqn.runtime import devices
 
 if TYPE_CHECKING:
-    from tfdqn.agent import DQN
     from tfdqn.config import Config
     from tfdqn.envs import Environment
+    from tfdqn.learners.dqn.agent import DQN
 
 
 def parser() -> cli.Parser:
     parser = cli.Parser(prog="python -m tfdqn.record", description="Film one episode of a trained agent as a GIF.")
-    runs.add_agent_arguments(parser)
-    runs.add_code_arguments(parser)
+    run_folder.add_agent_arguments(parser)
+    run_folder.add_code_arguments(parser)
     parser.add_argument("--out", type=cli.path("--out"), default="episode.gif", help="file to write, ending in .gif")
     parser.add_argument("--seed", type=cli.converter("--seed", int), default=0, help="seed of the game's draws")
     parser.add_argument("--start", type=cli.converter("--start", int), default=0, help="first frame to keep")
@@ -39,18 +41,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"--out {arguments.out}: must end in .gif")
     if not out.parent.is_dir():
         raise UserError(f"--out {arguments.out}: there is no folder {out.parent}")
-    folder = runs.agent_folder(arguments)
-    config = runs.read_config(folder, runs.named_code(arguments)).replace(convolution="auto")  # as it suits this device
+    folder = run_folder.agent_folder(arguments)
+    config = run_folder.read_config(folder, run_folder.named_code(arguments)).replace(
+        convolution="auto"
+    )  # as it suits this device
     device = devices.choose_device("cpu")
 
     import tensorflow as tf
 
-    from tfdqn.building import build_agent
     from tfdqn.envs import make_for
+    from tfdqn.programs.building import build_agent
 
     env = make_for(config)
     agent = build_agent(config, env)
-    runs.load_weights(agent, folder / runs.MODELS[arguments.model])
+    run_folder.load_weights(agent, folder / run_folder.MODELS[arguments.model])
     with tf.device(device):
         frames = film(config, env, agent, arguments.seed, arguments.start + arguments.frames)[arguments.start :]
     if not len(frames):
@@ -74,8 +78,14 @@ def film(config: Config, env: Environment, agent: DQN, seed: int, max_frames: in
     """
     import tensorflow as tf
 
-    from tfdqn import compiled, seeds
-    from tfdqn.rollout import push_frame, stack_frames
+    from tfdqn import seeds
+    from tfdqn.envs.rollout import push_frame, stack_frames
+    from tfdqn.runtime import compiled
+
+    if env.steps_on_host:
+        from tfdqn.programs import host
+
+        return host.film(config, env, agent, seed, max_frames)
 
     @compiled.xla
     def act(history, legal):

@@ -40,8 +40,7 @@ class Game:
 
     def check(self, config: Any) -> None:
         entry = registry.entry(self.env)
-        if entry.name == entry.factory:  # a game from anywhere
-            loading.require(entry.factory)
+        entry.require()
         if self.preset not in entry.presets:
             raise UserError(
                 f"--preset {self.preset}: {self.env} has none of that name; {nearest(self.preset, entry.presets)}"

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import tfdqn
-from tfdqn import checkpoints, cli, devices, flags, memory, paths, runs
+from tfdqn import cli, flags, paths
 from tfdqn import config as configuration
 from tfdqn.errors import EXIT_IO, UserError
-from tfdqn.loop import Run
-from tfdqn.saving import read_facts
+from tfdqn.runs import checkpoints, run_folder
+from tfdqn.runs.loop import Run
+from tfdqn.runs.saving import read_facts
+from tfdqn.runtime import devices, memory
+from tfdqn.runtime.signals import StopRequest
 from tfdqn.settings import flag_of
-from tfdqn.signals import StopRequest
 
 if TYPE_CHECKING:
     from tfdqn.envs import Environment
@@ -77,7 +79,7 @@ def main(argv: Sequence[str] | None = None, start_seconds: float | None = None) 
     given = _with_local_paths(given)
     if arguments.print_config:
         if arguments.resume:
-            config = runs.resumed_config(arguments.resume, given)
+            config = run_folder.resumed_config(arguments.resume, given)
         else:
             config = configuration.resolve(given, on_gpu=given.get("device") == "gpu", tell=_teller())
         cli.print_result(configuration.to_toml(config))
@@ -96,7 +98,7 @@ def main(argv: Sequence[str] | None = None, start_seconds: float | None = None) 
         except OSError as error:
             where, hint = error.filename or run_dir or arguments.logdir, ""
             if run_dir is not None and checkpoints.exist(Path(run_dir)):
-                hint = f"; to go on, {runs.resume_command(Path(run_dir))}"
+                hint = f"; to go on, {run_folder.resume_command(Path(run_dir))}"
             raise UserError(f"{where}: {error.strerror or error}{hint}", EXIT_IO) from None
         exit_code = result.pop("exit_code", 0)
         if arguments.json:
@@ -147,8 +149,8 @@ def start(
     given = _with_local_paths(given)
     tell = _teller()
     config = configuration.resolve(given, on_gpu=given.get("device") == "gpu", tell=tell)
-    runs.check_donor(config)
-    run_dir, *others = runs.folders(config, runs.check_writable(logdir), run_name)
+    run_folder.check_donor(config)
+    run_dir, *others = run_folder.folders(config, run_folder.check_writable(logdir), run_name)
     if config.device == "cpu" or (config.device == "auto" and not Path("/dev/nvidiactl").exists()):
         _check_memory(config, game)
     device = devices.choose_device(config.device, config.deterministic, config.threads, config.profile > 0)
@@ -179,9 +181,9 @@ def resume(
       UserError: no run is there, it has no whole checkpoint, or what is asked for would change what it computes.
     """
     run_dir = Path(run_dir)
-    config = runs.resumed_config(str(run_dir), given)
-    stop.hint = f"to go on, {runs.resume_command(run_dir)}"
-    lock = runs.lock(run_dir)
+    config = run_folder.resumed_config(str(run_dir), given)
+    stop.hint = f"to go on, {run_folder.resume_command(run_dir)}"
+    lock = run_folder.lock(run_dir)
     try:
         return _resume(run_dir, config, stop, lock, game, accepts_changed_env)
     except BaseException:
@@ -201,8 +203,8 @@ def _resume(
     for problem in problems:
         cli.say(f"tfdqn: warning: {problem}")
     facts = read_facts(checkpoint)
-    runs.refuse_changes(checkpoint.path, facts.config, configuration.as_json(config))
-    runs.refuse_other_source(run_dir, facts.game_source, config, accepts_changed_env)
+    run_folder.refuse_changes(checkpoint.path, facts.config, configuration.as_json(config))
+    run_folder.refuse_other_source(run_dir, facts.game_source, config, accepts_changed_env)
     device = devices.choose_device(config.device, config.deterministic, config.threads, config.profile > 0)
     if "GPU" not in device:
         _check_memory(config, game)

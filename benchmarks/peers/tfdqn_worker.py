@@ -11,7 +11,7 @@ import tensorflow as tf
 from benchmarks.loop_case import LoopBench
 from benchmarks.peers import contender
 from benchmarks.specs import PINNED
-from tfdqn.evaluation import Evaluator
+from tfdqn.programs.evaluation import Evaluator
 
 DEVICE = "/CPU:0"
 

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfdqn import compiled, envs, seeds
+from tfdqn import envs, seeds
 from tfdqn.envs import Environment, ObservationSpec, TimeStep, check
 from tfdqn.errors import UserError
+from tfdqn.runtime import compiled
 from tfdqn.templates.game import MyGame
 
 ROOT = Path(__file__).parent.parent.parent

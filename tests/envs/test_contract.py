@@ -5,7 +5,8 @@ import pytest
 import tensorflow as tf
 
 from tests.envs.helpers import noise_of, restarted, seed, to_numpy
-from tfdqn import compiled, envs
+from tfdqn import envs
+from tfdqn.runtime import compiled
 
 NAMES = ["catch8", "catch8_single", "catch16", "cave"]
 LEVELS = {0, 102, 128, 204, 255}

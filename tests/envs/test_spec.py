@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfdqn import compiled, envs
+from tfdqn import envs
 from tfdqn.envs import Environment, ObservationSpec, TimeStep
 from tfdqn.envs.rendering import PLANE_COLOURS
+from tfdqn.runtime import compiled
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -5,9 +5,10 @@ import pytest
 import tensorflow as tf
 
 from tests.envs.helpers import noise_of, restarted, to_numpy
-from tfdqn import envs, saving
+from tfdqn import envs
 from tfdqn.envs.cave import rules as cave
 from tfdqn.envs.cave import super_resolution
+from tfdqn.runs import saving
 
 NUM_ENVS = 24
 

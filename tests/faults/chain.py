@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.faults.harness import Process, committed, differences, newest, partial
 from tests.faults.nursery import Nursery
-from tfdqn import checkpoints
+from tfdqn.runs import checkpoints
 
 EVAL_EVERY = 150_000
 # Checkpoints and reports come so often that both are hit often; the learning rate is so low that the best agent goes on

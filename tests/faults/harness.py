@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.faults.nursery import Nursery
-from tfdqn import checkpoints
+from tfdqn.runs import checkpoints
 
 ROOT = Path(__file__).parent.parent.parent
 

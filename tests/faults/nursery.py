@@ -72,7 +72,10 @@ class Fork:
 
 
 def serve() -> None:
-    from tfdqn import cli, evaluation, monitor, train, training  # noqa: F401 (what a run imports later)
+    from tfdqn import cli, train
+    from tfdqn.programs import (
+        training,  # noqa: F401 (what a run imports later)
+    )
 
     for line in iter(sys.stdin.readline, ""):
         what, *rest = json.loads(line)

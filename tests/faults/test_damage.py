@@ -6,9 +6,9 @@ import shutil
 import pytest
 
 from tests.faults.harness import committed
-from tfdqn import checkpoints
-from tfdqn.checkpoints import DATA, FOLDER, MANIFEST
 from tfdqn.errors import EXIT_REFUSED, UserError
+from tfdqn.runs import checkpoints
+from tfdqn.runs.checkpoints import DATA, FOLDER, MANIFEST
 
 
 def flip(path, dice, _):

@@ -6,7 +6,7 @@ import pytest
 
 from tests.faults.disk import small_disk
 from tests.faults.harness import committed, differences, partial, resume, start
-from tfdqn import checkpoints
+from tfdqn.runs import checkpoints
 
 pytestmark = pytest.mark.slow
 

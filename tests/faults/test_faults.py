@@ -7,7 +7,7 @@ import time
 import pytest
 
 from tests.faults.harness import Process, committed, differences, partial, resume, start
-from tfdqn import checkpoints
+from tfdqn.runs import checkpoints
 
 
 def wait_for_new_checkpoint(process, folder):

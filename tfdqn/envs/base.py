@@ -32,7 +32,7 @@ class Environment(abc.ABC):
     """A vectorised game: `state = reset(noise)`, then `state, timestep = step(state, action, noise)`.
 
     No method keeps anything: state and noise are NamedTuples of tensors with leading axis N. An environment does not
-    restart by itself; the caller chooses between `step` and `reset` (see `tfdqn.training`).
+    restart by itself; the caller chooses between `step` and `reset` (see `tfdqn.programs.training`).
     """
 
     # Raised when the behaviour changes, never for speed: equal versions mean comparable results.
@@ -43,6 +43,7 @@ class Environment(abc.ABC):
     score_is_frames: ClassVar[bool] = False  # score: frames survived, capped at the limit; else the sum of rewards
     # Colour of each grey level for people: {level: (red, green, blue)}, each 0..255.
     palette: ClassVar[dict[int, tuple[int, int, int]]] = {level: (level, level, level) for level in range(256)}
+    steps_on_host: ClassVar[bool] = False  # it is played in Python, between compiled calls: see `tfdqn.envs.host`
     has_difficulties: ClassVar[bool] = False  # `training_reset` can start an episode at a difficulty that is drawn
 
     # A game may set each of the following as it likes: as an attribute of its class, in its constructor, or by a
@@ -201,7 +202,7 @@ class Environment(abc.ABC):
         """Dtypes and shapes of the state of one environment."""
         import tensorflow as tf
 
-        from tfdqn import compiled
+        from tfdqn.runtime import compiled
 
         reset = compiled.xla(self.reset)
         with tf.init_scope():
@@ -213,7 +214,7 @@ class Environment(abc.ABC):
     @functools.cached_property
     def compiled_reset(self):
         """`reset` under XLA, for use from Python, on anything that `checked_noise` takes; compiled once per N."""
-        from tfdqn import compiled
+        from tfdqn.runtime import compiled
 
         reset = compiled.xla(self.reset)
         return lambda noise: reset(self.checked_noise(noise))
@@ -221,7 +222,7 @@ class Environment(abc.ABC):
     @functools.cached_property
     def compiled_step(self):
         """`step` under XLA, for use from Python, on anything that `checked` takes; compiled once per N."""
-        from tfdqn import compiled
+        from tfdqn.runtime import compiled
 
         step = compiled.xla(self.step)
         return lambda state, action, noise: step(*self.checked(state, action, noise))

@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfdqn import compiled, rollout, seeds
-from tfdqn.envs import Environment, TimeStep
+from tfdqn import seeds
+from tfdqn.envs import Environment, TimeStep, rollout
 from tfdqn.envs.spec import ObservationSpec
+from tfdqn.runtime import compiled
 
 LONG_PLAY_FRAMES = (1_000, 10_000)  # of the compiled loop, at least and at most; twice the time limit between these
 FLOAT_TOLERANCE = 1e-4  # between eager and compiled floats of size 1: a sine, or a sum in another order

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 DEFAULT = "catch8"  # what is played where nobody says what: seconds tell whether all works
 
+# What stands before the names of other libraries' games, `gym:CartPole-v1`, and what makes them: each module has
+# `require(name)`, which refuses what is not there, and `make(name, **arguments)`.
+_DOORS = {"gym": "tfdqn.adapters.from_gymnasium"}
+
 # The rooms of the games that come along; each module has its `GAMES`.
 _ROOMS = ("tfdqn.envs.catch.settings", "tfdqn.envs.cave.settings", "tfdqn.envs.cartpole.settings")
 
@@ -35,6 +39,7 @@ class Game:
       takes_arguments: whether the user may give it more arguments.
       planner: the module of a scripted player, with `play(episodes, seed, progress) -> scores`; None where it has none.
       observation_spec: from the game's settings (None without a room) to what it shows; None where only the game knows.
+      require: refuses, in a `UserError`, what can be told to be missing before the game is made.
     """
 
     name: str
@@ -46,6 +51,7 @@ class Game:
     observation_spec: Callable[[Any], ObservationSpec] | None = None
     takes_arguments: bool = False
     planner: str | None = None
+    require: Callable[[], None] = lambda: None
 
     def make(self, settings: Any = None, arguments: str | Mapping[str, Any] = "") -> Environment:
         """Make the game.
@@ -94,9 +100,29 @@ def entry(env: str) -> Game:
     known = _ours() | _registered
     if env in known:
         return known[env]
+    door, colon, name = env.partition(":")
+    if colon and door in _DOORS:
+        return _behind(door, name)
     if loading.is_spec(env):
-        return Game(env, env, presets={"default": OWN_PRESET}, takes_arguments=True)
+        require = functools.partial(loading.require, env)
+        return Game(env, env, presets={"default": OWN_PRESET}, takes_arguments=True, require=require)
     raise UserError(f"--env {env}: unknown; {nearest(env, known)} (or your own: path/to/my_game.py:MyGame)")
+
+
+@functools.cache
+def _behind(door: str, name: str) -> Game:
+    """Another library's game. Its library is imported when the game is asked for."""
+
+    def call(function: str, **arguments: Any) -> Any:
+        return getattr(importlib.import_module(_DOORS[door]), function)(name, **arguments)
+
+    return Game(
+        f"{door}:{name}",
+        functools.partial(call, "make"),
+        presets={"default": OWN_PRESET},
+        takes_arguments=True,
+        require=functools.partial(call, "require"),
+    )
 
 
 def adopt(env: Environment) -> str:

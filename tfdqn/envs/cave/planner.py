@@ -32,7 +32,7 @@ def play(
     """Frames [episodes] int32 that the planner survives, at most `max_frames`, from standard starts.
 
     Args:
-      seed: decides the draws, as for `tfdqn.evaluation.Evaluator.evaluate`: the episodes are the same.
+      seed: decides the draws, as for `tfdqn.programs.evaluation.Evaluator.evaluate`: the episodes are the same.
       progress: called with a line now and then; a frame of eight games takes some hundredths of a second.
     """
     if episodes < 1 or max_frames < 1:

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
-from tfdqn import heads, losses, optimizers
+from tfdqn import optimizers
+from tfdqn.learners.dqn import heads, losses
 
 if TYPE_CHECKING:
-    from tfdqn.agent import DQN
     from tfdqn.config import Config
-    from tfdqn.replay import FrameReplay
+    from tfdqn.learners.dqn.agent import DQN
+    from tfdqn.replay.table import FrameReplay
 
 
 # --- What is learnt ---
@@ -152,13 +153,13 @@ def exploration(config: Config) -> LinearEpsilon:
 
 
 def _uniform(config: Config, **given: Any) -> FrameReplay:
-    from tfdqn.replay import FrameReplay
+    from tfdqn.replay.table import FrameReplay
 
     return FrameReplay(**given)
 
 
 def _prioritized(config: Config, **given: Any) -> FrameReplay:
-    from tfdqn.prioritized import PrioritizedReplay
+    from tfdqn.replay.prioritized import PrioritizedReplay
 
     return PrioritizedReplay(
         **given, alpha=config.priority_alpha, beta=config.priority_beta, beta_updates=config.priority_beta_updates

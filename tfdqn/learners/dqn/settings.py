@@ -9,7 +9,7 @@ from typing import Any
 
 from tfdqn.envs import loading
 from tfdqn.errors import UserError, nearest
-from tfdqn.network_names import CONVOLUTIONS, NETWORKS, PRECISIONS
+from tfdqn.networks.names import CONVOLUTIONS, NETWORKS, PRECISIONS
 from tfdqn.settings import room, setting
 
 HEADS = ("scalar", "categorical")

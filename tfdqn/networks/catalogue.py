@@ -6,18 +6,31 @@ Shapes: B batch, H W rows and columns, A actions.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import tensorflow as tf
 
-from tfdqn import bodies, layers, seeds
+from tfdqn import seeds
 from tfdqn.envs import loading
 from tfdqn.envs.spec import ObservationSpec
-from tfdqn.heads import Head
-from tfdqn.network_names import CONVOLUTIONS, PRECISIONS
+from tfdqn.networks import bodies, layers
+from tfdqn.networks.names import CONVOLUTIONS, PRECISIONS
 
 LEAST_ROUNDED = 64  # units of a hidden dense layer whose products may be rounded; narrower ones cost little
 DEEP_LAYERS = 3  # residual layers of "columns_deep" and "columns_wide"
+
+
+class Head(Protocol):
+    """What a learner puts on a body, and what the network's output then means."""
+
+    def connect(self, features: Any, hidden: Callable, dense: Callable) -> Any:
+        """The output, a Keras tensor, from the body's features.
+
+        Args:
+          features: Keras tensor.
+          hidden: makes the body's last hidden layer, given a number that tells apart several of them.
+          dense: makes a linear layer, given its units and such a number.
+        """
 
 
 class Body(NamedTuple):
@@ -132,17 +145,17 @@ def build(
       name: "mlp" (the article's for catch8: dense 64, 32), "conv" (the article's for catch16 and the cave),
         "conv_stride4" (small, for the cave), "columns" (whole columns of the screen, for the cave: quicker by far),
         "columns_deep" (with residual layers behind it, in which to plan ahead) or "columns_wide" (the same with layers
-        of 512, for a long training: half the speed); or a body of one's own (see `tfdqn.bodies`).
+        of 512, for a long training: half the speed); or a body of one's own (see `tfdqn.networks.bodies`).
       spec: of the observations that it takes, frames stacked.
       head: makes the last layers and gives their output its meaning.
       seed: a run's; every layer's initial weights are drawn from a stream of their own, that of the seed, the member
         and the layer (see `tfdqn.seeds`), so that no two share any.
       label: name of the Keras model.
       members: how many such networks, each with initial weights of its own, stand side by side (see
-        `tfdqn.heads.Ensemble`); the first is the one that stands alone.
+        `tfdqn.learners.dqn.heads.Ensemble`); the first is the one that stands alone.
       convolution: "patches", times a matrix, or "native", TensorFlow's own; the same weights fit either.
       precision: "float32", or "bfloat16" to round the factors of the products in hidden dense layers of 64 units or
-        more (see `tfdqn.products`); the same weights fit either.
+        more (see `tfdqn.networks.products`); the same weights fit either.
 
     Returns:
       A Keras model from observations [B, ...] to the head's output; of several, to all of theirs, and they are its

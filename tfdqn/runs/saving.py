@@ -9,17 +9,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tfdqn import checkpoints, cli, files, runs
+from tfdqn import cli, files
 from tfdqn import config as configuration
-from tfdqn.checkpoints import Checkpoint
 from tfdqn.errors import EXIT_IO, EXIT_REFUSED, UserError
-from tfdqn.progress import Progress
+from tfdqn.runs import checkpoints, run_folder
+from tfdqn.runs.checkpoints import Checkpoint
+from tfdqn.runs.progress import Progress
 
 if TYPE_CHECKING:
     import numpy as np
     import tensorflow as tf
 
-    from tfdqn.progress import RunState
+    from tfdqn.runs.progress import RunState
 
 LONGEST_LOSS_SECONDS = 60.0  # between checkpoints that nobody asked for,
 MAX_TIME_SHARE = 0.02  # or longer, so that they take no more of the time than this
@@ -35,7 +36,7 @@ class Facts(NamedTuple):
     reports: dict[str, int]  # sizes, as `Monitor.flush` gives them
     versions: dict[str, str]
     game_version: int
-    game_source: dict[str, Any]  # as `tfdqn.runs.source_of` gives it
+    game_source: dict[str, Any]  # as `tfdqn.runs.run_folder.source_of` gives it
 
 
 def read_facts(checkpoint: Checkpoint) -> Facts:
@@ -198,19 +199,19 @@ class Saver:
 
     def give_best(self) -> None:
         """Write the best agent's model; where that fails, it waits."""
-        self._give(runs.BEST_MODEL, self.run.best_weights)
+        self._give(run_folder.BEST_MODEL, self.run.best_weights)
 
     def give_final(self) -> None:
         """Write the model of the agent as it is now; where that fails, it waits."""
-        self._give(runs.FINAL_MODEL, self.run.player_weights())
+        self._give(run_folder.FINAL_MODEL, self.run.player_weights())
 
     def _give(self, name: str, weights: Sequence[np.ndarray]) -> bool:
         agent = self.run.trainer.agent
-        return self.outbox.put(self.run.run_dir / name, lambda path: runs.save_player(agent, weights, path))
+        return self.outbox.put(self.run.run_dir / name, lambda path: run_folder.save_player(agent, weights, path))
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Bring the run to where the checkpoint was made, with its reports and models."""
-        from tfdqn import monitor
+        from tfdqn.runs import monitor
 
         run, facts = self.run, read_facts(checkpoint)
         variables = run.trainer.variables
@@ -249,8 +250,11 @@ class Saver:
         """Let no model be that of an agent from after the checkpoint, which training will not come by again."""
         run = self.run
         # Where a final model is, training has ended before; it has now ended with the agent of this checkpoint.
-        is_ended = (run.run_dir / runs.FINAL_MODEL).exists()
-        models = {runs.BEST_MODEL: run.best_weights, runs.FINAL_MODEL: run.player_weights() if is_ended else None}
+        is_ended = (run.run_dir / run_folder.FINAL_MODEL).exists()
+        models = {
+            run_folder.BEST_MODEL: run.best_weights,
+            run_folder.FINAL_MODEL: run.player_weights() if is_ended else None,
+        }
         for name, weights in models.items():
             path = run.run_dir / name
             files.partial(path).unlink(missing_ok=True)
@@ -290,7 +294,7 @@ class Saver:
             "env_frames": run.env_frames,
             "config": configuration.as_json(run.config),
             "game_version": run.trainer.env.version,
-            "game_source": runs.source_of(run.config),
+            "game_source": run_folder.source_of(run.config),
             "device": run.device,
             "progress": dataclasses.asdict(dataclasses.replace(run.progress, wall_seconds=run.wall_seconds)),
             "reports": self._flush_reports(),

@@ -6,7 +6,7 @@ LOGDIR/<env>__<preset>__s<seed>__<time>/
   train/ eval/     TensorBoard events
   model.keras      best agent by evaluation
   final.keras      agent where training ended
-  checkpoints/     the last two states to resume from (see `tfdqn.checkpoints`)
+  checkpoints/     the last two states to resume from (see `tfdqn.runs.checkpoints`)
   lock             held while a process trains in here; the number in it is that process's
 """
 
@@ -41,11 +41,13 @@ from tfdqn.settings import flag_of
 if TYPE_CHECKING:
     import numpy as np
 
-    from tfdqn.agent import DQN
+    from tfdqn.learners.dqn.agent import DQN
 
 BEST_MODEL, FINAL_MODEL, CONFIG_FILE, LOCK_FILE = "model.keras", "final.keras", "config.toml", "lock"
 MODELS = {"best": BEST_MODEL, "final": FINAL_MODEL}
-PRETRAINED = Path(__file__).parent / "pretrained"  # a folder a game: config.toml, model.keras, and how it was trained
+PRETRAINED = (
+    Path(__file__).parents[1] / "pretrained"
+)  # a folder a game: config.toml, model.keras, and how it was trained
 BROKEN_ARCHIVE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 KERAS_MEMBERS = {"metadata.json", "config.json", "model.weights.h5"}  # of a `.keras` file as we write it
 
@@ -233,7 +235,7 @@ def refuse_changes(run_dir: str | os.PathLike, ours: Mapping[str, Any], wanted: 
 
 
 def save_agent(agent: DQN, path: Path) -> None:
-    """Save as a `.keras` file, loadable by `tf.keras.models.load_model` after `import tfdqn.agent`."""
+    """Save as a `.keras` file, loadable by `tf.keras.models.load_model` after `import tfdqn.learners.dqn.agent`."""
     # What "keras" means, but in any thread: outside the main one that would be HDF5 from the second save on.
     files.write_atomically(path, lambda temporary: agent.save(temporary, save_format="keras_v3"))
 

@@ -18,7 +18,7 @@ What a sampled window is. The *anchor* is the row whose action the transition is
 Rows of an episode: first frame (`is_first`), ..., last decision, then a boundary row that holds the last frame. The
 row after a boundary begins the next episode, so a window reads nothing behind the first boundary after its anchor.
 An episode that goes on from an earlier one begins with boundary rows, too: they hold the frames before its first
-decision, which its stacks reach, and are no transitions (see `tfdqn.restarts`).
+decision, which its stacks reach, and are no transitions (see `tfdqn.programs.restarts`).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from tfdqn import seeds
 from tfdqn.dependencies import require_tf_agents
 from tfdqn.envs.spec import ObservationSpec
 from tfdqn.inputs import as_tensor
-from tfdqn.transitions import Transition
+from tfdqn.replay.transitions import Transition
 
 require_tf_agents()
 from tf_agents.replay_buffers import tf_uniform_replay_buffer  # noqa: E402
@@ -119,7 +119,7 @@ class FrameReplay(tf_uniform_replay_buffer.TFUniformReplayBuffer):
       discount: of one decision, gamma.
       device: where the tables live; None leaves the choice to TensorFlow.
       column_major: keep each frame column by column. What goes in and comes out is the same; a network that reads whole
-        columns (`tfdqn.layers.ColumnDense`) then takes them without moving a byte.
+        columns (`tfdqn.networks.layers.ColumnDense`) then takes them without moving a byte.
       legal_actions: A, of a game whose rules do not always allow every action: rows and transitions then say which.
 
     Raises:

@@ -12,18 +12,19 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 import tfdqn
-from tfdqn import cli, runs
-from tfdqn.checkpoints import Checkpoint
+from tfdqn import cli
 from tfdqn.config import Config
 from tfdqn.errors import EXIT_NUMERIC, UserError
-from tfdqn.progress import RunState
-from tfdqn.saving import Saver
-from tfdqn.signals import StopRequest
+from tfdqn.runs import run_folder
+from tfdqn.runs.checkpoints import Checkpoint
+from tfdqn.runs.progress import RunState
+from tfdqn.runs.saving import Saver
+from tfdqn.runtime.signals import StopRequest
 
 if TYPE_CHECKING:
     from tfdqn.envs import Environment
-    from tfdqn.evaluation import Scores
-    from tfdqn.metrics import Metrics
+    from tfdqn.programs.evaluation import Scores
+    from tfdqn.programs.metrics import Metrics
 
 CHUNK_SECONDS = 0.5  # how often Python gets its turn; no result depends on it
 GOAL_MARGIN = 1e-6  # scores are float32 means of whole numbers
@@ -59,11 +60,9 @@ class Run(RunState):
     ):
         import tensorflow as tf
 
-        from tfdqn import blame
         from tfdqn.envs import make_for
-        from tfdqn.evaluation import Evaluator
-        from tfdqn.monitor import Monitor
-        from tfdqn.training import Trainer
+        from tfdqn.programs import blame, evaluator_of, trainer_of
+        from tfdqn.runs.monitor import Monitor
 
         start_seconds = time.monotonic()
         self.stop = stop
@@ -72,7 +71,7 @@ class Run(RunState):
         env = make_for(config) if game is None else game
         _check_game(config, env)
         try:
-            trainer = Trainer(config, device, env)
+            trainer = trainer_of(env)(config, device, env)
         except tf.errors.ResourceExhaustedError:
             raise UserError(
                 f"--replay-capacity {config.replay_capacity}: {config.replay_bytes(env.observation_spec) / 1e9:.2f} GB "
@@ -81,17 +80,21 @@ class Run(RunState):
         config = trainer.config
         with blame.own_code(config):
             super().__init__(config, run_dir, device, trainer, start_seconds)
-        self.evaluator = Evaluator(config, trainer.env, trainer.agent, device, lambda: stop.signal is not None)
+        self.evaluator = evaluator_of(trainer.env)(
+            config, trainer.env, trainer.agent, device, lambda: stop.signal is not None
+        )
         self._is_profiled = False
         self.saver = Saver(self, checkpoint, lambda: self.monitor.flush(), self._hint_at_resuming)
         if checkpoint is None:
             if config.init_from:
                 self._start_from(Path(config.init_from))
-            self.run_dir, self._lock = runs.create(config, [run_dir, *other_dirs])
+            self.run_dir, self._lock = run_folder.create(config, [run_dir, *other_dirs])
         else:
             self._lock = lock
             self.saver.restore(checkpoint)
-            self.saver.outbox.put(run_dir / runs.CONFIG_FILE, lambda path: runs.write_config(config, path.parent))
+            self.saver.outbox.put(
+                run_dir / run_folder.CONFIG_FILE, lambda path: run_folder.write_config(config, path.parent)
+            )
         try:
             self.monitor = Monitor(config, self.run_dir, self.trainer.env, is_resumed=checkpoint is not None)
         except OSError:
@@ -102,17 +105,17 @@ class Run(RunState):
     def _discard_unless_begun(self) -> None:
         """Leave no folder of a new run that ends before it has played: nothing in it is of use to anyone."""
         if not self.env_frames and self.saver.path is None:
-            runs.discard(self.run_dir)
+            run_folder.discard(self.run_dir)
 
     def _hint_at_resuming(self) -> None:
-        self.stop.hint = f"to go on, {runs.resume_command(self.run_dir)}"
+        self.stop.hint = f"to go on, {run_folder.resume_command(self.run_dir)}"
 
     def _start_from(self, folder: Path) -> None:
         """Take over another run's best weights; the optimizer starts afresh."""
-        from tfdqn.building import build_agent
+        from tfdqn.programs.building import build_agent
 
         donor = build_agent(self.config, self.trainer.env)
-        runs.load_weights(donor, folder / runs.BEST_MODEL)
+        run_folder.load_weights(donor, folder / run_folder.BEST_MODEL)
         self.trainer.agent.online.set_weights(donor.online.get_weights())
         self.trainer.agent.copy_to_target()
 
@@ -166,7 +169,7 @@ class Run(RunState):
                     cli.say("no profile was taken: the run ended too soon after it began to learn")
                 if self.stop.signal is not None:
                     return self._stopped()
-        from tfdqn.evaluation import Stopped
+        from tfdqn.programs.evaluation import Stopped
 
         try:
             return self._finish()
@@ -215,12 +218,14 @@ class Run(RunState):
 
     def _stopped(self) -> dict[str, Any]:
         self.monitor.close()
-        cli.say(f"stopped by {signal.Signals(self.stop.signal).name}; to go on, {runs.resume_command(self.run_dir)}")
+        cli.say(
+            f"stopped by {signal.Signals(self.stop.signal).name}; to go on, {run_folder.resume_command(self.run_dir)}"
+        )
         return self._totals() | {"run_dir": str(self.run_dir), "exit_code": 128 + self.stop.signal}
 
     def compile(self) -> None:
         """Compile the training program before anything is timed; it plays no frame that counts."""
-        from tfdqn import blame
+        from tfdqn.programs import blame
 
         cli.say("compiling ...")
         start = time.monotonic()
@@ -287,13 +292,9 @@ class Run(RunState):
     def _report(self, env_frames: int, updates: int, wall_seconds: float, metrics: Metrics) -> None:
         import tensorflow as tf
 
-        from tfdqn.monitor import report_values
-
         progress = self.progress
         epsilon = self.trainer.exploration.epsilon_at(tf.constant(env_frames, tf.int64))
-        values = report_values(metrics, float(epsilon))
-        values["speed/env_frames_per_second"] = progress.frames_per_second
-        values["speed/updates_per_second"] = progress.updates_per_second
+        values = metrics.values(float(epsilon)) | progress.speed()
         self.monitor.report(env_frames, updates, wall_seconds, values)
         progress.reported_env_frames = env_frames
 
@@ -309,7 +310,7 @@ class Run(RunState):
 
     def _evaluate_as_planned(self) -> None:
         """Evaluate while training goes on. Where a signal cuts it short, it is the first that a resumed run does."""
-        from tfdqn.evaluation import Stopped
+        from tfdqn.programs.evaluation import Stopped
 
         try:
             self._evaluate()
@@ -338,8 +339,7 @@ class Run(RunState):
             self._score_best_again()
             scores = self._scores()
         mean = scores.summary()["score_mean"]
-        values = {f"eval/{name}": value for name, value in scores.summary().items() if name != "episodes"}
-        values["eval/episode_frames"] = float(scores.frames.mean())
+        values = scores.values()
         self.monitor.report(frames, self.updates, self.wall_seconds, values)
         self.monitor.show_player(frames, scores)
         progress.evaluated_env_frames = frames
@@ -440,10 +440,10 @@ class Run(RunState):
 
 def _check_game(config: Config, env: Environment) -> None:
     """Refuse settings that do not fit a game which only now tells what it is."""
-    from tfdqn import networks
+    from tfdqn.networks import catalogue
 
     try:
-        networks.check_fits(config.network, env.observation_spec.stacked(config.frame_stack))
+        catalogue.check_fits(config.network, env.observation_spec.stacked(config.frame_stack))
     except ValueError as error:
         raise UserError(f"--{error}") from None
     if config.start_curriculum and not env.has_difficulties:

@@ -28,26 +28,14 @@ from tfdqn import console, files
 from tfdqn.config import Config
 from tfdqn.envs import Environment
 from tfdqn.errors import EXIT_REFUSED, UserError
-from tfdqn.evaluation import Scores
-from tfdqn.metrics import Metrics
+from tfdqn.programs import evaluation, metrics
+from tfdqn.programs.evaluation import Scores
+from tfdqn.runs import progress
 
 METRICS_FILE, EVENT_FOLDERS = "metrics.jsonl", ("train", "eval")
 PROFILE_FOLDERS = ("plugins", "plugins/profile")  # the profiler's own names
+METRICS = {metric.tag: metric for metric in (*metrics.REPORTED, *evaluation.REPORTED, *progress.SPEED)}
 PLAIN_LINE_SECONDS = 10.0  # between live lines where they cannot overwrite each other
-
-
-def report_values(metrics: Metrics, epsilon: float) -> dict[str, float]:
-    """Scalars of one report from the sums since the last; a mean over nothing is left out."""
-    sums = {name: np.asarray(value).item() for name, value in metrics._asdict().items()}
-    values = {"rollout/epsilon": epsilon, "rollout/episodes": sums["episodes"]}
-    if sums["episodes"]:
-        values["rollout/score"] = sums["score"] / sums["episodes"]
-        values["rollout/episode_frames"] = sums["episode_frames"] / sums["episodes"]
-    if sums["updates"]:
-        for name in ("loss", "td_error", "mean_q", "gradient_norm"):
-            values[f"train/{name}"] = sums[name] / sums["updates"]
-        values["train/max_q"] = sums["max_q"]
-    return values
 
 
 def pictures_of(env: Environment, frames: np.ndarray, scale: int = 1) -> np.ndarray | None:
@@ -105,13 +93,13 @@ def rewind(run_dir: Path, sizes: Mapping[str, int]) -> list[str]:
     return lost
 
 
-def image_pb(tag: str, image: np.ndarray) -> summary_pb2.Summary:
+def image_pb(tag: str, image: np.ndarray, description: str | None = None) -> summary_pb2.Summary:
     """A picture [H, W, 3] uint8 as TensorBoard takes it."""
     with tf.device("/CPU:0"):
         png = tf.io.encode_png(image).numpy()
     height, width, _ = image.shape
     tensor = tensor_util.make_tensor_proto([str(width).encode(), str(height).encode(), png])
-    summary, metadata = summary_pb2.Summary(), image_metadata.create_summary_metadata(None, None)
+    summary, metadata = summary_pb2.Summary(), image_metadata.create_summary_metadata(None, description)
     summary.value.add(tag=tag, metadata=metadata, tensor=tensor)
     return summary
 
@@ -124,11 +112,18 @@ class EventFile(files.Journal):
     def __init__(self, folder: Path):
         names = (str(int(time.time())), platform.node(), str(os.getpid()), str(next(self._numbers)))
         super().__init__(folder / f"events.out.tfevents.{'.'.join(names)}.v2")
+        self._described: set[str] = set()
         self._add(event_pb2.Event(wall_time=time.time(), file_version="brain.Event:2"))
 
     def add_summary(self, summary: summary_pb2.Summary, step: int) -> None:
         """Take values, to be written by `flush`."""
         self._add(event_pb2.Event(wall_time=time.time(), step=step, summary=summary))
+
+    def help_of(self, tag: str) -> str | None:
+        """What TensorBoard is to say of a tag: once a file is enough."""
+        is_told = tag in self._described
+        self._described.add(tag)
+        return None if is_told else METRICS[tag].help
 
     def _add(self, event: event_pb2.Event) -> None:
         record = io.BytesIO()
@@ -189,7 +184,7 @@ class Monitor:
             self._is_waiting = True
 
     def report(self, env_frames: int, updates: int, wall_seconds: float, values: Mapping[str, float]) -> None:
-        """Write one report; tags under `eval/` go to that writer, all others to `train`."""
+        """Write one report of values by their tags in `METRICS`; `eval/` goes to that writer, all others to `train`."""
         line = {"env_frames": env_frames, "updates": updates, "wall_seconds": round(wall_seconds, 3), **values}
         # JSON has no infinities or NaN; a value that is one is written as a word, so that no reader trips over it.
         safe = {k: v if not isinstance(v, float) or math.isfinite(v) else str(v) for k, v in line.items()}
@@ -199,7 +194,7 @@ class Monitor:
             if tags:
                 summary = summary_pb2.Summary()
                 for tag in tags:
-                    summary.MergeFrom(scalar_pb(tag, values[tag]))
+                    summary.MergeFrom(scalar_pb(tag, values[tag], events.help_of(tag)))
                 events.add_summary(summary, env_frames)
         self._write_or_wait()
         self._line.update(values, wall_seconds)
@@ -210,7 +205,7 @@ class Monitor:
 
         A trace cannot wait: one that cannot be written is told, and given up.
         """
-        # Level 3: each operation of a compiled program on a CPU, too (see `tfdqn.devices.TRACE_XLA_FLAG`).
+        # Level 3: each operation of a compiled program on a CPU, too (see `tfdqn.runtime.devices.TRACE_XLA_FLAG`).
         tf.profiler.experimental.start(str(self.run_dir), tf.profiler.experimental.ProfilerOptions(host_tracer_level=3))
         try:
             yield
@@ -224,12 +219,13 @@ class Monitor:
 
     def show_player(self, env_frames: int, scores: Scores) -> None:
         """Write the greedy player's frames and action values of one evaluation."""
-        summary = histogram_pb("eval/q_values", scores.q_values)
-        picture = strip_image(self.env, scores.strip)
+        events, summary = self._events["eval"], summary_pb2.Summary()
+        for metric, values in ((evaluation.Q_VALUES, scores.q_values), (evaluation.SCORES, scores.scores)):
+            summary.MergeFrom(histogram_pb(metric.tag, values, description=events.help_of(metric.tag)))
+        picture, tag = strip_image(self.env, scores.strip), evaluation.PLAYER.tag
         if picture is not None:
-            summary.MergeFrom(image_pb("eval/player", picture))
-        summary.MergeFrom(histogram_pb("eval/scores", scores.scores))
-        self._events["eval"].add_summary(summary, env_frames)
+            summary.MergeFrom(image_pb(tag, picture, events.help_of(tag)))
+        events.add_summary(summary, env_frames)
         self._write_or_wait()
 
     def live(self, env_frames: int, frames_per_second: float, updates_per_second: float, wall_seconds: float) -> None:

@@ -7,11 +7,25 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tfdqn.metric import Metric
+
 if TYPE_CHECKING:
     import numpy as np
 
     from tfdqn.config import Config
-    from tfdqn.training import Carry, Trainer
+    from tfdqn.programs.training import Carry, Trainer
+
+
+SPEED = (
+    Metric(
+        "speed/env_frames_per_second",
+        "mean",
+        "frames played, over all environments, updates included",
+        over="the chunk",
+        unit="frames/s",
+    ),
+    Metric("speed/updates_per_second", "mean", "updates made", over="the chunk", unit="updates/s"),
+)
 
 
 @dataclasses.dataclass
@@ -33,6 +47,12 @@ class Progress:
     compile_seconds: float = 0.0
     train_seconds: float = 0.0
     eval_seconds: float = 0.0
+
+    def speed(self) -> dict[str, float]:
+        """What a report says of `SPEED`, by tag."""
+        return dict(
+            zip((metric.tag for metric in SPEED), (self.frames_per_second, self.updates_per_second), strict=True)
+        )
 
 
 class RunState:

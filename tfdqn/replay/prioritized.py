@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from tfdqn import seeds
 from tfdqn.inputs import as_tensor
-from tfdqn.replay import FrameReplay, Row
+from tfdqn.replay.table import FrameReplay, Row
 
 PRIORITY_FLOOR = 1e-3  # of |TD error|: what has no error now must be drawn again some day
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from tfdqn.agent import DQN
 from tfdqn.config import Config
 from tfdqn.envs import Environment
 from tfdqn.learners.dqn import rules
+from tfdqn.learners.dqn.agent import DQN
 
 
 def build_agent(config: Config, env: Environment) -> DQN:

@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfdqn import losses
+from tfdqn.learners.dqn import losses
 
 
 class Head(abc.ABC):
@@ -32,13 +32,7 @@ class Head(abc.ABC):
         self.num_actions, self.dueling, self._target_epsilon = num_actions, dueling, target_epsilon
 
     def connect(self, features: Any, hidden: Callable, dense: Callable) -> Any:
-        """The output, a Keras tensor, from the body's features.
-
-        Args:
-          features: Keras tensor.
-          hidden: makes the body's last hidden layer, given a number that tells apart several of them.
-          dense: makes a linear layer, given its units and such a number.
-        """
+        """The output from the body's features: see `tfdqn.networks.catalogue.Head`."""
         units = self.num_actions * self.numbers
         if not self.dueling:
             return dense(units, 0)(hidden(0)(features))

@@ -13,16 +13,19 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tfdqn import compiled, convolutions, networks, seeds
-from tfdqn.agent import CAUSES
-from tfdqn.building import build_learner
+from tfdqn import seeds
 from tfdqn.config import Config
 from tfdqn.envs import Environment, make_for
+from tfdqn.envs.rollout import play, push_frame, score_of, select, stack_frames
 from tfdqn.learners.dqn import rules
-from tfdqn.metrics import MAX_REPORTS, SHARED_BIT, Metrics, Reports, note_non_finite
-from tfdqn.replay import FrameReplay, Row
-from tfdqn.restarts import Memory, Nothing, Past, Practice
-from tfdqn.rollout import play, push_frame, score_of, select, stack_frames
+from tfdqn.learners.dqn.result import CAUSES
+from tfdqn.networks import catalogue
+from tfdqn.programs import convolutions
+from tfdqn.programs.building import build_learner
+from tfdqn.programs.metrics import MAX_REPORTS, SHARED_BIT, Metrics, Reports, note_non_finite
+from tfdqn.programs.restarts import Memory, Nothing, Past, Practice
+from tfdqn.replay.table import FrameReplay, Row
+from tfdqn.runtime import compiled
 
 
 class Carry(NamedTuple):
@@ -194,10 +197,8 @@ class Trainer:
     def _interact(self, carry: Carry) -> Carry:
         """One decision of every environment, and its row in the replay."""
         config, env = self.config, self.env
-        observation = stack_frames(carry.history, config.frame_stride)
-        explore_seed = seeds.at(seeds.stream(config.seed, "explore"), carry.iteration)
-        epsilon, legal = self.exploration.epsilon_at(carry.env_frames), env.legal_actions(carry.env_state)
-        action, _ = self.agent.act(observation, (), epsilon, explore_seed, legal)
+        legal = env.legal_actions(carry.env_state)
+        action = self._decide(carry, carry.history, legal)
 
         stream = seeds.stream(config.seed, "env")
         state, timestep, frames, noise = play(
@@ -257,6 +258,13 @@ class Trainer:
             metrics=metrics,
         )
 
+    def _decide(self, carry: Carry, history: tf.Tensor, legal: tf.Tensor | None) -> tf.Tensor:
+        """What each environment does next, [N] int32, seeing a history."""
+        observation = stack_frames(history, self.config.frame_stride)
+        explore_seed = seeds.at(seeds.stream(self.config.seed, "explore"), carry.iteration)
+        action, _ = self.agent.act(observation, (), self.exploration.epsilon_at(carry.env_frames), explore_seed, legal)
+        return action
+
     def _is_standard(self, noise: Any) -> tf.Tensor:
         """Which episodes that begin now do so as in an evaluation, [N] bool: only their scores are reported."""
         is_moved = self.env.is_moved_start(noise, self.config.start_curriculum)
@@ -276,17 +284,9 @@ class Trainer:
         seed = seeds.at(seeds.stream(config.seed, "replay"), updates)
         transitions, weights, index = self.replay.sample(seed, config.batch_size)
         result = self.agent.learn(transitions, weights)
-        priority = tf.abs(result.td_error)
-        self.replay.update(index, priority)
+        self.replay.update(index, tf.abs(result.td_error))
         metrics = note_non_finite(metrics, ~result.is_finite, updates + 1, 1)
-        return metrics._replace(
-            updates=metrics.updates + 1,
-            loss=metrics.loss + result.loss,
-            td_error=metrics.td_error + tf.reduce_mean(priority),
-            mean_q=metrics.mean_q + result.mean_q,
-            max_q=tf.maximum(metrics.max_q, result.max_q),
-            gradient_norm=metrics.gradient_norm + result.gradient_norm,
-        )
+        return metrics.with_update(result.reported())
 
 
 def build_replay(config: Config, env: Environment, device: str) -> FrameReplay:
@@ -301,6 +301,6 @@ def build_replay(config: Config, env: Environment, device: str) -> FrameReplay:
         n_step=config.n_step,
         discount=config.discount,
         device=device,
-        column_major=networks.body_of(config.network).prefers_columns,
+        column_major=catalogue.body_of(config.network).prefers_columns,
         legal_actions=env.num_actions if env.limits_actions else None,
     )

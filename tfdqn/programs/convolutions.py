@@ -12,11 +12,13 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from tfdqn import cli, compiled, networks
-from tfdqn.agent import DQN
+from tfdqn import cli
 from tfdqn.config import Config
-from tfdqn.network_names import CONVOLUTIONS
-from tfdqn.transitions import Transition
+from tfdqn.learners.dqn.agent import DQN
+from tfdqn.networks import catalogue
+from tfdqn.networks.names import CONVOLUTIONS
+from tfdqn.replay.transitions import Transition
+from tfdqn.runtime import compiled
 
 UPDATES = 20  # of one timing: they run in one program, and starting it shall not count
 TIMINGS = 5
@@ -33,7 +35,7 @@ def choose(config: Config, device: str, build_learner: Callable[[Config], DQN]) 
     if config.convolution != "auto":
         return config
     # What depends on the time it takes may differ between two runs.
-    if "GPU" not in device or config.deterministic or not networks.body_of(config.network).has_convolutions:
+    if "GPU" not in device or config.deterministic or not catalogue.body_of(config.network).has_convolutions:
         return config.replace(convolution="patches")
     choices = [config.replace(convolution=convolution) for convolution in CONVOLUTIONS]
     seconds = {choice: seconds_an_update(choice, build_learner(choice)) for choice in choices}

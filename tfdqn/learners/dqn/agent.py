@@ -5,34 +5,23 @@ from __future__ import annotations
 import contextlib
 import math
 import operator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from tfdqn import heads, losses, networks, optimizers, seeds
+from tfdqn import optimizers, seeds
 from tfdqn.envs import loading
 from tfdqn.envs.spec import ObservationSpec
 from tfdqn.errors import UserError, nearest
 from tfdqn.inputs import as_tensor, refusal
-from tfdqn.learners.dqn import rules
+from tfdqn.learners.dqn import heads, losses, rules
 from tfdqn.learners.dqn import settings as limits
-from tfdqn.network_names import CONVOLUTIONS, NETWORKS
+from tfdqn.learners.dqn.result import LearnResult
+from tfdqn.networks import catalogue
+from tfdqn.networks.names import CONVOLUTIONS, NETWORKS
+from tfdqn.replay.transitions import Transition
 from tfdqn.settings import check_value
-from tfdqn.transitions import Transition
-
-CAUSES = ("the TD target", "the loss", "the gradient")  # of weights that are no longer finite
-
-
-class LearnResult(NamedTuple):
-    """What one update shows; scalars are means over the batch unless said otherwise."""
-
-    loss: tf.Tensor  # [] float32, weighted mean, also over the members of the network
-    td_error: tf.Tensor  # [B] float32, Q(s, a) minus the target
-    mean_q: tf.Tensor  # [] float32, mean over the batch of max_a Q(s, a)
-    max_q: tf.Tensor  # [] float32, largest Q(s, a) of the batch, of legal actions only as above
-    gradient_norm: tf.Tensor  # [] float32, global norm before clipping
-    is_finite: tf.Tensor  # [len(CAUSES)] bool; targets and gradients whose squares overflow, beyond 1e19, are not
 
 
 @tf.keras.saving.register_keras_serializable(package="tfdqn")
@@ -50,10 +39,10 @@ class DQN(tf.keras.Model):
     Args:
       observation_shape: (H, W, stack), or (D,) or (H, W, C * stack) of other games.
       num_actions: A.
-      network: name of a network in `tfdqn.networks`.
-      members: networks side by side whose values are averaged (see `tfdqn.heads.Ensemble`).
-      convolution: "patches" or "native" (see `tfdqn.networks.build`).
-      precision: "float32" or "bfloat16" (see `tfdqn.networks.build`).
+      network: name of a network in `tfdqn.networks.catalogue`.
+      members: networks side by side whose values are averaged (see `tfdqn.learners.dqn.heads.Ensemble`).
+      convolution: "patches" or "native" (see `tfdqn.networks.catalogue.build`).
+      precision: "float32" or "bfloat16" (see `tfdqn.networks.catalogue.build`).
       loss: "huber" or "mse".
       target: "hard" copies the online weights every `target_update_period_updates` updates; "soft" moves the target
         by `target_tau` at each update; "none" bootstraps from the online network.
@@ -138,7 +127,7 @@ class DQN(tf.keras.Model):
         self._max_gradient_norm = settings["max_gradient_norm"]
         one = rules.HEADS[head](num_actions, settings)
         self.online, self.target = (
-            networks.build(network, spec, one, seed, label, members, convolution, precision)
+            catalogue.build(network, spec, one, seed, label, members, convolution, precision)
             for label in ("online", "target")
         )
         self.head = heads.Ensemble(one, members) if members > 1 else one
@@ -426,7 +415,8 @@ def _unpacked(data: Any) -> tuple[Transition, Any]:
     least = len(Transition._fields) - len(Transition._field_defaults)
     if not isinstance(data, (tuple, list)) or not least <= len(data) <= len(Transition._fields):
         raise refusal(
-            TypeError, "DQN learns from a tfdqn.transitions.Transition, or (Transition, weights): batches of them"
+            TypeError,
+            "DQN learns from a tfdqn.replay.transitions.Transition, or (Transition, weights): batches of them",
         )
     return Transition(*data), weights
 

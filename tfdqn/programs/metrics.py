@@ -3,49 +3,75 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
+
+from tfdqn.learners.dqn.result import METRICS as LEARNER
+from tfdqn.metric import Metric
 
 MAX_REPORTS = 64  # of one chunk; it ends when it has as many
 SHARED_BIT = 61  # of an int64, without its sign
 
+ROLLOUT = (
+    Metric("rollout/epsilon", "latest", "the share of random actions"),
+    Metric("rollout/episodes", "total", "training episodes that ended and began at the game's own start"),
+    Metric(
+        "rollout/score",
+        "mean",
+        "score of these episodes (not of those of `--start-curriculum` or of practice); they explore",
+        over="episodes",
+        unit="score",
+    ),
+    Metric("rollout/episode_frames", "mean", "their length", over="episodes", unit="frames"),
+)
+REPORTED = (*ROLLOUT, *LEARNER)
 
-class Metrics(NamedTuple):
-    """Sums since the last report, and what the guard found since the run began; the host divides.
+_COUNTS = ("episodes", "episode_frames", "updates")  # int64, as what is in `_FOUND`; all else is float32
+# By the guard, since the run began: updates that met a number that is not finite; the first of them (the first is 1), 0
+# for none; and as bits which tensors of `Trainer.guarded` were not finite in that update.
+_FOUND = ("non_finite_updates", "first_non_finite_update", "non_finite_tensors")
+_SUMS = ("episodes", "score", "episode_frames", "updates", *(metric.name for metric in LEARNER))
+_LARGEST = tuple(metric.name for metric in LEARNER if metric.reduction == "max")
 
-    All are scalars in the carry, [R] in `Reports`.
+
+class Metrics(NamedTuple("Sums", [(name, tf.Tensor) for name in (*_SUMS, *_FOUND)])):
+    """Sums since the last report, or the largest value of what is reported so, and what the guard found.
+
+    A field is named as what is reported of it, and `updates` counts those. All are scalars in the carry, [R] in
+    `Reports`.
     """
 
-    episodes: tf.Tensor  # int64, episodes from the game's own start that ended
-    score: tf.Tensor  # float32, sum of their scores
-    episode_frames: tf.Tensor  # int64, sum of their lengths
-    updates: tf.Tensor  # int64
-    loss: tf.Tensor  # float32, sum over updates
-    td_error: tf.Tensor  # float32, sum over updates of the batch's mean absolute TD error
-    mean_q: tf.Tensor  # float32, sum over updates
-    max_q: tf.Tensor  # float32, largest so far
-    gradient_norm: tf.Tensor  # float32, sum over updates
-    # Of the whole run:
-    non_finite_updates: tf.Tensor  # int64, updates that met a number that is not finite
-    first_non_finite_update: tf.Tensor  # int64, the first of them (the first is 1), 0 for none
-    non_finite_tensors: tf.Tensor  # int64, bit i: tensor i of `Trainer.guarded` was not finite in that update
+    __slots__ = ()
 
     @classmethod
     def zeros(cls) -> Metrics:
-        integers = {"episodes", "episode_frames", "updates"}
-        integers |= {"non_finite_updates", "first_non_finite_update", "non_finite_tensors"}
-        zeros = {name: tf.zeros([], tf.int64 if name in integers else tf.float32) for name in cls._fields}
-        return cls(**{**zeros, "max_q": tf.constant(-math.inf)})
+        zeros = {name: tf.zeros([], tf.int64 if name in (*_COUNTS, *_FOUND) else tf.float32) for name in cls._fields}
+        return cls(**zeros | {name: tf.constant(-math.inf) for name in _LARGEST})
 
     def restarted(self) -> Metrics:
         """Sums that begin anew after a report; what the guard has found stays."""
-        return self.zeros()._replace(
-            non_finite_updates=self.non_finite_updates,
-            first_non_finite_update=self.first_non_finite_update,
-            non_finite_tensors=self.non_finite_tensors,
-        )
+        return self.zeros()._replace(**{name: getattr(self, name) for name in _FOUND})
+
+    def with_update(self, values: Mapping[str, tf.Tensor]) -> Metrics:
+        """With one update more, of which the learner reports `values`, [] float32 by name."""
+        taken = {
+            name: tf.maximum(getattr(self, name), value) if name in _LARGEST else getattr(self, name) + value
+            for name, value in values.items()
+        }
+        return self._replace(updates=self.updates + 1, **taken)
+
+    def values(self, epsilon: float) -> dict[str, float]:
+        """What one report says, by tag, on the host; a mean over nothing is left out."""
+        sums = {name: np.asarray(value).item() for name, value in self._asdict().items()} | {"epsilon": epsilon}
+        values = {}
+        for metric in REPORTED:
+            value, count = sums[metric.name], sums.get(metric.over)
+            if count != 0:
+                values[metric.tag] = value / count if metric.reduction == "mean" else value
+        return values
 
 
 class Reports(NamedTuple):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from tfdqn.products import rounded_matmul
+from tfdqn.networks.products import rounded_matmul
 
 Layer = tf.keras.layers.Layer
 DTYPE = "float32"
@@ -202,7 +202,7 @@ class ColumnDense(Layer):
 
 @tf.keras.saving.register_keras_serializable(package="tfdqn")
 class Dense(tf.keras.layers.Dense):
-    """Keras's dense layer, whose product may be that of `tfdqn.products.rounded_matmul`. The weights are the same.
+    """Keras's dense layer, whose product may be that of `networks.products.rounded_matmul`. The weights are the same.
 
     So is its name, by which Keras finds a layer's weights in a file: agents of earlier versions hold Keras's own.
 

@@ -12,16 +12,37 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfdqn import blame, compiled, seeds
-from tfdqn.agent import DQN
+from tfdqn import seeds
 from tfdqn.config import Config
 from tfdqn.envs import Environment
-from tfdqn.rollout import play, push_frame, score_of, select, stack_frames
+from tfdqn.envs.rollout import play, push_frame, score_of, select, stack_frames
+from tfdqn.learners.dqn.agent import DQN
+from tfdqn.metric import Metric
+from tfdqn.programs import blame
+from tfdqn.runtime import compiled
 
 FILM_DECISIONS = 600  # of the first episode that an evaluation keeps, from its start, a frame each
 BLOCK_DECISIONS = 250  # in one call of the program: how often an evaluation can be stopped
 MAX_EPISODES = 1_000_000
 STRIP_FRAMES = 12  # of these, evenly spaced, shown in TensorBoard
+
+
+_STATISTICS = {"mean": np.mean, "std": np.std, "median": np.median, "min": np.min, "max": np.max}
+_SCORES = tuple(
+    Metric(f"eval/score_{name}", name, "score of the greedy policy", over="episodes", unit="score")
+    for name in _STATISTICS
+)
+_FRAMES = Metric("eval/episode_frames", "mean", "length of these episodes", over="episodes", unit="frames")
+PLAYER = Metric(
+    "eval/player",
+    "pictures",
+    f"{STRIP_FRAMES} evenly spaced frames of the first episode (of its first {FILM_DECISIONS} decisions at most)",
+)
+Q_VALUES = Metric(
+    "eval/q_values", "histogram", "action values in that episode", over="decisions and actions", unit="return"
+)
+SCORES = Metric("eval/scores", "histogram", "scores of all episodes", over="episodes", unit="score")
+REPORTED = (*_SCORES, _FRAMES, PLAYER, Q_VALUES, SCORES)
 
 
 class Stopped(Exception):
@@ -40,18 +61,17 @@ class Scores(NamedTuple):
         """The score fields that commands report."""
         return summary_of(self.scores)
 
+    def values(self) -> dict[str, float]:
+        """What a report of an evaluation says, by tag."""
+        summary = self.summary()
+        return {metric.tag: summary[metric.name] for metric in _SCORES} | {_FRAMES.tag: float(self.frames.mean())}
+
 
 def summary_of(scores: np.ndarray) -> dict[str, float]:
     """What commands report of scores [E]."""
     scores = scores.astype(np.float64)
-    return {
-        "episodes": len(scores),
-        "score_mean": float(scores.mean()),
-        "score_std": float(scores.std()),
-        "score_median": float(np.median(scores)),
-        "score_min": float(scores.min()),
-        "score_max": float(scores.max()),
-    }
+    found = {metric.name: float(_STATISTICS[metric.reduction](scores)) for metric in _SCORES}
+    return {"episodes": len(scores), **found}
 
 
 class _Carry(NamedTuple):
@@ -123,24 +143,31 @@ class Evaluator:
         limit = self.env.time_limit + 1 if max_frames is None else max_frames
         # The games' draws and the player's.
         streams = tf.constant([seeds.stream(seed, stream, 0, who) for who in (0, 1)], tf.int64)
-        parts = []
         with tf.device(self.device), blame.own_code(self.config):
-            for first in range(0, episodes, self.config.eval_episodes):
-                number = tf.constant(first, tf.int64)  # of the block's first episode
-                carry, is_over = self._begin(streams, number), False
-                while not is_over:
-                    if self.should_stop():
-                        raise Stopped
-                    carry, score = self._block(
-                        carry, streams, number, tf.constant(limit, tf.int32), tf.constant(epsilon, tf.float32)
-                    )
-                    is_over = bool(tf.reduce_all(carry.is_done))
-                parts.append((score, carry.episode_frames, carry.film, carry.q_values))
-        scores, frames = (np.concatenate([part[i].numpy() for part in parts])[:episodes] for i in (0, 1))
+            parts = [
+                self._play_episodes(first, streams, limit, epsilon)
+                for first in range(0, episodes, self.config.eval_episodes)
+            ]
+        scores, frames = (np.concatenate([part[i] for part in parts])[:episodes] for i in (0, 1))
         filmed = min(-(-int(frames[0]) // self.config.action_repeat), FILM_DECISIONS)
         picks = np.linspace(0, filmed - 1, STRIP_FRAMES).round().astype(int)
-        film, q_values = (parts[0][i].numpy() for i in (2, 3))
+        film, q_values = parts[0][2:]
         return Scores(scores, frames, film[picks], q_values[:filmed])
+
+    def _play_episodes(
+        self, first: int, streams: tf.Tensor, max_frames: int, epsilon: float
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Play `eval_episodes` episodes, numbered from `first`: scores and frames [E], film and action values."""
+        number = tf.constant(first, tf.int64)
+        carry, is_over = self._begin(streams, number), False
+        while not is_over:
+            if self.should_stop():
+                raise Stopped
+            carry, score = self._block(
+                carry, streams, number, tf.constant(max_frames, tf.int32), tf.constant(epsilon, tf.float32)
+            )
+            is_over = bool(tf.reduce_all(carry.is_done))
+        return tuple(each.numpy() for each in (score, carry.episode_frames, carry.film, carry.q_values))
 
     def _start(self, streams, first):
         config, env = self.config, self.env

@@ -1,0 +1,215 @@
+"""Games that step on the host: rows, resets in each of Gymnasium's modes, evaluation, and whole runs."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+gymnasium = pytest.importorskip("gymnasium")
+
+from gymnasium.vector import AutoresetMode, SyncVectorEnv  # noqa: E402
+
+import tfdqn  # noqa: E402
+from tfdqn import check_env, evaluate, train  # noqa: E402
+from tfdqn import config as configuration  # noqa: E402
+from tfdqn.adapters import from_gymnasium  # noqa: E402
+from tfdqn.envs.host import HostEnvironment  # noqa: E402
+from tfdqn.errors import UserError  # noqa: E402
+from tfdqn.programs.host import HostEvaluator, HostTrainer  # noqa: E402
+
+LENGTH = 4  # frames of an episode
+
+
+class Counting(gymnasium.Env):
+    """Shows (its number, the episode, the frame); the reward tells the frame and the action. Even episodes end by the
+    rules, odd ones by a time limit."""
+
+    observation_space = gymnasium.spaces.Box(0, 1000, (3,), np.float32)
+    action_space = gymnasium.spaces.Discrete(3)
+
+    def __init__(self, number):
+        self.number, self.episode, self.time, self.actions = number, -1, 0, []
+
+    def _observation(self):
+        return np.array([self.number, self.episode, self.time], np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        self.episode, self.time = self.episode + 1, 0
+        return self._observation(), {}
+
+    def step(self, action):
+        self.actions.append((self.episode, self.time, int(action)))
+        self.time += 1
+        is_over, is_even = self.time == LENGTH, self.episode % 2 == 0
+        return self._observation(), 10.0 * self.time + action, is_over and is_even, is_over and not is_even, {}
+
+
+class Game(HostEnvironment):
+    observation_spec = tfdqn.envs.ObservationSpec((3,), "float32")
+    num_actions = 3
+
+    def __init__(self, mode):
+        self.mode = mode
+
+    def open(self, num_envs, with_pictures=False):
+        factories = [lambda i=i: Counting(i) for i in range(num_envs)]
+        self.vector = SyncVectorEnv(factories, autoreset_mode=self.mode)
+        return from_gymnasium.VectorGames(self.vector, self.observation_spec)
+
+
+def make_trainer(mode, steps=11, **settings):
+    config = configuration.resolve(
+        {"env": "gym:CartPole-v1", "num_envs": 2, "replay_capacity": 200, "replay_min_rows": 10, "batch_size": 4}
+        | {"epsilon_start": 0.0, "epsilon_end": 0.0, "epsilon_decay_env_frames": 1, "log_every_frames": 10**6}
+        | settings
+    )
+    trainer = HostTrainer(config, "/CPU:0", Game(mode))
+    carry = trainer.initial_carry()
+    carry, _ = trainer.run_reporting_chunk(carry, steps, 10**9, 10**9)
+    return trainer, carry
+
+
+def rows_of(trainer, number):
+    fields = {name: table.numpy()[:, number] for name, table in trainer.replay.state.items() if name != "last_id"}
+    count = int(trainer.replay.num_rows) // trainer.config.num_envs
+    return [{name: values[i] for name, values in fields.items()} for i in range(count)]
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_rows_are_what_was_played_in_each_autoreset_mode(mode):
+    trainer, carry = make_trainer(mode)
+    first = 0 if mode == AutoresetMode.NEXT_STEP else 1  # the first frame of later episodes that has a row
+    expected = [(0, t) for t in range(LENGTH + 1)]
+    expected += [(episode, t) for episode in (1, 2, 3) for t in range(first, LENGTH + 1)]
+    for number in range(2):
+        rows = rows_of(trainer, number)
+        assert [tuple(row["frame"]) for row in rows] == [(number, *place) for place in expected[:11]]
+        played = {(episode, time): action for episode, time, action in trainer._games._vector.envs[number].actions}
+        for row, (episode, time) in zip(rows, expected, strict=False):
+            assert row["is_boundary"] == (time == LENGTH)
+            assert row["is_first"] == (time == (first if episode else 0))
+            if time == LENGTH:
+                continue
+            assert row["action"] == played[episode, time]
+            assert row["reward"] == 10 * (time + 1) + row["action"]
+            assert row["discount"] == (0 if time == LENGTH - 1 and episode % 2 == 0 else 1)
+    # Scores count every frame that was played, also those without a row.
+    ends = 2 * 2
+    assert int(carry.metrics.episodes) == ends and int(carry.metrics.episode_frames) == LENGTH * ends
+    envs = trainer._games._vector.envs
+    total = sum(10 * (time + 1) + action for env in envs for e, time, action in env.actions if e < 2)
+    assert float(carry.metrics.score) == total
+    # The newest action is not played yet where resets take a step of their own.
+    assert int(carry.env_frames) == sum(len(env.actions) for env in envs)
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+@pytest.mark.parametrize("stack", [1, 3])
+def test_each_action_answers_to_what_is_shown(mode, stack):
+    """Greedy actions on the game's own frames: also on the first of an episode that begins in the step of an end."""
+    trainer, _ = make_trainer(mode, frame_stack=stack, replay_min_rows=200, learning_rate=0.0001)
+    for number in range(2):
+        for episode, time, action in trainer._games._vector.envs[number].actions:
+            # Where the first frame has no row, the next one begins the episode for learning, and so for acting.
+            least = 1 if episode and time and mode != AutoresetMode.NEXT_STEP else 0
+            frames = [[number, episode, max(t, least)] for t in range(time - stack + 1, time + 1)]
+            values = trainer.agent(tf.constant(np.concatenate(frames)[np.newaxis], tf.float32))
+            assert int(np.argmax(values)) == action, (episode, time)
+
+
+def test_eager_and_compiled_runs_agree():
+    (eager, carry), (compiled, other) = (
+        make_trainer(AutoresetMode.NEXT_STEP, 30, eager=is_eager, epsilon_start=0.5, epsilon_end=0.5)
+        for is_eager in (True, False)
+    )
+    assert int(eager.agent.optimizer.iterations) > 20
+    for number in range(2):
+        actions = [trainer._games._vector.envs[number].actions for trainer in (eager, compiled)]
+        assert actions[0] == actions[1]
+    np.testing.assert_allclose(float(carry.metrics.loss), float(other.metrics.loss), rtol=1e-4)
+    for ours, theirs in zip(eager.agent.online.get_weights(), compiled.agent.online.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_results_do_not_depend_on_the_chunks_length():
+    whole, _ = make_trainer(AutoresetMode.NEXT_STEP, 24, epsilon_start=0.5, epsilon_end=0.5)
+    parts, carry = make_trainer(AutoresetMode.NEXT_STEP, 0, epsilon_start=0.5, epsilon_end=0.5)
+    for _ in range(8):
+        carry, _ = parts.run_reporting_chunk(carry, 3, 10**9, 10**9)
+    for ours, theirs in zip(whole.agent.online.get_weights(), parts.agent.online.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert parts.trace_count == 1
+
+
+def test_a_carry_from_elsewhere_goes_on_with_new_episodes_and_cuts_the_old_ones(capfd):
+    trainer, carry = make_trainer(AutoresetMode.NEXT_STEP, 3)
+    trainer._action = None  # as after a restart
+    carry, _ = trainer.run_reporting_chunk(carry, 2, 10**9, 10**9)
+    assert "2 new episodes begin" in capfd.readouterr().err
+    rows = rows_of(trainer, 0)
+    assert [(*row["frame"][1:], row["is_boundary"], row["is_first"]) for row in rows] == [
+        (0, 0, 0, 1),
+        (0, 1, 0, 0),
+        (0, 2, 0, 0),
+        (0, 3, 1, 0),  # the last that was seen: bootstrapped, for its discount is 1
+        (1, 0, 0, 1),
+        (1, 1, 0, 0),
+    ]
+    assert all(row["discount"] == 1 for row in rows)
+    assert int(carry.env_frames) == 2 * 5
+
+
+def test_evaluation_plays_the_first_episode_of_each_environment():
+    trainer, _ = make_trainer(AutoresetMode.NEXT_STEP, 1, eval_episodes=3)
+    evaluator = HostEvaluator(trainer.config, trainer.env, trainer.agent)
+    scores = evaluator.evaluate(5)
+    assert scores.frames.tolist() == [LENGTH] * 5
+    actions = [[a for e, _, a in env.actions if e == 1] for env in trainer.env.vector.envs]  # of the last two
+    assert scores.scores[3:].tolist() == [sum(actions[i]) + 100 for i in range(2)]
+    assert scores.strip[-1].tolist() == [0, 0, LENGTH - 1] and scores.q_values.shape == (LENGTH, 3)
+    assert evaluator.evaluate(2, max_frames=2).frames.tolist() == [2, 2]
+
+
+# --- Whole runs ---
+
+
+def test_a_run_of_a_gymnasium_game_trains_goes_on_and_is_evaluated(tmp_path, capfd):
+    agent = tfdqn.Agent("gym:CartPole-v1", num_envs=4, eval_every_frames=1000, eval_episodes=4, final_eval_episodes=8)
+    agent.fit(logdir=tmp_path, run_name="a", total_env_frames=2000)
+    agent.fit(total_env_frames=3000)
+    assert "gym:CartPole-v1 steps on the host: 4 new episodes begin" in capfd.readouterr().err
+    run = tmp_path / "a"
+    with pytest.raises(UserError, match="add --env gym:CartPole-v1"):  # a folder does not decide which code runs
+        evaluate.main([str(run)])
+    capfd.readouterr()
+    assert evaluate.main([str(run), "--env=gym:CartPole-v1", "--episodes=8", "--device=cpu", "--json"]) == 0
+    assert json.loads(capfd.readouterr().out.splitlines()[-1])["episodes"] == 8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ("--env gym:CartPol-v1", "did you mean 'CartPole-v1'?"),
+        ("--env gym:CartPole-v9", "v9"),
+        ("--env gym:xyz-v1", "gymnasium.pprint_registry() lists them"),
+        ("--env gym:", "Malformed environment ID"),
+        ("--env gym:Pendulum-v1", "Q-learning needs Discrete actions"),
+        ("--env gym:FrozenLake-v1", "wrap it"),
+        ("--env gym:CartPole-v1 --action-repeat 2", "--action-repeat 2: gym:CartPole-v1 steps on the host"),
+        ("--env gym:CartPole-v1 --restart-share 0.5", "--restart-share 0.5"),
+        ("--env gym:CartPole-v1 --network conv", "looks at screens"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_line(arguments, line, tmp_path):
+    with pytest.raises(UserError) as error:
+        train.main([*arguments.split(), f"--logdir={tmp_path}", "--device=cpu"])
+    assert line in str(error.value) and "\n" not in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_contract_of_compiled_games_is_not_asked_of_them():
+    with pytest.raises(UserError, match="steps on the host"):
+        check_env.main(["gym:CartPole-v1"])
+    with pytest.raises(TypeError, match="use open"):
+        Game(AutoresetMode.NEXT_STEP).reset(None)

@@ -1,0 +1,1 @@
+"""Networks: layers, bodies by name, and the list of them."""
