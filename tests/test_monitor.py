@@ -11,6 +11,7 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.faults import harness
+from tests.own_games import Line
 from tfdqn import config as configuration
 from tfdqn.envs import make
 from tfdqn.learners.dqn.learner import DQNLearner
@@ -63,6 +64,14 @@ def test_strip_shows_every_frame_in_rows_of_six():
     assert picture.shape == (2 * side, 6 * side, 3)
     np.testing.assert_array_equal(picture[side + 1, side + 1], [255, 255, 255])
     assert strip_image(env, strip[:7]).shape == picture.shape
+
+
+def test_the_strip_of_a_game_of_numbers_is_as_large_as_its_own_pictures():
+    class Drawn(Line):
+        def picture(self, observation):
+            return tf.zeros([observation.shape[0], 48, 60, 3], tf.uint8)
+
+    assert strip_image(Drawn(), np.zeros([12, 3], np.float32)).shape == (2 * 98, 6 * 122, 3)
 
 
 @contextlib.contextmanager

@@ -54,10 +54,15 @@ def pictures_of(env: Environment, frames: np.ndarray, scale: int = 1) -> np.ndar
 
 def strip_image(env: Environment, strip: np.ndarray) -> np.ndarray | None:
     """Frames [K, ...] in colour, in rows of six with grey lines between: [H', W', 3] uint8; None: no picture."""
-    pictures = pictures_of(env, strip, max(1, 96 // strip.shape[1]))
+    pictures = pictures_of(env, strip)
     if pictures is None:
         return None
-    framed = np.pad(pictures, [(0, -len(pictures) % 6), (1, 1), (1, 1), (0, 0)], constant_values=128)
+    scale = max(1, 96 // pictures.shape[1])  # of the picture: a game of numbers may draw one, too
+    framed = np.pad(
+        pictures.repeat(scale, axis=1).repeat(scale, axis=2),
+        [(0, -len(pictures) % 6), (1, 1), (1, 1), (0, 0)],
+        constant_values=128,
+    )
     rows = framed.reshape(-1, 6, *framed.shape[1:])
     return np.concatenate([np.concatenate(list(row), axis=1) for row in rows], axis=0)
 

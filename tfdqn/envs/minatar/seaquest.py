@@ -148,9 +148,10 @@ class Seaquest(common.MinAtar):
 
         def slots(kind: type, count: int, **fields) -> NamedTuple:
             zeros = tf.repeat(zero[:, tf.newaxis], count, axis=1)
-            return kind(**{name: zeros + fields.get(name, 0) for name in kind._fields if name != "is_submarine"}, **(
-                {"is_submarine": zeros != 0} if "is_submarine" in kind._fields else {}
-            ))
+            return kind(
+                **{name: zeros + fields.get(name, 0) for name in kind._fields if name != "is_submarine"},
+                **({"is_submarine": zeros != 0} if "is_submarine" in kind._fields else {}),
+            )
 
         return State(
             time=zero,

@@ -178,7 +178,9 @@ def _drawn(cells: tf.Tensor) -> tf.Tensor:
 
 def _per_slot(state: State) -> State:
     """The aliens of a state with an axis for slots or rows, [N, 1] in place of [N]."""
-    return state._replace(aliens=state.aliens[:, tf.newaxis], top=state.top[:, tf.newaxis], left=state.left[:, tf.newaxis])
+    return state._replace(
+        aliens=state.aliens[:, tf.newaxis], top=state.top[:, tf.newaxis], left=state.left[:, tf.newaxis]
+    )
 
 
 def _alien_at(state: State, cell: tf.Tensor) -> tf.Tensor:
