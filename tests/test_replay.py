@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfdqn.envs.spec import ObservationSpec
 from tfdqn.replay.table import CANDIDATES, FrameReplay, Row
 from tfdqn.replay.transitions import Transition
 
@@ -180,6 +181,30 @@ def test_frames_held_column_by_column_come_back_as_they_went_in(mode):
     for ours, theirs in zip(*map(tf.nest.flatten, batches), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     np.testing.assert_array_equal(by_rows.gather_all().frame, by_columns.gather_all().frame)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("shape", [(3,), (4, 6), (3, 3, 5)])
+def test_flags_are_held_as_bits_and_come_back_as_they_went_in(mode, shape):
+    rows = random_rows(6, 40, 4, shape, 6)
+    flags = rows._replace(frame=rows.frame % 2 == 1)
+    for column_major in (False, True):
+        by_bytes, by_bits = (
+            FrameReplay(ObservationSpec(shape, dtype), 4, 128, 3, 1, 2, DISCOUNT, "cpu:0", column_major=column_major)
+            for dtype in ("uint8", "bool")
+        )
+        assert by_bits.state["frame"].shape == (32, 4, -(-math.prod(shape) // 8))
+        assert by_bits.state["frame"].shape[2] == ObservationSpec(shape, "bool").bytes
+        poison(by_bits)
+        fill(by_bytes, flags._replace(frame=flags.frame.astype(np.uint8)), mode)
+        fill(by_bits, flags, mode)
+        seed = tf.constant([3, 5], tf.int64)
+        batches = (MODES[mode](lambda seed, r=r: r.sample(seed, 64))(seed) for r in (by_bytes, by_bits))
+        for (ours, *_), (theirs, *_) in [batches]:
+            assert theirs.observation.dtype == theirs.next_observation.dtype == tf.bool
+            for one, other in zip(tf.nest.flatten(ours), tf.nest.flatten(theirs), strict=True):
+                np.testing.assert_array_equal(one, tf.cast(other, one.dtype))
+        np.testing.assert_array_equal(by_bytes.gather_all().frame, by_bits.gather_all().frame)
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -59,8 +59,9 @@ class ObservationSpec:
 
     @property
     def bytes(self) -> int:
-        """Memory of one observation in a replay."""
-        return math.prod(self.shape) * (4 if self.dtype == "float32" else 1)
+        """Memory of one observation in a replay, which holds flags as bits."""
+        numbers = math.prod(self.shape)
+        return {"uint8": numbers, "float32": 4 * numbers, "bool": -(-numbers // 8)}[self.dtype]
 
 
 def _shape(shape: Any) -> tuple[int, ...]:

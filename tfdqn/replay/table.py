@@ -23,8 +23,11 @@ decision, which its stacks reach, and are no transitions (see `tfdqn.programs.re
 
 from __future__ import annotations
 
+import math
 import operator
+from collections.abc import Sequence
 
+import numpy as np
 import tensorflow as tf
 from tensorflow.python.ops import control_flow_util
 
@@ -47,17 +50,42 @@ CANDIDATES = 8
 STORED_TYPE = {tf.int32: tf.int64, tf.bool: tf.uint8}
 
 
+PLACES = np.arange(8, dtype=np.uint8)  # of the flags that share a byte, the first in the lowest bit
+
+
+def _pack(flags: tf.Tensor) -> tf.Tensor:
+    """Flags [N, ...] bool, eight a byte: [N, K] uint8."""
+    flat = tf.cast(tf.reshape(flags, [flags.shape[0], -1]), tf.uint8)
+    flat = tf.reshape(tf.pad(flat, [[0, 0], [0, -flat.shape[1] % 8]]), [flat.shape[0], -1, 8])
+    return tf.reduce_sum(tf.bitwise.left_shift(flat, tf.broadcast_to(PLACES, flat.shape)), axis=-1)
+
+
+def _unpack(packed: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
+    """Its inverse on rows of any shape, [..., K] uint8: [..., *shape] bool."""
+    bits = tf.bitwise.bitwise_and(tf.bitwise.right_shift(packed[..., tf.newaxis], PLACES), np.uint8(1))
+    rows = packed.shape[:-1]
+    flags = tf.reshape(bits, [*rows, -1])[..., : math.prod(shape)]
+    return tf.cast(tf.reshape(flags, [*rows, *shape]), tf.bool)
+
+
 def _fold(numbers: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
     """`numbers` modulo `size`, for numbers below 2 * size."""
     return tf.where(numbers >= size, numbers - size, numbers)
 
 
 class RowTable(tf.Module):
-    """One variable [length, N, ...] for each field of a row: a step of all environments is one slice."""
+    """One variable [length, N, ...] for each field of a row: a step of all environments is one slice.
+
+    Frames of flags lie there as bits: a batch copies an eighth as much, which is quicker (docs/performance.md).
+    """
 
     def __init__(self, specs: dict[str, tf.TensorSpec], length: int, num_envs: int):
         super().__init__(name="row_table")
         self.num_envs = num_envs
+        self._packed = {name: spec for name, spec in specs.items() if name == "frame" and spec.dtype == tf.bool}
+        stored = {
+            name: tf.TensorSpec([-(-spec.shape.num_elements() // 8)], tf.uint8) for name, spec in self._packed.items()
+        }
         # The zeros become the variable's own buffer, so building needs the memory of the table once.
         self.fields = {
             name: tf.Variable(
@@ -65,7 +93,7 @@ class RowTable(tf.Module):
                 trainable=False,
                 name=name,
             )
-            for name, spec in specs.items()
+            for name, spec in (specs | stored).items()
         }
         self._specs = specs
 
@@ -82,13 +110,16 @@ class RowTable(tf.Module):
             # Outside XLA a variable that has been scattered to is copied whole when it is read as a tensor. This
             # operation looks into it instead, and is the one that XLA does not know.
             values = variable.gather_nd(tf.stack([rows // self.num_envs, rows % self.num_envs], axis=-1))
+        if field in self._packed:
+            return _unpack(values, self._packed[field].shape)
         return tf.cast(values, self._specs[field].dtype)
 
     def write(self, slot: tf.Tensor, values: dict[str, tf.Tensor]) -> None:
         """Overwrite one step of all environments, in place."""
         for name, variable in self.fields.items():
             # A scatter with one index becomes a dynamic-update-slice; with an index for each row it would be a loop.
-            value = tf.cast(values[name], variable.dtype)[None]
+            value = _pack(values[name]) if name in self._packed else tf.cast(values[name], variable.dtype)
+            value = value[None]
             variable.scatter_update(tf.IndexedSlices(value, slot[None]))
 
 
