@@ -20,7 +20,7 @@ import numpy as np
 from tfdqn import cli
 from tfdqn.config import Config
 from tfdqn.errors import EXIT_IO, UserError
-from tfdqn.runs import run_folder
+from tfdqn.runs import models, named_agent, run_config
 from tfdqn.runtime import devices
 
 LOOK_BACK = 40  # frames before a crash that are looked at
@@ -47,7 +47,7 @@ class Death:
 
 def parser() -> cli.Parser:
     parser = cli.Parser(prog="python -m benchmarks.deaths", description="Show how the cave's agent dies.")
-    run_folder.add_agent_arguments(parser)
+    named_agent.add_agent_arguments(parser)
     parser.add_argument("--episodes", type=cli.converter("--episodes", int), default=64, help="games, played at once")
     parser.add_argument("--seed", type=cli.converter("--seed", int), default=0, help="seed of the games' draws")
     parser.add_argument("--out", type=cli.path("--out"), default="deaths.png", help="file to write, ending in .png")
@@ -85,8 +85,8 @@ def whole_cave_agent(arguments: argparse.Namespace) -> tuple[Path, Config]:
     Raises:
       UserError: it sees or plays something else.
     """
-    folder = run_folder.agent_folder(arguments)
-    config = run_folder.read_config(folder)
+    folder = named_agent.agent_folder(arguments)
+    config = run_config.read_config(folder)
     if config.env != "cave" or config.downsample != 1 or config.action_repeat != 1:
         raise UserError(f"{folder}: not an agent that plays every frame of the whole cave; try --pretrained cave")
     return folder, config
@@ -99,12 +99,12 @@ def play(folder: Path, model: str, config: Config, episodes: int, seed: int) -> 
     from tfdqn import seeds
     from tfdqn.envs import make_for
     from tfdqn.envs.rollout import push_frame, stack_frames
-    from tfdqn.programs.building import build_agent
+    from tfdqn.learners import build_agent
     from tfdqn.runtime import compiled
 
     env = make_for(config)
     agent = build_agent(config, env)
-    run_folder.load_weights(agent, folder / run_folder.MODELS[model])
+    models.load_weights(agent, folder / models.MODELS[model])
     act = compiled.xla(lambda history: agent.act(stack_frames(history, config.frame_stride), (), 0.0, [0, 0])[0])
     stream = seeds.stream(seed, "record")
     state = env.compiled_reset(env.sample_noise(seeds.at(stream, 0), episodes))

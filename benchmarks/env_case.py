@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +22,7 @@ class Carry(NamedTuple):
 
     step: tf.Tensor  # [] int64
     state: Any  # the game's NamedTuple, [N, ...]
-    frames: tf.Tensor  # [N, H, W] uint8; [0] where nothing is drawn
+    frames: tf.Tensor  # [N, H, ...] as the game shows them; [0] where nothing is drawn
     digest: tf.Tensor  # [] int64, of all rewards and of one row of pixels a step
 
 
@@ -40,7 +41,7 @@ def play_random(env: Environment, num_envs: int, draws_frames: bool, carry: Carr
         noise = env.sample_noise(tf.stack([tf.constant(SEED, tf.int64), carry.step]), num_envs)
         # What the game draws last is as good as any other draw, and a base that is compared with has it, too.
         action_seed = tf.stack([tf.constant(SEED + 1, tf.int64), carry.step])
-        action = env.sample_noise(action_seed, num_envs)[-1] % env.num_actions
+        action = tf.cast(env.sample_noise(action_seed, num_envs)[-1] % env.num_actions, tf.int32)
         state, timestep = env.step(carry.state, action, noise)
         state = select(timestep.termination | timestep.truncation, env.reset(noise), state)
         rewards = tf.reduce_sum(tf.cast(timestep.reward, tf.int64))
@@ -55,12 +56,12 @@ def play_random(env: Environment, num_envs: int, draws_frames: bool, carry: Carr
 
 def _some_row(frames: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
     """One environment's pixels in one row as a number: a row, as single pixels of catch are nearly all black."""
-    if frames.shape.rank != 3:
+    if frames.shape.rank < 3:
         return tf.zeros([], tf.int64)
-    num_envs, height, width = frames.shape
+    num_envs, height, *rest = frames.shape
     scattered = step * 2_654_435_761 // 256
-    row = frames[scattered % num_envs, scattered // num_envs % height]
-    return tf.reduce_sum(tf.cast(row, tf.int64) * tf.range(1, width + 1, dtype=tf.int64))
+    row = tf.reshape(frames[scattered % num_envs, scattered // num_envs % height], [-1])
+    return tf.reduce_sum(tf.cast(row, tf.int64) * tf.range(1, math.prod(rest) + 1, dtype=tf.int64))
 
 
 def require_equal(compiled_result: Any, eager_result: Any, what: str) -> None:
@@ -90,8 +91,8 @@ class EnvBench(Bench):
         self._env = make(env) if isinstance(env, str) else env
         self._num_envs, self._draws_frames, self._device = num_envs, draws_frames, device
         self._program = compiled.xla(self._play)
-        height, width = self._env.observation_shape
-        self.bytes = float(num_envs * height * width) if draws_frames else 0.0  # written; nothing has to be read
+        size = self._env.observation_spec.bytes
+        self.bytes = float(num_envs * size) if draws_frames else 0.0  # written; nothing has to be read
         with tf.device(device):
             self._carry = initial_carry(self._env, num_envs, draws_frames)
 

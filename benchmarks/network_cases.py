@@ -30,7 +30,7 @@ def make_agent(env: str, settings: dict, optimizer: str) -> tuple[DQN, configura
     building = trees.building()
     agent = building.build_agent(config, make(env))
     if agent.optimizer is None:  # `build_agent` of older revisions compiled it
-        agent.compile(building.build_optimizer(config))
+        agent.compile(trees.build_optimizer(config))
     agent.optimizer.build(agent.online.trainable_variables)
     return agent, config
 

@@ -28,7 +28,7 @@ from tfdqn import cli, files
 from tfdqn import config as configuration
 from tfdqn.envs import registry
 from tfdqn.errors import UserError
-from tfdqn.runs import checkpoints, run_folder
+from tfdqn.runs import checkpoints, models, run_config
 from tfdqn.runtime import devices
 
 EPISODES = 1_000
@@ -44,7 +44,7 @@ def parser() -> cli.Parser:
     )
     parser.add_argument("--average", action="store_true", help="one network, the mean of the weights of all")
     parser.add_argument("--out", type=cli.path("--out"), metavar="FOLDER", help="to begin runs from, not the package's")
-    parser.add_argument("--model", choices=list(run_folder.MODELS), default="best", help="which of the run's agents")
+    parser.add_argument("--model", choices=list(models.MODELS), default="best", help="which of the run's agents")
     parser.add_argument("--episodes", type=cli.converter("--episodes", int), default=EPISODES, help="to score it by")
     return parser
 
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not 1 <= arguments.episodes <= 1_000_000:
         raise UserError(f"--episodes {arguments.episodes}: must be between 1 and 1000000; the default is {EPISODES}")
     folders = [Path(run_dir) for run_dir in arguments.run_dirs]
-    configs = [run_folder.read_config(folder) for folder in folders]
+    configs = [run_config.read_config(folder) for folder in folders]
     config = averaged_config(configs) if arguments.average else joined_config(configs)
     histories = [history(folder) for folder in folders]
     if arguments.average:
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     device = devices.choose_device("cpu")
 
     from tfdqn.envs import make_for
-    from tfdqn.programs.building import build_agent
+    from tfdqn.learners import build_agent
     from tfdqn.programs.evaluation import Evaluator
 
     # Where it was trained, on how many threads and how exactly is told in its papers; it plays as the preset does.
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     env = make_for(config)
     agents = [build_agent(each, env) for each in configs]
     for each, folder in zip(agents, folders, strict=True):
-        run_folder.load_weights(each, folder / run_folder.MODELS[arguments.model])
+        models.load_weights(each, folder / models.MODELS[arguments.model])
     agent = build_agent(config, env)
     if arguments.average:
         average([each.online for each in agents], agent.online)
@@ -86,13 +86,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         agent.online.set_weights([rounded(weights) for weights in agent.online.get_weights()])
     scores = Evaluator(config, env, agent, device).evaluate(arguments.episodes)
     summary = {**scores.summary(), "reached_the_best": float((scores.scores >= env.best_score).mean())}
-    folder = arguments.out or run_folder.PRETRAINED / config.env
+    folder = arguments.out or models.PRETRAINED / config.env
     folder.mkdir(parents=True, exist_ok=True)
-    run_folder.write_config(config, folder)
+    run_config.write_config(config, folder)
     # Only the online network plays, and who trains it on begins with a fresh copy: zeros take no room.
     agent.target.set_weights([np.zeros_like(weights) for weights in agent.target.get_weights()])
-    run_folder.save_agent(agent, folder / run_folder.BEST_MODEL)
-    repack(folder / run_folder.BEST_MODEL)
+    models.save_agent(agent, folder / models.BEST_MODEL)
+    repack(folder / models.BEST_MODEL)
     if len(folders) > 1:
         command = f"python -m benchmarks.package_agent {' '.join(names)}{' --average' * arguments.average}"
         steps.append({"name": name_of(len(steps)), "command": command + " --out FOLDER" * bool(arguments.out)})
@@ -139,7 +139,7 @@ def check_alike(configs: Sequence[configuration.Config], but_for: set[str], why:
     """Raise UserError unless one agent's network, screen and actions are the others', but for some settings."""
     first = configs[0]
     for other in configs[1:]:
-        names = set(run_folder.differences(first, other)) - but_for
+        names = set(run_config.differences(first, other)) - but_for
         seen = ("super_resolution", "frame_stride", "action_repeat")
         names |= {name for name in seen if getattr(first, name) != getattr(other, name)}
         for name in sorted(names):
@@ -222,7 +222,7 @@ def history(run_dir: Path) -> list[dict[str, Any]]:
     papers = run_dir / PAPERS
     if papers.is_file():  # an agent of this command's
         return json.loads(papers.read_text(encoding="utf-8"))["steps"]
-    config = run_folder.read_config(run_dir)
+    config = run_config.read_config(run_dir)
     before = history(Path(config.init_from)) if config.init_from else []
     # With all that the preset sets today: the command is to mean the same when the preset has changed.
     preset = configuration.resolve({"env": config.env, "preset": config.preset})

@@ -23,10 +23,9 @@ _MOVED = {
         "products": "products",
     },
     "replay": {"table": "replay", "prioritized": "prioritized", "transitions": "transitions"},
-    "learners.dqn": {name: name for name in ("agent", "heads", "losses")},
-    "programs": {
-        name: name for name in ("blame", "building", "convolutions", "evaluation", "metrics", "restarts", "training")
-    },
+    "learners": {"losses": "losses"},
+    "learners.dqn": {name: name for name in ("agent", "building", "convolutions", "heads")},
+    "programs": {name: name for name in ("blame", "evaluation", "restarts", "training")},
     "runs": {"run_folder": "runs"} | {name: name for name in ("checkpoints", "loop", "monitor", "progress", "saving")},
     "runtime": {name: name for name in ("compiled", "devices", "memory", "signals")},
 }
@@ -117,7 +116,7 @@ def check_memory(config: Any) -> None:
 def building() -> Any:
     """The module that makes agents and optimizers: once the trainer's."""
     try:
-        from tfdqn.programs import building
+        from tfdqn.learners.dqn import building
     except ImportError:
         from tfdqn.programs import training as building
     return building
@@ -130,3 +129,12 @@ def transition() -> Any:
     except ImportError:
         from tfdqn.replay.table import Transition
     return Transition
+
+
+def build_optimizer(config: Any) -> Any:
+    """The optimizer that a configuration names."""
+    try:
+        from tfdqn.learners.optimizing import build_optimizer
+    except ImportError:
+        build_optimizer = building().build_optimizer
+    return build_optimizer(config)

@@ -16,7 +16,7 @@ from benchmarks.deaths import whole_cave_agent
 from tfdqn import cli
 from tfdqn.config import Config
 from tfdqn.errors import UserError
-from tfdqn.runs import run_folder
+from tfdqn.runs import models, named_agent
 from tfdqn.runtime import devices
 
 GAMES = 512  # played side by side
@@ -25,7 +25,7 @@ SETTLING = 64  # frames: the straight beginning has left the screen, and two or 
 
 def parser() -> cli.Parser:
     parser = cli.Parser(prog="python -m benchmarks.tunnel", description="Frames a death in the narrowest tunnel.")
-    run_folder.add_agent_arguments(parser)
+    named_agent.add_agent_arguments(parser)
     parser.add_argument("--frames", type=cli.converter("--frames", int), default=2000, help=f"of each of {GAMES} games")
     parser.add_argument("--seed", type=cli.converter("--seed", int), default=0, help="seed of the games' draws")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -59,12 +59,12 @@ def play(folder: Path, model: str, config: Config, frames: int, seed: int, games
     from tfdqn.envs import make_for
     from tfdqn.envs.cave import rules as cave
     from tfdqn.envs.rollout import push_frame, select, stack_frames
-    from tfdqn.programs.building import build_agent
+    from tfdqn.learners import build_agent
     from tfdqn.runtime import compiled
 
     env = make_for(config)
     agent = build_agent(config, env)
-    run_folder.load_weights(agent, folder / run_folder.MODELS[model])
+    models.load_weights(agent, folder / models.MODELS[model])
     stream = seeds.stream(seed, "record")
     depth = (config.frame_stack - 1) * config.frame_stride + 1
 

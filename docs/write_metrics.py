@@ -7,7 +7,7 @@ from pathlib import Path
 from write_settings import table
 
 from tfdqn.metric import Metric
-from tfdqn.runs.monitor import METRICS
+from tfdqn.runs.monitor import reported
 
 PAGE = Path(__file__).with_name("metrics.md")
 HEAD = """\
@@ -72,7 +72,7 @@ def page() -> str:
     """The whole page."""
     parts = [HEAD]
     for group, title in TITLES.items():
-        rows = [row(metric) for metric in METRICS.values() if metric.tag.startswith(f"{group}/")]
+        rows = [row(metric) for metric in reported("dqn").values() if metric.tag.startswith(f"{group}/")]
         parts.append(f"## {title}\n\n" + table(("tag", "unit", "reduction", "meaning"), rows) + NOTES.get(group, ""))
     return "\n".join([*parts, REST])
 

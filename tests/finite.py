@@ -12,7 +12,9 @@ import tensorflow as tf
 
 from tfdqn import config as configuration
 from tfdqn.envs import Environment, TimeStep
-from tfdqn.programs import building, metrics, training
+from tfdqn.learners.dqn import building
+from tfdqn.learners.dqn.learner import DQNLearner
+from tfdqn.programs import training
 
 STATES, ACTIONS, OUTCOMES, SCREEN = 16, 2, 16, (4, 4)
 NEVER = 2**30  # decisions, more than any test makes: no time limit
@@ -81,7 +83,7 @@ class State(NamedTuple):
 class FiniteGame(Environment):
     """A game that is told its rules. They are variables, so that one compiled program plays any number of games."""
 
-    name, version, frames_per_second, score_is_frames = "finite", 1, 1.0, False
+    name, version, frames_per_second = "finite", 1, 1.0
     time_limit, best_score = NEVER, float("inf")
     action_names = ("first", "second")
     observation_shape = SCREEN
@@ -177,5 +179,5 @@ class Lab:
         """The mean score of greedy episodes in the training loop itself, after learning."""
         carry = self._carry._replace(env_frames=tf.constant(LATE, tf.int64))
         carry = self.trainer.run_chunk(carry, 20, 2**63 - 1)  # ends the episodes that began at random
-        carry = self.trainer.run_chunk(carry._replace(metrics=metrics.Metrics.zeros()), 50, 2**63 - 1)
+        carry = self.trainer.run_chunk(carry._replace(metrics=DQNLearner.sums().zeros()), 50, 2**63 - 1)
         return float(carry.metrics.score) / int(carry.metrics.episodes)

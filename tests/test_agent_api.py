@@ -1,8 +1,10 @@
 """Python first: an agent made, trained, played, saved and loaded in one process, with the numbers of the commands."""
 
 import contextlib
+import dataclasses
 import gc
 import io
+import json
 import os
 import signal
 import subprocess
@@ -22,9 +24,10 @@ from tests.faults import harness
 from tests.own_games import Line, Planes
 from tests.whole_runs import SETTINGS
 from tfdqn import agent_api, evaluate, train
-from tfdqn.errors import EXIT_IO, UserError
+from tfdqn.envs import loading
+from tfdqn.errors import EXIT_IO, EXIT_REFUSED, UserError
 from tfdqn.programs import training
-from tfdqn.runs import run_folder
+from tfdqn.runs import locks, models, run_config
 
 ROOT = Path(__file__).parent.parent
 TINY = {**SETTINGS, "eval_every_frames": 250, "log_every_frames": 300, "total_env_frames": 1500}
@@ -297,7 +300,7 @@ def test_a_loaded_agent_learns_on_from_what_it_knows(trained, tmp_path):
         for ours, theirs in zip(weights, expected, strict=True):
             np.testing.assert_array_equal(ours, theirs)
     assert len(seen) == 2
-    run_folder.lock(tmp_path / "run").close()  # free for others
+    locks.lock(tmp_path / "run").close()  # free for others
     assert agent.run_dir is None
 
 
@@ -311,7 +314,7 @@ def test_packaged_agents_are_loaded_by_name():
 
 def test_what_is_no_agent_is_not_loaded(tmp_path):
     tfdqn.Agent("catch8").save(tmp_path / "mine")
-    (tmp_path / "mine" / run_folder.BEST_MODEL).unlink()
+    (tmp_path / "mine" / models.BEST_MODEL).unlink()
     for place, message in [("nothing", "no such run folder"), (".", "not a run folder"), ("mine", "holds no agent")]:
         with pytest.raises(UserError, match=message) as error:
             tfdqn.load(tmp_path / place)
@@ -361,9 +364,65 @@ def test_two_of_one_name_do_not_mix():
     """Functions made by one function have one name, and so have games of one class."""
     first = tfdqn.Agent(Line(cells=3), network=make_body(3), device="cpu")
     second = tfdqn.Agent(Line(cells=9), network=make_body(9), device="cpu")
-    assert first.config == second.config
+    assert first.config.replace(env_args=second.config.env_args) == second.config
     assert (first.env.cells, second.env.cells) == (3, 9)
     assert [agent.model.online.get_weights()[0].shape for agent in (first, second, first)] == [(3, 3), (3, 9), (3, 3)]
+
+
+def test_what_a_game_was_made_with_is_kept_and_one_made_otherwise_is_refused(tmp_path):
+    settings = {name: value for name, value in SETTINGS.items() if name != "env"}
+    agent = tfdqn.Agent(Line(5), **settings)
+    agent.fit(total_env_frames=500, logdir=tmp_path, verbose=0)
+    run_dir = agent.run_dir
+    assert run_config.read_settings(run_dir)["env_args"] == agent.config.env_args == '{"cells": 5}'
+    for other, told in ((Line(9), r'\{"cells": 9\}'), (Line(), r"\{\}")):
+        message = rf'env_args is {{"cells": 5}} there, but tests.own_games:Line was made with {told}; make it with'
+        with pytest.raises(UserError, match=message) as error:
+            tfdqn.load(run_dir, env=other)
+        assert error.value.exit_code == EXIT_REFUSED and "\n" not in str(error.value)
+    resumed = tfdqn.load(run_dir, env=Line(cells=5))
+    resumed.fit(total_env_frames=600, verbose=0)
+    assert resumed.run_dir == run_dir and resumed.config.env_args == '{"cells": 5}'
+    with pytest.raises(UserError, match=r"env_args is .* there, but"):
+        tfdqn.Agent(Line(5), env_args='{"cells": 6}')
+
+
+class Sized(Line):
+    def __init__(self, size, shape=(2, 2), *more, by=None, **rest):
+        super().__init__(cells=size)
+
+
+@dataclasses.dataclass
+class Plain(Line):
+    cells: int = 7
+    speed: float = 1.0
+
+
+class Silent(Line):
+    pass
+
+
+@pytest.mark.parametrize(
+    "env, arguments",
+    [
+        (Line(), {}),
+        (Line(7), {}),
+        (Line(8), {"cells": 8}),
+        (Silent(cells=np.int64(8)), {"cells": 8}),
+        (Sized(7), {"size": 7}),
+        (Sized(3, (2, 2), by="x", far=[1]), {"size": 3, "by": "x", "far": [1]}),
+        (Sized(3, shape=(4, 2)), {"size": 3, "shape": [4, 2]}),
+        (Plain(speed=2.0), {"speed": 2.0}),
+        (Sized(3, by=print), None),
+        (Sized(3, by=float("nan")), None),
+        (Sized(3, 4, 5), None),
+    ],
+)
+def test_what_a_game_was_made_with_is_known_where_json_holds_it(env, arguments, capfd):
+    assert loading.arguments_of(env) == arguments
+    agent = tfdqn.Agent(env)
+    assert agent.config.env_args == (json.dumps(arguments) if arguments else "")
+    assert ("JSON does not hold" in capfd.readouterr().err) == (arguments is None)
 
 
 # --- The process. ---

@@ -26,6 +26,7 @@ from benchmarks import (
 from tfdqn import config as configuration
 from tfdqn.envs import ObservationSpec
 from tfdqn.envs.catch.rules import Catch
+from tfdqn.envs.minatar.freeway import Freeway
 from tfdqn.errors import UserError
 from tfdqn.learners.dqn import heads
 from tfdqn.networks import catalogue
@@ -109,6 +110,20 @@ def test_check_passes_the_game_and_a_step_in_the_loop_counts():
     bench.check()
     assert bench.run(5) == {"env_frames": 15.0}
     assert bench.bytes == 3 * 64
+
+
+def test_games_that_show_planes_are_measured_and_checked_too():
+    bench = env_case.EnvBench("minatar_freeway", 3, True, "/CPU:0")
+    bench.check()
+    assert bench.bytes == 3 * 10 * 10 * 7
+
+    class Blank(Freeway):
+        def observe(self, state):
+            shown = super().observe(state)
+            return tf.zeros_like(shown) if tf.inside_function() else shown
+
+    with pytest.raises(timing.WrongResult, match="differs from the eager"):
+        env_case.EnvBench(Blank(), 3, True, "/CPU:0").check()
 
 
 @pytest.mark.parametrize("game", [WrongUnderXla(), WrongUnderXla(wrong_time=2), WrongRewardUnderXla(8)])

@@ -184,7 +184,7 @@ def test_a_runs_folder_holds_everything(finished_run):
 def test_tensorboard_holds_scalars_text_histograms_and_pictures(finished_run):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    from tfdqn.runs.monitor import METRICS
+    from tfdqn.runs.monitor import reported
 
     (run_dir,) = finished_run[0].iterdir()
     train_events, eval_events = (EventAccumulator(str(run_dir / name)).Reload() for name in ("train", "eval"))
@@ -194,18 +194,18 @@ def test_tensorboard_holds_scalars_text_histograms_and_pictures(finished_run):
         for tag in events.Tags()["tensors"]
     }
     assert told.pop("config") == ""
-    assert told == {tag: metric.help for tag, metric in METRICS.items()}
+    assert told == {tag: metric.help for tag, metric in reported("dqn").items()}
     steps = [event.step for event in train_events.Tensors("rollout/epsilon")]
     assert [step // 1000 for step in steps] == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_run_reports_every_metric_that_is_declared_and_no_other(finished_run):
-    from tfdqn.runs.monitor import METRICS
+    from tfdqn.runs.monitor import reported
 
     (run_dir,) = finished_run[0].iterdir()
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-    pictures = {tag for tag, metric in METRICS.items() if metric.reduction in ("histogram", "pictures")}
-    assert set().union(*lines) == {"env_frames", "updates", "wall_seconds"} | METRICS.keys() - pictures
+    pictures = {tag for tag, metric in reported("dqn").items() if metric.reduction in ("histogram", "pictures")}
+    assert set().union(*lines) == {"env_frames", "updates", "wall_seconds"} | reported("dqn").keys() - pictures
     page = (ROOT / "docs" / "metrics.md").read_text()
     assert all(f"`{tag}`" in page for tag in set().union(*lines))
 

@@ -53,7 +53,7 @@ def test_nothing_of_a_trainer_is_left(mode):
     assert int(trainer.agent.optimizer.iterations) > 0
     graphs = [graph for graph in gc.get_objects() if isinstance(graph, tf.__internal__.FuncGraph)]
     parts = [trainer, evaluator, trainer.agent, trainer.agent.online, trainer.agent.optimizer, trainer.replay]
-    parts += [trainer.env, trainer._chunk, evaluator._block, *trainer.variables.values()]
+    parts += [trainer.env, trainer._chunk, evaluator._block, *trainer.learner.variables.values()]
     parts += [graph for graph in graphs if graph.name in ("_run", "_play_block")]
     refs = [(type(part).__name__, weakref.ref(part)) for part in parts]
     assert len(refs) > 20

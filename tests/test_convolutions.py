@@ -8,10 +8,10 @@ from tests.whole_runs import make_run, resume
 from tfdqn import config as configuration
 from tfdqn import evaluate, record
 from tfdqn.envs import make
+from tfdqn.learners.dqn import building, convolutions
+from tfdqn.learners.dqn.building import build_agent, build_learner
 from tfdqn.networks.names import CONVOLUTIONS
-from tfdqn.programs import building, convolutions
-from tfdqn.programs.building import build_agent, build_learner
-from tfdqn.runs import run_folder
+from tfdqn.runs import models, run_config, run_folder
 
 SMALL = {
     "env": "catch16",
@@ -51,8 +51,8 @@ def test_either_ways_weights_fit_the_other(tmp_path):
     patches, _ = _agents(seed=1)
     _, native = _agents(seed=2)
     assert not np.allclose(patches(frames), native(frames), atol=1e-3)
-    run_folder.save_agent(native, tmp_path / "agent.keras")
-    run_folder.load_weights(patches, tmp_path / "agent.keras")
+    models.save_agent(native, tmp_path / "agent.keras")
+    models.load_weights(patches, tmp_path / "agent.keras")
     np.testing.assert_allclose(patches(frames), native(frames), rtol=1e-4, atol=1e-5)
     loaded = tf.keras.models.load_model(tmp_path / "agent.keras")
     assert loaded.get_config()["convolution"] == "native"
@@ -120,7 +120,7 @@ def test_a_run_goes_on_with_what_it_began_with(tmp_path, given, wanted):
     run = make_run(tmp_path / "run", **SMALL, **short)
     run.train()
     run._lock.close()
-    assert run_folder.read_config(tmp_path / "run").convolution == wanted
+    assert run_config.read_config(tmp_path / "run").convolution == wanted
     resumed = resume(tmp_path / "run", total_env_frames=100)
     assert resumed.config.convolution == resumed.trainer.config.convolution == wanted
 
@@ -128,7 +128,7 @@ def test_a_run_goes_on_with_what_it_began_with(tmp_path, given, wanted):
 def test_a_trained_agent_is_evaluated_as_it_suits_the_device(tmp_path, monkeypatch):
     config = configuration.resolve({**SMALL, "convolution": "native", "precision": "bfloat16"})
     run_folder.create(config, [tmp_path / "run"])[1].close()
-    run_folder.save_agent(build_agent(config, make(config.env)), tmp_path / "run" / run_folder.BEST_MODEL)
+    models.save_agent(build_agent(config, make(config.env)), tmp_path / "run" / models.BEST_MODEL)
     built = []
     monkeypatch.setattr(building, "build_agent", lambda config, env: built.append(config) or build_agent(config, env))
     assert evaluate.main([str(tmp_path / "run"), "--episodes=2", "--device=cpu"]) == 0

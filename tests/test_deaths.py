@@ -11,7 +11,7 @@ from tests.envs.helpers import noise_of
 from tfdqn import envs
 from tfdqn.envs.cave import rules as cave
 from tfdqn.errors import UserError
-from tfdqn.runs import run_folder
+from tfdqn.runs import models
 
 
 @pytest.fixture(scope="module")
@@ -71,4 +71,4 @@ def test_only_an_agent_of_the_whole_cave_is_taken(tmp_path):
     ]:
         with pytest.raises(UserError, match=message):
             deaths.main(arguments)
-    assert (run_folder.PRETRAINED / "cave").is_dir() and not list(tmp_path.iterdir())
+    assert (models.PRETRAINED / "cave").is_dir() and not list(tmp_path.iterdir())

@@ -14,7 +14,7 @@ import tfdqn
 from tests.faults import harness
 from tfdqn import config as configuration
 from tfdqn.errors import UserError
-from tfdqn.runs import run_folder
+from tfdqn.runs import run_config
 from tfdqn.runtime import devices
 
 ROOT = Path(__file__).parent.parent
@@ -100,7 +100,7 @@ def test_a_resumed_run_stays_as_deterministic_as_it_was():
     """On a GPU other kernels give other bits; only what changes no bit may change when a run goes on."""
     ours = configuration.plain(configuration.Config())
     with pytest.raises(UserError, match="deterministic is False in this run, not True"):
-        run_folder.refuse_changes("runs/x", ours, {"deterministic": True})
+        run_config.refuse_changes("runs/x", ours, {"deterministic": True})
 
 
 # A run, and then a draw that must be refused: TensorFlow then has watched every operation of the run.

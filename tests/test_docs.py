@@ -177,7 +177,7 @@ def test_a_written_page_is_current(name, monkeypatch):
 
 
 def test_the_page_of_metrics_has_every_metric_once():
-    from tfdqn.runs.monitor import METRICS
+    from tfdqn.runs.monitor import reported
 
     told = re.findall(r"^\| `(\w+/\w+)` \|", PAGES["docs/metrics.md"], flags=re.M)
-    assert sorted(told) == sorted(METRICS)
+    assert sorted(told) == sorted(reported("dqn"))

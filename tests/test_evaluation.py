@@ -7,7 +7,7 @@ import tensorflow as tf
 from tfdqn import config as configuration
 from tfdqn import seeds
 from tfdqn.envs import make
-from tfdqn.programs.building import build_agent
+from tfdqn.learners.dqn.building import build_agent
 from tfdqn.programs.evaluation import BLOCK_DECISIONS, STRIP_FRAMES, Evaluator, Stopped
 
 

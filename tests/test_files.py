@@ -1,18 +1,20 @@
 """What is written: all of it or nothing, in an order that outlasts a power loss, and what has no room waits."""
 
 import errno
+import fcntl
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, Timer
 
 import pytest
 
 from tests.whole_runs import SETTINGS
 from tfdqn import config as configuration
 from tfdqn import envs, files
-from tfdqn.programs import building
-from tfdqn.runs import checkpoints, run_folder
+from tfdqn.errors import UserError
+from tfdqn.learners.dqn import building
+from tfdqn.runs import checkpoints, locks, models, run_config, run_folder
 
 CONFIG = configuration.resolve(SETTINGS)
 
@@ -53,9 +55,9 @@ def test_models_and_settings_are_brought_to_the_disk_with_their_folders(tmp_path
     run.mkdir()
     learner = building.build_learner(CONFIG, envs.make_for(CONFIG))
     for name, write in (
-        ("model.keras", lambda path: run_folder.save_agent(learner, path)),
-        ("final.keras", lambda path: run_folder.save_player(learner, learner.online.get_weights(), path)),
-        ("config.toml", lambda path: run_folder.write_config(CONFIG, path.parent)),
+        ("model.keras", lambda path: models.save_agent(learner, path)),
+        ("final.keras", lambda path: models.save_player(learner, learner.online.get_weights(), path)),
+        ("config.toml", lambda path: run_config.write_config(CONFIG, path.parent)),
     ):
         order.clear()
         write(run / name)
@@ -144,7 +146,7 @@ def test_runs_begun_at_once_take_folders_of_their_own(tmp_path, monkeypatch):
     stem = "catch8__default__s3__20260101-000000"
     assert {path.name for path, _ in begun} == {stem, *(f"{stem}-{number}" for number in range(2, count + 1))}
     for path, lock in begun:
-        assert run_folder.read_config(path) == CONFIG
+        assert run_config.read_config(path) == CONFIG
         lock.close()
 
 
@@ -152,15 +154,15 @@ def test_a_name_that_the_user_chose_is_never_changed(tmp_path):
     first = run_folder.folders(CONFIG, tmp_path, "mine")
     second = run_folder.folders(CONFIG, tmp_path, "mine")
     run_folder.create(CONFIG, first)[1].close()
-    with pytest.raises(run_folder.UserError, match=r"--run-name mine: .* exists already; choose another name"):
+    with pytest.raises(UserError, match=r"--run-name mine: .* exists already; choose another name"):
         run_folder.create(CONFIG, second)
-    with pytest.raises(run_folder.UserError, match=r"--run-name mine: .* exists already; choose another name"):
+    with pytest.raises(UserError, match=r"--run-name mine: .* exists already; choose another name"):
         run_folder.folders(CONFIG, tmp_path, "mine")
 
 
-@pytest.mark.parametrize("where", ["lock", "write_config"])
-def test_a_folder_that_cannot_be_filled_is_not_left(tmp_path, monkeypatch, where):
-    monkeypatch.setattr(run_folder, where, no_space)
+@pytest.mark.parametrize(("module", "where"), [(locks, "lock"), (run_config, "write_config")])
+def test_a_folder_that_cannot_be_filled_is_not_left(tmp_path, monkeypatch, module, where):
+    monkeypatch.setattr(module, where, no_space)
     with pytest.raises(OSError, match="No space left"):
         run_folder.create(CONFIG, [tmp_path / "run"])
     assert list(tmp_path.iterdir()) == []
@@ -168,7 +170,22 @@ def test_a_folder_that_cannot_be_filled_is_not_left(tmp_path, monkeypatch, where
 
 def test_a_full_disk_does_not_keep_a_run_from_being_locked(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "pwrite", no_space)
-    held = run_folder.lock(tmp_path)
-    with pytest.raises(run_folder.UserError, match="trains in it"):
-        run_folder.lock(tmp_path)
+    held = locks.lock(tmp_path)
+    with pytest.raises(UserError, match="trains in it"):
+        locks.lock(tmp_path)
     held.close()
+
+
+def test_looking_whether_a_run_is_locked_is_in_nobodys_way(tmp_path):
+    """Nor does it take a lock for another's whose file has the same number on another disk."""
+    assert not locks.is_locked(tmp_path) and not list(tmp_path.iterdir())
+    locks.lock(tmp_path).close()
+    looking = os.fdopen(os.open(tmp_path / locks.LOCK_FILE, os.O_RDONLY))
+    fcntl.flock(looking, fcntl.LOCK_SH)  # as `is_locked` does, but for longer
+    assert not locks.is_locked(tmp_path)
+    give_back = Timer(3 * locks.LOOK_SECONDS, looking.close)
+    give_back.start()
+    with locks.lock(tmp_path):
+        assert locks.is_locked(tmp_path)
+    give_back.join()
+    assert not locks.is_locked(tmp_path)

@@ -13,11 +13,13 @@ import pytest
 import tensorflow as tf
 
 from tfdqn import config, envs, optimizers
+from tfdqn.learners import optimizing
+from tfdqn.learners.dqn import building
 from tfdqn.learners.dqn.agent import DQN
 from tfdqn.networks import names
-from tfdqn.programs import building, evaluation
+from tfdqn.programs import evaluation
 from tfdqn.replay.transitions import Transition
-from tfdqn.runs import run_folder
+from tfdqn.runs import models, run_config
 
 SHAPE = (4, 4, 1)
 ROOT = Path(__file__).parents[1]
@@ -78,9 +80,9 @@ def test_no_clipping_is_read_in_every_way_it_was_written(norm):
     assert DQN(SHAPE, 2, max_gradient_norm=2).get_config()["max_gradient_norm"] == 2.0
 
 
-@pytest.mark.parametrize("game", sorted(path.name for path in run_folder.PRETRAINED.iterdir()))
+@pytest.mark.parametrize("game", sorted(path.name for path in models.PRETRAINED.iterdir()))
 def test_packaged_agents_are_strict_json(game):
-    with zipfile.ZipFile(run_folder.PRETRAINED / game / run_folder.BEST_MODEL) as archive:
+    with zipfile.ZipFile(models.PRETRAINED / game / models.BEST_MODEL) as archive:
         for part in ("config.json", "metadata.json"):
             json.loads(archive.read(part), parse_constant=pytest.fail)
 
@@ -103,7 +105,7 @@ def test_a_saved_model_loads_with_and_without_keras_and_learns_on(agent, tmp_pat
 
 
 def test_a_runs_loaded_model_is_exported_before_it_was_called(tmp_path):
-    loaded = tf.keras.models.load_model(run_folder.PRETRAINED / "catch8_single" / run_folder.BEST_MODEL)
+    loaded = tf.keras.models.load_model(models.PRETRAINED / "catch8_single" / models.BEST_MODEL)
     loaded.export(str(tmp_path / "export"))
     frames = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1)).astype(np.uint8)
     exported = tf.saved_model.load(str(tmp_path / "export"))
@@ -249,11 +251,11 @@ def test_two_replicas_learn_what_one_learns_from_both_their_batches():
 
 def bits_by_network() -> dict[str, str]:
     """What some updates make of each network, with each optimizer, to the bit; and the packaged agent's score."""
-    folder = run_folder.PRETRAINED / "catch8"
-    settings = run_folder.read_config(folder)
+    folder = models.PRETRAINED / "catch8"
+    settings = run_config.read_config(folder)
     env = envs.make_for(settings)
     agent = building.build_agent(settings, env)
-    run_folder.load_weights(agent, folder / run_folder.BEST_MODEL)
+    models.load_weights(agent, folder / models.BEST_MODEL)
     found = {"score": evaluation.Evaluator(settings, env, agent).evaluate(16).summary()["score_mean"]}
     rng, shape = np.random.default_rng(0), (16, 16, 2)
     frames, others = rng.integers(0, 256, (2, 4, *shape))
@@ -265,7 +267,7 @@ def bits_by_network() -> dict[str, str]:
     kinds += [("columns", "adam", {"precision": "bfloat16"})]  # native convolutions sum in the order of their threads
     for name, optimizer, more in kinds:
         agent = DQN(shape, 3, network=name, **more)
-        agent.compile(building.build_optimizer(config.resolve({"optimizer": optimizer})))
+        agent.compile(optimizing.build_optimizer(config.resolve({"optimizer": optimizer})))
         for _ in range(2):
             agent.learn(batch, np.ones(4))
         numbers = [*agent.variables, *agent.optimizer.variables, agent.optimizer.learning_rate]

@@ -63,8 +63,8 @@ IMPORTS = {
 
 # Folders that hold a room each: a new game or learner needs no line here.
 ROOMS = {
-    name: {module_of(path) for path in (PACKAGE / name).rglob("*.py") if path.parent != PACKAGE / name}
-    for name in ("envs", "learners")
+    name: {module_of(path) for path in (PACKAGE / name).rglob("*.py") if path.parent not in shared}
+    for name, shared in (("envs", {PACKAGE / "envs", PACKAGE / "envs" / "check"}), ("learners", {PACKAGE / "learners"}))
 }
 
 
@@ -84,14 +84,16 @@ FLOORS = [
     | named("_quiet cli console dependencies errors files inputs metric paths seeds settings")
     | house("runtime"),
     # What games have in common; networks; the replay.
-    named("envs envs.article envs.base envs.check envs.entering envs.host envs.loading envs.registry envs.rendering")
+    named("envs envs.article envs.base envs.entering envs.host envs.loading envs.registry envs.rendering")
     | named("envs.rollout envs.spec optimizers")
+    | house("envs.check")
     | house("networks")
     | house("replay"),
     # Games and learners, and all that they let a user choose.
     ROOMS["envs"]
     | ROOMS["learners"]
-    | named("learners config run_settings templates templates.game templates.test_game"),
+    | named("learners learners.base learners.exploration learners.losses learners.metrics learners.optimizing")
+    | named("learners.rooms config run_settings templates templates.game templates.test_game"),
     # What is compiled; other libraries' games.
     house("programs") | house("adapters"),
     # A run's life.

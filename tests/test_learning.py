@@ -15,7 +15,7 @@ def train(env_frames, **given):
     carry, best, weights = trainer.initial_carry(), -float("inf"), None
     for stop in range(config.eval_every_frames, env_frames + 1, config.eval_every_frames):
         carry = trainer.run_chunk(carry, 2**40, stop)
-        with trainer.player():
+        with trainer.learner.player():
             scores = evaluator.evaluate(config.eval_episodes, stream="evaluation", max_frames=config.eval_max_frames)
             if scores.scores.mean() > best:
                 best, weights = scores.scores.mean(), trainer.agent.online.get_weights()

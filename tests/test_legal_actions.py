@@ -10,11 +10,15 @@ import tfdqn
 from tests.finite import DISCOUNT, MODES, FiniteGame, Lab, Rules, rules
 from tfdqn import config as configuration
 from tfdqn import record
-from tfdqn.learners.dqn import heads, losses
+from tfdqn.errors import UserError
+from tfdqn.learners import losses
+from tfdqn.learners.dqn import heads
 from tfdqn.learners.dqn.agent import DQN
 from tfdqn.programs.evaluation import Evaluator
+from tfdqn.programs.training import build_replay
 from tfdqn.replay.table import FrameReplay
 from tfdqn.replay.transitions import Transition
+from tfdqn.runtime import memory
 
 WRAP = {
     "eager": lambda function: function,
@@ -399,3 +403,16 @@ def test_a_greedy_player_who_ignores_the_rules_is_seen(monkeypatch):
     monkeypatch.setattr(DQN, "act", lambda agent, *given: act(agent, *given[:4]))
     faulty.learn(ROW, 0)
     assert most_paid(faulty) == BRIBE
+
+
+def test_the_memory_of_masks_is_counted_before_it_is_taken(tmp_path, monkeypatch):
+    env, sizes = Ruled(), {"num_envs": 4, "replay_capacity": 4000, "replay_min_rows": 100, "batch_size": 8}
+    config = configuration.resolve(sizes)
+    held = build_replay(config, env, "/CPU:0").state.values()
+    held = sum(variable.dtype.size * variable.shape.num_elements() for variable in held if variable.shape.rank)
+    needed = config.replay_bytes(env.observation_spec, env.masked_actions)
+    assert held == needed == config.replay_bytes(env.observation_spec) + 2 * 4000
+    monkeypatch.setattr(memory, "available_bytes", lambda: needed - 1 + 500_000_000)
+    with pytest.raises(UserError, match=r"--replay-capacity 4000: needs .* GB are free; use at most 3999"):
+        tfdqn.Agent(env, **sizes, device="cpu").fit(logdir=tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -14,7 +14,7 @@ from tests.whole_runs import make_run, train_until
 from tfdqn import __main__ as command
 from tfdqn import list_runs
 from tfdqn.errors import UserError
-from tfdqn.runs import checkpoints, run_folder
+from tfdqn.runs import checkpoints, locks, run_config
 
 ROOT = Path(__file__).parent.parent
 
@@ -26,7 +26,7 @@ def logdir(tmp_path_factory):
     run = make_run(folder / "b-stopped", jit=False, eval_every_frames=300, total_env_frames=2000)
     train_until(run, 400, chunk=2)
     run.close()
-    stopped = (folder / "b-stopped" / run_folder.CONFIG_FILE).read_text()
+    stopped = (folder / "b-stopped" / run_config.CONFIG_FILE).read_text()
 
     def copy(name, **changes):
         path = folder / name
@@ -35,15 +35,15 @@ def logdir(tmp_path_factory):
         for setting, value in changes.items():
             lines = [f"{setting} = {value}" if line.startswith(f"{setting} = ") else line for line in text.splitlines()]
             text = "\n".join(lines)
-        (path / run_folder.CONFIG_FILE).write_text(text)
+        (path / run_config.CONFIG_FILE).write_text(text)
         return path
 
     copy("a-finished", total_env_frames=100)
     copy("c-in-time", minutes=1e-9)
     copy("d-at-goal", goal_score=-2.0)
     copy("e-at-no-stop", goal_score=-2.0, stop_at_goal="false")
-    (copy("f-own") / run_folder.CONFIG_FILE).write_text(stopped.replace('env = "catch8"', 'env = "mine.py:Game"'))
-    (copy("g-broken") / run_folder.CONFIG_FILE).write_text("[game\n")
+    (copy("f-own") / run_config.CONFIG_FILE).write_text(stopped.replace('env = "catch8"', 'env = "mine.py:Game"'))
+    (copy("g-broken") / run_config.CONFIG_FILE).write_text("[game\n")
     for path in (copy("h-no-checkpoint") / checkpoints.FOLDER).iterdir():
         for file in path.iterdir():
             file.unlink()
@@ -95,11 +95,11 @@ def test_people_get_a_table(logdir, capsys):
 
 def test_a_run_that_trains_now_is_told_and_not_touched(logdir, capsys):
     before = {path: path.stat().st_mtime_ns for path in (logdir / "b-stopped").rglob("*")}
-    with run_folder.lock(logdir / "b-stopped"):
+    with locks.lock(logdir / "b-stopped"):
         assert listed(logdir, capsys)["b-stopped"]["state"] == "training"
     assert listed(logdir, capsys)["b-stopped"]["state"] == "stopped"
     after = {path: path.stat().st_mtime_ns for path in (logdir / "b-stopped").rglob("*")}
-    assert {path for path in after if before.get(path) != after[path]} <= {logdir / "b-stopped" / run_folder.LOCK_FILE}
+    assert {path for path in after if before.get(path) != after[path]} <= {logdir / "b-stopped" / locks.LOCK_FILE}
 
 
 def test_a_folder_that_holds_no_runs(tmp_path, logdir, capsys, monkeypatch):
@@ -176,9 +176,9 @@ def test_the_list_imports_no_tensorflow(logdir):
 def test_what_to_type_to_go_on_names_a_game_and_a_network_of_ones_own(tmp_path):
     run_dir = tmp_path / "a run"
     command = f"python -m tfdqn.train --resume '{run_dir}'"
-    assert run_folder.resume_command(run_dir) == command  # nothing is there to tell more
+    assert run_config.resume_command(run_dir) == command  # nothing is there to tell more
     run_dir.mkdir()
     (run_dir / "config.toml").write_text("env = 'cave'\nnetwork = 'columns'\n")
-    assert run_folder.resume_command(run_dir) == command
+    assert run_config.resume_command(run_dir) == command
     (run_dir / "config.toml").write_text("[game]\nenv = 'my game.py:MyGame'\n[network]\nnetwork = 'nets:body'\n")
-    assert run_folder.resume_command(run_dir) == f"{command} --env 'my game.py:MyGame' --network nets:body"
+    assert run_config.resume_command(run_dir) == f"{command} --env 'my game.py:MyGame' --network nets:body"

@@ -11,10 +11,11 @@ from tests.whole_runs import SETTINGS, make_run, resume
 from tfdqn import config as configuration
 from tfdqn import train
 from tfdqn.errors import EXIT_IO, UserError
+from tfdqn.learners.dqn import building
 from tfdqn.learners.dqn.agent import DQN
-from tfdqn.programs import building, training
+from tfdqn.programs import training
 from tfdqn.programs.evaluation import Scores
-from tfdqn.runs import checkpoints, monitor, run_folder
+from tfdqn.runs import checkpoints, models, monitor, run_config, run_folder
 from tfdqn.runs.loop import Run
 from tfdqn.runtime.signals import StopRequest
 
@@ -116,7 +117,7 @@ def test_a_longer_run_keeps_the_best_agent_of_a_finished_one(tmp_path):
     result = run.train()
     assert 1000 <= result["best_env_frames"] < 1100
     agent = run.trainer.agent
-    run_folder.load_weights(agent, run_dir / run_folder.BEST_MODEL)
+    models.load_weights(agent, run_dir / models.BEST_MODEL)
     for ours, kept in zip(agent.online.get_weights(), best, strict=True):
         np.testing.assert_array_equal(ours, kept)
     lines = (run_dir / "metrics.jsonl").read_text().splitlines()
@@ -163,7 +164,7 @@ def no_space(*_, **__):
 
 @pytest.mark.parametrize("where", ["write_config", "Monitor"])
 def test_a_full_disk_at_the_start_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, where):
-    module = {"write_config": run_folder, "Monitor": monitor}[where]
+    module = {"write_config": run_config, "Monitor": monitor}[where]
     monkeypatch.setattr(module, where, no_space)
     with pytest.raises(UserError, match="No space left") as error:
         train.main([*flags(**SETTINGS, logdir=tmp_path), "--run-name", "run"])
@@ -196,7 +197,7 @@ def test_a_second_run_of_the_same_second_takes_the_next_name(tmp_path):
 def kept_in(run, name):
     """The weights in a run's model."""
     kept = building.build_agent(run.config, run.trainer.env)
-    run_folder.load_weights(kept, run.run_dir / name)
+    models.load_weights(kept, run.run_dir / name)
     return kept.online.get_weights()
 
 
@@ -211,7 +212,7 @@ def test_a_full_disk_at_an_evaluation_is_told_and_the_best_agent_is_written_when
     run = make_run(tmp_path / "run", **SHORT)
     play_like(run, [10, 30, 20])
     run._evaluate()
-    assert_equal(kept_in(run, run_folder.BEST_MODEL), run.best_weights)
+    assert_equal(kept_in(run, models.BEST_MODEL), run.best_weights)
     run.carry = run.carry._replace(env_frames=tf.constant(1, tf.int64))
     online = run.trainer.agent.online
     with monkeypatch.context() as patch:
@@ -219,16 +220,16 @@ def test_a_full_disk_at_an_evaluation_is_told_and_the_best_agent_is_written_when
         online.set_weights([weights + 1 for weights in online.get_weights()])
         run._evaluate()
     (line,) = [line for line in capfd.readouterr().err.splitlines() if "warning" in line]
-    assert f"{tmp_path / 'run' / run_folder.BEST_MODEL}: No space left on device; it waits" in line
+    assert f"{tmp_path / 'run' / models.BEST_MODEL}: No space left on device; it waits" in line
     best = [weights.copy() for weights in run.best_weights]
-    assert not np.array_equal(kept_in(run, run_folder.BEST_MODEL)[0], best[0])  # the one before is whole
+    assert not np.array_equal(kept_in(run, models.BEST_MODEL)[0], best[0])  # the one before is whole
     online.set_weights([weights + 1 for weights in online.get_weights()])
-    learned = [variable.numpy() for variable in run.trainer.variables.values()]
+    learned = [variable.numpy() for variable in run.trainer.learner.variables.values()]
     run.saver._last_end = -1e9  # a checkpoint is due
     run.saver.save_if_due()
     assert "is written now" in capfd.readouterr().err
-    assert_equal(kept_in(run, run_folder.BEST_MODEL), best)
-    assert_equal([variable.numpy() for variable in run.trainer.variables.values()], learned)
+    assert_equal(kept_in(run, models.BEST_MODEL), best)
+    assert_equal([variable.numpy() for variable in run.trainer.learner.variables.values()], learned)
     run.monitor.close()
 
 

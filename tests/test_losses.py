@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfdqn.learners.dqn import losses
+from tfdqn.learners import losses
 
 MODES = {
     "eager": lambda function: function,

@@ -14,13 +14,13 @@ from tests.faults import harness
 from tests.own_games import Line
 from tfdqn import config as configuration
 from tfdqn.envs import make
+from tfdqn.learners.dqn.learner import DQNLearner
 from tfdqn.programs.evaluation import Scores
-from tfdqn.programs.metrics import Metrics
 from tfdqn.runs.monitor import Monitor, pictures_of, strip_image
 
 
 def test_reports_divide_the_sums_and_leave_out_means_of_nothing():
-    metrics = Metrics.zeros()
+    metrics = DQNLearner.sums().zeros()
     assert metrics.values(0.5) == {"rollout/epsilon": 0.5, "rollout/episodes": 0}
     metrics = metrics._replace(
         episodes=tf.constant(4, tf.int64),

@@ -11,7 +11,8 @@ import tensorflow as tf
 from tests.faults import harness
 from tfdqn import config as configuration
 from tfdqn.errors import EXIT_NUMERIC, UserError
-from tfdqn.programs import building, metrics
+from tfdqn.learners import optimizing
+from tfdqn.learners.dqn.learner import DQNLearner
 from tfdqn.runs import checkpoints, monitor
 from tfdqn.runs.loop import Run
 from tfdqn.runtime.signals import StopRequest
@@ -36,7 +37,7 @@ class Sample:
         while run.env_frames < 3000:  # the replay has been overwritten in part
             self.train(100)
         run.saver.save_last()
-        self._variables = {name: variable.numpy() for name, variable in run.trainer.variables.items()}
+        self._variables = {name: variable.numpy() for name, variable in run.trainer.learner.variables.items()}
         self._carry, self._checkpoint = run.carry, run.saver.path
 
     def train(self, rounds):
@@ -44,9 +45,9 @@ class Sample:
         self.run.train_chunk()
 
     def bring_back(self):
-        for name, variable in self.run.trainer.variables.items():
+        for name, variable in self.run.trainer.learner.variables.items():
             variable.assign(self._variables[name])
-        self.run.carry = self._carry._replace(metrics=metrics.Metrics.zeros())
+        self.run.carry = self._carry._replace(metrics=DQNLearner.sums().zeros())
         self.run.saver.path = self._checkpoint
         self.run.monitor.close()
         self.run.monitor = monitor.Monitor(self.run.config, self.run.run_dir, self.run.trainer.env, is_resumed=True)
@@ -164,7 +165,7 @@ def test_the_learning_rate_is_right_where_float32_cannot_count(length, jit):
     config = configuration.resolve(
         {"learning_rate": start, "learning_rate_end": end, "learning_rate_decay_updates": length}
     )
-    schedule = tf.function(building.build_optimizer(config)._learning_rate, jit_compile=jit, autograph=False)
+    schedule = tf.function(optimizing.build_optimizer(config)._learning_rate, jit_compile=jit, autograph=False)
     for update in (0, 1, length // 3, length // 2 + 1, length - 1, length, length + 1, 2**62):
         share = Fraction(min(update, length), length)
         expected = float(Fraction(start) + (Fraction(end) - Fraction(start)) * share)
@@ -175,7 +176,7 @@ def test_the_learning_rate_is_right_where_float32_cannot_count(length, jit):
 @pytest.mark.parametrize("optimizer", ["adam", "rmsprop", "rmsprop_graves"])
 def test_an_optimizers_step_is_the_same_at_any_age(optimizer, jit):
     """Adam's correction for its first steps is a power of the count."""
-    built, weight = building.build_optimizer(configuration.resolve({"optimizer": optimizer})), tf.Variable([1.0])
+    built, weight = optimizing.build_optimizer(configuration.resolve({"optimizer": optimizer})), tf.Variable([1.0])
     built.build([weight])
     apply = tf.function(lambda: built.apply_gradients([(weight * 0 + 0.5, weight)]), jit_compile=jit, autograph=False)
     fresh, steps = [variable.numpy() for variable in built.variables], []

@@ -21,7 +21,7 @@ from tfdqn import evaluate, record, train
 from tfdqn.errors import EXIT_REFUSED, UserError
 from tfdqn.programs import training
 from tfdqn.programs.evaluation import Evaluator
-from tfdqn.runs import checkpoints, run_folder
+from tfdqn.runs import checkpoints, locks, models, run_config
 from tfdqn.runs.loop import Run
 from tfdqn.runtime.signals import StopRequest
 
@@ -73,7 +73,7 @@ def stranger(tmp_path_factory):
 
 def test_three_commands_lead_from_nothing_to_an_agent(stranger, capsys, monkeypatch):
     monkeypatch.chdir(stranger)
-    assert (stranger / "runs" / "first" / run_folder.BEST_MODEL).is_file()
+    assert (stranger / "runs" / "first" / models.BEST_MODEL).is_file()
     assert evaluate.main(["runs/first", "--env", "my_game.py:MyGame", "--episodes", "4", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["env"] == "my_game.py:MyGame"
     assert record.main(["runs/first", "--env", "my_game.py:MyGame", "--frames", "5", "--out", "film.gif"]) == 0
@@ -99,7 +99,7 @@ def test_a_folder_does_not_decide_which_code_runs(stranger, tmp_path, monkeypatc
     message, _ = refusal_of(evaluate, "runs/first", "--env", "catch8")
     assert message == "--env catch8: runs/first has my_game.py:MyGame; use --env my_game.py:MyGame"
     # To begin with its weights, the game has been named already.
-    run_folder.check_donor(
+    run_config.check_donor(
         configuration.resolve({"env": "my_game.py:MyGame", "init_from": str(stranger / "runs/first")})
     )
     message, _ = refusal_of(train, "--env", "catch8", "--init-from", "runs/first")
@@ -124,9 +124,9 @@ def test_another_source_is_refused_by_name_and_may_be_accepted(stranger, tmp_pat
     assert "warning: runs/first: the source of my_game.py:MyGame has changed" in told.err
     assert json.loads(told.out)["env_frames"] >= 600
     # From now on this is its source.
-    config = run_folder.resumed_config("runs/first", {"env": "my_game.py:MyGame"})
+    config = run_config.resumed_config("runs/first", {"env": "my_game.py:MyGame"})
     held = harness.newest(tmp_path / "runs" / "first")["game_source"]
-    run_folder.refuse_other_source(Path("runs/first"), held, config, False)
+    run_config.refuse_other_source(Path("runs/first"), held, config, False)
     assert held == {
         "spec": "my_game.py:MyGame",
         "arguments": "",
@@ -147,8 +147,8 @@ def make(run_dir, name, **changes):
 
 
 def go_on(run_dir, name, **changes):
-    config = run_folder.resumed_config(str(run_dir), {"env": f"{own_games.__file__}:{name}", **changes})
-    lock = run_folder.lock(run_dir)
+    config = run_config.resumed_config(str(run_dir), {"env": f"{own_games.__file__}:{name}", **changes})
+    lock = locks.lock(run_dir)
     checkpoint, problems = checkpoints.load_newest(run_dir)
     assert not problems
     return Run(config, run_dir, "/CPU:0", StopRequest(), lock, checkpoint)

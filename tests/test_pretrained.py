@@ -13,10 +13,10 @@ from tfdqn import config as configuration
 from tfdqn import envs, evaluate, record
 from tfdqn.envs import registry
 from tfdqn.errors import UserError
-from tfdqn.programs.building import build_agent
-from tfdqn.runs import run_folder
+from tfdqn.learners.dqn.building import build_agent
+from tfdqn.runs import models, run_config
 
-GAMES = sorted(path.name for path in run_folder.PRETRAINED.iterdir())
+GAMES = sorted(path.name for path in models.PRETRAINED.iterdir())
 
 
 def test_there_is_one_for_every_game():
@@ -25,7 +25,7 @@ def test_there_is_one_for_every_game():
 
 @pytest.mark.parametrize("game", [pytest.param(g, marks=[pytest.mark.slow] * (g == "cave")) for g in GAMES])
 def test_it_scores_what_its_papers_say(game, capfd):
-    papers = json.loads((run_folder.PRETRAINED / game / "training.json").read_text())
+    papers = json.loads((models.PRETRAINED / game / "training.json").read_text())
     assert papers["game_version"] == envs.make(game).version
     assert evaluate.main(["--pretrained", game, "--episodes", "64", "--seed", "1", "--device", "cpu", "--json"]) == 0
     mean, expected = json.loads(capfd.readouterr().out)["score_mean"], papers["score"]["score_mean"]
@@ -34,20 +34,20 @@ def test_it_scores_what_its_papers_say(game, capfd):
 
 
 def test_all_of_them_are_small():
-    assert sum(path.stat().st_size for path in run_folder.PRETRAINED.rglob("*")) < 6e6
+    assert sum(path.stat().st_size for path in models.PRETRAINED.rglob("*")) < 6e6
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA])
 def test_one_that_is_damaged_is_refused_in_one_line(tmp_path, method):
     """A compressed file breaks in ways of its own, before anything compares a checksum."""
-    source = run_folder.PRETRAINED / "catch8_single"
-    config = run_folder.read_config(source)
+    source = models.PRETRAINED / "catch8_single"
+    config = run_config.read_config(source)
     agent = build_agent(config, envs.make(config.env))
-    path = tmp_path / run_folder.BEST_MODEL
-    with zipfile.ZipFile(source / run_folder.BEST_MODEL) as old, zipfile.ZipFile(path, "w", method) as new:
+    path = tmp_path / models.BEST_MODEL
+    with zipfile.ZipFile(source / models.BEST_MODEL) as old, zipfile.ZipFile(path, "w", method) as new:
         for part in old.infolist():
             new.writestr(part.filename, old.read(part), method)
-    run_folder.load_weights(agent, path)
+    models.load_weights(agent, path)
     whole, dice = path.read_bytes(), np.random.default_rng(0)
     with zipfile.ZipFile(path) as archive:
         part = archive.getinfo("model.weights.h5")
@@ -57,7 +57,7 @@ def test_one_that_is_damaged_is_refused_in_one_line(tmp_path, method):
         damaged[position] ^= 1 << dice.integers(8)
         path.write_bytes(damaged)
         with pytest.raises(UserError, match="does not hold this agent's weights") as error:
-            run_folder.load_weights(agent, path)
+            models.load_weights(agent, path)
         refused += "\n" not in str(error.value)
     assert refused == 40
 
@@ -76,22 +76,22 @@ def test_mistakes_are_one_line():
 
 
 def test_a_runs_best_agent_is_put_in_with_its_papers(tmp_path, monkeypatch):
-    source = run_folder.PRETRAINED / "catch8_single"
+    source = models.PRETRAINED / "catch8_single"
     run = tmp_path / "run"
     run.mkdir()
-    config = run_folder.read_config(source)
-    run_folder.write_config(configuration.resolve({**configuration.plain(config), "n_step": 2, "double": False}), run)
+    config = run_config.read_config(source)
+    run_config.write_config(configuration.resolve({**configuration.plain(config), "n_step": 2, "double": False}), run)
     agent = build_agent(config, envs.make(config.env))
-    run_folder.load_weights(agent, source / run_folder.BEST_MODEL)
+    models.load_weights(agent, source / models.BEST_MODEL)
     for variable in agent.online.variables:  # off the grid on which those of a packaged agent lie
         variable.assign(variable + tf.random.stateless_normal(variable.shape, (1, 7), stddev=1e-3))
     agent.copy_to_target()
-    run_folder.save_agent(agent, run / run_folder.BEST_MODEL)
+    models.save_agent(agent, run / models.BEST_MODEL)
     (run / "metrics.jsonl").write_text(
         '{"env_frames": 5, "updates": 1, "wall_seconds": 2.0, "train/loss": 0.5}\n'
         '{"env_frames": 9, "updates": 2, "wall_seconds": 3.0, "eval/score_mean": 0.25}\n'
     )
-    monkeypatch.setattr(run_folder, "PRETRAINED", tmp_path / "pretrained")
+    monkeypatch.setattr(models, "PRETRAINED", tmp_path / "pretrained")
     assert package_agent.main([str(run), "--episodes", "30"]) == 0
     made = tmp_path / "pretrained" / "catch8_single"
     papers = json.loads((made / "training.json").read_text())
@@ -100,7 +100,7 @@ def test_a_runs_best_agent_is_put_in_with_its_papers(tmp_path, monkeypatch):
     assert "--no-double" in step["command"] and "--n-step 2" in step["command"]
     assert [line["env_frames"] for line in step["curve"]] == [9]
     assert papers["score"]["score_mean"] == 1.0 and papers["score"]["reached_the_best"] == 1.0
-    ours, theirs = weights(made / run_folder.BEST_MODEL), weights(run / run_folder.BEST_MODEL)
+    ours, theirs = weights(made / models.BEST_MODEL), weights(run / models.BEST_MODEL)
     online = [name for name in theirs if "online" in name]
     for name in online:
         assert not ours[name.replace("online", "target")].any()
@@ -114,23 +114,23 @@ def test_a_runs_best_agent_is_put_in_with_its_papers(tmp_path, monkeypatch):
         np.testing.assert_array_equal(ours[name] % step, 0)
         assert (ours[name] != theirs[name]).any()
     assert len(online) == 6
-    with zipfile.ZipFile(made / run_folder.BEST_MODEL) as archive:
+    with zipfile.ZipFile(made / models.BEST_MODEL) as archive:
         part = archive.getinfo("model.weights.h5")
     assert part.compress_size < 0.3 * part.file_size  # little more than a byte a weight, and the target network none
 
 
 def test_the_runs_before_a_packaged_one_are_told_of(tmp_path):
     """A run from a run from a packaged agent: three commands, and no path of the machine that trained them."""
-    donor, folders = run_folder.PRETRAINED / "catch8", [tmp_path / "first", tmp_path / "second"]
+    donor, folders = models.PRETRAINED / "catch8", [tmp_path / "first", tmp_path / "second"]
     for folder in folders:
         folder.mkdir()
-        run_folder.write_config(configuration.resolve({"env": "catch8", "init_from": str(donor), "seed": 3}), folder)
+        run_config.write_config(configuration.resolve({"env": "catch8", "init_from": str(donor), "seed": 3}), folder)
         (folder / "metrics.jsonl").write_text(
             '{"env_frames": 9, "updates": 2, "wall_seconds": 3.0, "eval/score_mean": 0.25}\n'
         )
         donor = folder
     told = package_agent.history(folders[-1])
-    papers = json.loads((run_folder.PRETRAINED / "catch8" / "training.json").read_text())
+    papers = json.loads((models.PRETRAINED / "catch8" / "training.json").read_text())
     assert told[:1] == papers["steps"]
     assert ["--init-from RUN1" in told[1]["command"], "--init-from RUN2" in told[2]["command"]] == [True, True]
     assert "--threads 1" in told[1]["command"]  # written out where it is the preset's, which may change
@@ -147,8 +147,8 @@ def made(folder, **settings):
     for variable in agent.online.variables:  # biases are drawn, too
         variable.assign(variable + tf.random.stateless_normal(variable.shape, (config.seed, 7), stddev=0.1))
     folder.mkdir()
-    run_folder.write_config(config, folder)
-    run_folder.save_agent(agent, folder / run_folder.BEST_MODEL)
+    run_config.write_config(config, folder)
+    models.save_agent(agent, folder / models.BEST_MODEL)
     (folder / "metrics.jsonl").write_text("")
     return config, agent, folder
 
@@ -158,17 +158,17 @@ def test_several_runs_become_the_members_of_one_agent(tmp_path, monkeypatch, due
     kinds = [{"atoms": 2, "seed": 1}, {"atoms": 5, "seed": 2}, {"atoms": 2, "seed": 3, "members": 2}]
     kinds[0]["precision"] = "bfloat16"
     parts = [made(tmp_path / str(i), dueling=dueling, **kind) for i, kind in enumerate(kinds)]
-    monkeypatch.setattr(run_folder, "PRETRAINED", tmp_path / "pretrained")
+    monkeypatch.setattr(models, "PRETRAINED", tmp_path / "pretrained")
     monkeypatch.setattr(package_agent, "rounded", lambda weights: weights)
     assert package_agent.main([*(str(folder) for *_, folder in parts), "--episodes", "2"]) == 0
     folder = tmp_path / "pretrained" / "cave"
-    config = run_folder.read_config(folder)
+    config = run_config.read_config(folder)
     assert (config.members, config.atoms) == (4, 5)
     # As the cave's preset plays, not as these were trained.
     assert (config.device, config.threads, config.precision) == ("auto", 0, "float32")
-    assert tf.keras.models.load_model(folder / run_folder.BEST_MODEL).get_config()["precision"] == "float32"
+    assert tf.keras.models.load_model(folder / models.BEST_MODEL).get_config()["precision"] == "float32"
     joined = build_agent(config, envs.make("cave"))
-    run_folder.load_weights(joined, folder / run_folder.BEST_MODEL)
+    models.load_weights(joined, folder / models.BEST_MODEL)
     frames = tf.constant(np.random.default_rng(0).integers(0, 256, (6, 48, 48, 2)), tf.uint8)
     values = [agent(frames).numpy() for _, agent, _ in parts]
     exact = build_agent(parts[0][0].replace(precision="float32"), envs.make("cave"))
@@ -186,21 +186,21 @@ def test_several_runs_become_the_members_of_one_agent(tmp_path, monkeypatch, due
     again = json.loads((folder / "training.json").read_text())
     assert again["steps"][:4] == papers["steps"] and "--seed 4" in again["steps"][4]["command"]
     assert again["steps"][5] == {"name": "RUN6", "command": "python -m benchmarks.package_agent RUN4 RUN5"}
-    assert run_folder.read_config(folder).members == 5
+    assert run_config.read_config(folder).members == 5
 
 
 def test_the_mean_of_the_weights_of_several_runs_is_one_agent_to_begin_from(tmp_path, monkeypatch):
     """Two runs from one agent, their mean, and a run from that: what they share is told once."""
-    monkeypatch.setattr(run_folder, "PRETRAINED", tmp_path / "pretrained")
+    monkeypatch.setattr(models, "PRETRAINED", tmp_path / "pretrained")
     root = made(tmp_path / "root", seed=1)[-1]
     parts = [made(tmp_path / str(seed), seed=seed, init_from=str(root)) for seed in (2, 3)]
     out = tmp_path / "mean"
     command = [*(str(folder) for *_, folder in parts), "--average", "--episodes", "2"]
     assert package_agent.main([*command, "--out", str(out)]) == 0
-    config = run_folder.read_config(out)
+    config = run_config.read_config(out)
     assert config.members == 1 and config.init_from == ""
     mean = build_agent(config, envs.make("cave"))
-    run_folder.load_weights(mean, out / run_folder.BEST_MODEL)
+    models.load_weights(mean, out / models.BEST_MODEL)
     one, other = (agent.online.get_weights() for _, agent, _ in parts)
     for ours, first, second in zip(mean.online.get_weights(), one, other, strict=True):
         np.testing.assert_allclose(ours, (first + second) / 2, rtol=1e-6, atol=1e-7)  # not rounded
@@ -209,12 +209,12 @@ def test_the_mean_of_the_weights_of_several_runs_is_one_agent_to_begin_from(tmp_
     assert names == ["RUN1", "RUN2", "RUN3", "RUN4"]
     assert ["--init-from RUN1" in line for line in commands] == [False, True, True, False]
     assert commands[3] == "python -m benchmarks.package_agent RUN2 RUN3 --average --out FOLDER"
-    assert not run_folder.PRETRAINED.exists()
+    assert not models.PRETRAINED.exists()
     further = made(tmp_path / "further", seed=4, init_from=str(out))[-1]
     assert "--init-from RUN4" in package_agent.history(further)[4]["command"]
     # Into the package, with one of the runs that it comes from put first: every name is another's now.
     assert package_agent.main([command[1], str(further), "--average", "--episodes", "2"]) == 0
-    steps = json.loads((run_folder.PRETRAINED / "cave" / "training.json").read_text())["steps"]
+    steps = json.loads((models.PRETRAINED / "cave" / "training.json").read_text())["steps"]
     assert [line.split("--seed ")[1].split()[0] for line in (s["command"] for s in steps) if "--seed" in line] == list(
         "1324"
     )

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tests.finite import DISCOUNT, MODES, Lab, known_q
 from tests.probes import ALL_IN_ONE, LIMIT, PROBES, SIGNALS, random_game
-from tfdqn.learners.dqn import losses
+from tfdqn.learners import losses
 from tfdqn.learners.dqn.agent import DQN
 from tfdqn.programs import training
 from tfdqn.programs.evaluation import Evaluator
@@ -153,9 +153,9 @@ def limits_stored_as_death(patch, _):
     play = training.play
 
     def wrong(*arguments):
-        state, timestep, frames, noise = play(*arguments)
+        state, timestep, *rest = play(*arguments)
         ends = timestep.termination | timestep.truncation
-        return state, timestep._replace(termination=ends, truncation=tf.zeros_like(ends)), frames, noise
+        return state, timestep._replace(termination=ends, truncation=tf.zeros_like(ends)), *rest
 
     patch.setattr(training, "play", wrong)
 

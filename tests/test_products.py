@@ -11,13 +11,13 @@ from tfdqn.envs import ObservationSpec, make, make_for
 from tfdqn.envs.cave import rules as cave
 from tfdqn.envs.rollout import push_frame, stack_frames
 from tfdqn.errors import UserError
-from tfdqn.learners.dqn import losses
+from tfdqn.learners import losses
+from tfdqn.learners.dqn.building import build_agent, build_learner
 from tfdqn.networks import catalogue, layers
 from tfdqn.networks.names import PRECISIONS
 from tfdqn.networks.products import TRANSPOSED_ROWS, rounded_matmul
-from tfdqn.programs.building import build_agent, build_learner
 from tfdqn.replay.transitions import Transition
-from tfdqn.runs import run_folder
+from tfdqn.runs import models, run_config
 from tfdqn.runtime import compiled
 
 
@@ -112,8 +112,8 @@ def test_a_large_batch_compiles_as_few_operations():
 
 def test_either_precisions_weights_fit_the_other(tmp_path):
     exact, close = agent_of("float32", seed=1), agent_of("bfloat16", seed=2)
-    run_folder.save_agent(close, tmp_path / "agent.keras")
-    run_folder.load_weights(exact, tmp_path / "agent.keras")
+    models.save_agent(close, tmp_path / "agent.keras")
+    models.load_weights(exact, tmp_path / "agent.keras")
     values = exact(frames_of(50)).numpy()
     np.testing.assert_allclose(close(frames_of(50)), values, atol=0.02 * np.abs(values).max())
     assert np.abs(close(frames_of(50)) - values).max() > 0
@@ -152,12 +152,12 @@ def test_a_run_keeps_its_precision(tmp_path):
 
 def test_a_trained_agent_decides_the_same():
     """The packaged cave agent, on the screens that it comes to in 300 frames of 32 games in the narrowest tunnel."""
-    folder = run_folder.PRETRAINED / "cave"
-    config = run_folder.read_config(folder)
+    folder = models.PRETRAINED / "cave"
+    config = run_config.read_config(folder)
     env = make_for(config)
     exact, close = (build_agent(config.replace(precision=each), env) for each in PRECISIONS)
     for agent in (exact, close):
-        run_folder.load_weights(agent, folder / run_folder.BEST_MODEL)
+        models.load_weights(agent, folder / models.BEST_MODEL)
 
     @compiled.xla
     def play():

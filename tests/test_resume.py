@@ -19,9 +19,9 @@ from tfdqn import config as configuration
 from tfdqn import files, train
 from tfdqn.envs.catch import rules as catch
 from tfdqn.errors import EXIT_IO, EXIT_NUMERIC, EXIT_REFUSED, UserError
-from tfdqn.programs import building
+from tfdqn.learners.dqn import building
 from tfdqn.programs.evaluation import Scores
-from tfdqn.runs import checkpoints, monitor, run_folder
+from tfdqn.runs import checkpoints, locks, models, monitor, run_config
 from tfdqn.runs.checkpoints import DATA, FOLDER
 from tfdqn.runs.saving import read_facts
 
@@ -133,13 +133,13 @@ def test_the_averaged_network_is_evaluated_and_kept(tmp_path):
     np.testing.assert_array_equal(agent.online.get_weights()[0], online[0])
     run.train()  # nothing is left but to save and evaluate
     kept = building.build_agent(run.config, run.trainer.env)
-    run_folder.load_weights(kept, tmp_path / "run" / run_folder.FINAL_MODEL)
+    models.load_weights(kept, tmp_path / "run" / models.FINAL_MODEL)
     for ours, expected in zip(kept.online.get_weights(), target, strict=True):
         np.testing.assert_array_equal(ours, expected)
 
 
 def test_a_run_starts_from_anothers_best_agent_and_refuses_one_that_does_not_fit(unbroken, tmp_path):
-    donor = harness.weights(unbroken[0] / run_folder.BEST_MODEL)
+    donor = harness.weights(unbroken[0] / models.BEST_MODEL)
     run = make_run(tmp_path / "run", seed=9, init_from=str(unbroken[0]))
     ours = run.trainer.agent.online.get_weights()
     assert sum(any(np.array_equal(w, held) for held in donor.values()) for w in ours) == len(ours)
@@ -153,22 +153,22 @@ def test_a_run_starts_from_anothers_best_agent_and_refuses_one_that_does_not_fit
     ]:
         config = configuration.resolve({**SETTINGS, "init_from": str(unbroken[0]), **changes})
         with pytest.raises(UserError, match=f"--init-from .*{message}"):
-            run_folder.check_donor(config)
-    run_folder.check_donor(configuration.resolve({**SETTINGS, "init_from": str(unbroken[0]), "value_max": 3.0}))
+            run_config.check_donor(config)
+    run_config.check_donor(configuration.resolve({**SETTINGS, "init_from": str(unbroken[0]), "value_max": 3.0}))
 
 
 def test_settings_that_an_older_run_did_not_know_are_not_todays_presets(tmp_path):
     (tmp_path / "config.toml").write_text('env = "cave"\nnetwork = "conv"\n')
-    config = run_folder.read_config(tmp_path)
+    config = run_config.read_config(tmp_path)
     assert (config.env, config.network, config.dueling, config.head) == ("cave", "conv", False, "scalar")
 
 
 def test_a_setting_of_an_older_run_that_is_gone_may_have_changed_nothing(tmp_path):
     (tmp_path / "config.toml").write_text('env = "catch8"\ncurriculum_overshoot = 0\n')
-    assert run_folder.read_config(tmp_path) == configuration.resolve({**configuration.plain(configuration.Config())})
+    assert run_config.read_config(tmp_path) == configuration.resolve({**configuration.plain(configuration.Config())})
     (tmp_path / "config.toml").write_text('env = "cave"\ncurriculum_overshoot = 2\n')
     with pytest.raises(UserError, match="curriculum_overshoot 2 is no longer known; use 0"):
-        run_folder.read_config(tmp_path)
+        run_config.read_config(tmp_path)
 
 
 def test_a_finished_run_says_so_and_is_not_changed(unbroken, tmp_path, capfd):
@@ -239,26 +239,26 @@ def test_a_signal_ends_an_evaluation_which_the_resumed_run_then_does_whole(unbro
 
 def test_a_second_process_is_kept_out_by_name_and_a_dead_ones_lock_is_free(tmp_path):
     code = (
-        "import pathlib, sys; from tfdqn.runs import run_folder\n"
-        "lock = run_folder.lock(pathlib.Path(sys.argv[1])); print('locked', flush=True); sys.stdin.read()"
+        "import pathlib, sys; from tfdqn.runs import locks\n"
+        "lock = locks.lock(pathlib.Path(sys.argv[1])); print('locked', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
     holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert holder.stdout.readline() == "locked\n"
         with pytest.raises(UserError, match=f"process {holder.pid} trains in it") as error:
-            run_folder.lock(tmp_path)
+            locks.lock(tmp_path)
         assert error.value.exit_code == EXIT_REFUSED
     finally:
         holder.kill()
         holder.communicate()
-    run_folder.lock(tmp_path).close()
+    locks.lock(tmp_path).close()
 
 
 def kept_in(run, name):
     """The weights in a run's model."""
     kept = building.build_agent(run.config, run.trainer.env)
-    run_folder.load_weights(kept, run.run_dir / name)
+    models.load_weights(kept, run.run_dir / name)
     return kept.online.get_weights()
 
 
@@ -291,7 +291,7 @@ def make_run_with_a_future(run_dir, scores=(1.0, 2.0, 3.0), **changes):
 
 
 def assert_models_are(run, best, final):
-    for name, weights in ((run_folder.BEST_MODEL, best), (run_folder.FINAL_MODEL, final)):
+    for name, weights in ((models.BEST_MODEL, best), (models.FINAL_MODEL, final)):
         if weights is None:
             assert not (run.run_dir / name).exists()
         else:
@@ -317,14 +317,14 @@ def test_no_file_is_of_a_future_that_a_resumed_run_has_lost(tmp_path, back, play
     assert evaluated == [1.0, 2.0][: 3 - back]
     steps = {step for folder, _, step in harness.events(run_dir) if folder == "eval"}
     assert len(steps) == 3 - back and max(steps) <= run.env_frames
-    assert not files.partial(run_dir / run_folder.BEST_MODEL).exists()
-    config = run_folder.read_config(run_dir)
+    assert not files.partial(run_dir / models.BEST_MODEL).exists()
+    config = run_config.read_config(run_dir)
     assert (config.total_env_frames, config.minutes) == (5000, 7.0)
 
 
 def test_a_best_agent_from_before_any_that_the_checkpoint_knows_is_removed(tmp_path):
     make_run_with_a_future(tmp_path / "run", scores=(None, None, 3.0))
-    (tmp_path / "run" / run_folder.FINAL_MODEL).unlink()  # killed, and did not end
+    (tmp_path / "run" / models.FINAL_MODEL).unlink()  # killed, and did not end
     run = resume(tmp_path / "run")
     assert run.progress.best_score is None
     assert_models_are(run, None, None)
@@ -339,8 +339,8 @@ def test_on_a_full_disk_a_resumed_run_has_no_model_rather_than_a_wrong_one(tmp_p
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(building.build_agent(run_folder.read_config(run_dir), catch.Catch())), "save", fail)
-        patch.setattr(run_folder, "write_config", fail)
+        patch.setattr(type(building.build_agent(run_config.read_config(run_dir), catch.Catch())), "save", fail)
+        patch.setattr(run_config, "write_config", fail)
         run = resume(run_dir, total_env_frames=5000)
     assert_models_are(run, None, None)
     said = [line for line in capfd.readouterr().err.splitlines() if "it waits until it can be written" in line]
@@ -350,7 +350,7 @@ def test_on_a_full_disk_a_resumed_run_has_no_model_rather_than_a_wrong_one(tmp_p
     run.train_chunk()
     run.saver.outbox.retry()
     assert_models_are(run, best, final)
-    assert run_folder.read_config(run_dir).total_env_frames == 5000
+    assert run_config.read_config(run_dir).total_env_frames == 5000
     run.monitor.close()
 
 
@@ -358,7 +358,7 @@ def test_a_models_file_follows_from_the_agent_alone(tmp_path):
     """Or a resumed run, which has only the weights, could not write it again."""
     run = make_run(tmp_path / "run", total_env_frames=400)
     run.train()
-    kept = harness.weights(tmp_path / "run" / run_folder.FINAL_MODEL)
+    kept = harness.weights(tmp_path / "run" / models.FINAL_MODEL)
     online = {name: value for name, value in kept.items() if name.startswith("online/")}
     assert online and any(value.any() for value in online.values())
     for name, value in online.items():
@@ -476,11 +476,11 @@ def test_a_number_that_is_not_finite_ends_the_run_within_a_chunk_by_name(unbroke
 
 def test_weights_files_that_unpack_to_more_than_an_agent_are_refused_unread(unbroken, tmp_path):
     from tfdqn.envs import make
-    from tfdqn.programs.building import build_agent
+    from tfdqn.learners.dqn.building import build_agent
 
-    config = run_folder.read_config(unbroken[0])
+    config = run_config.read_config(unbroken[0])
     agent = build_agent(config, make(config.env))
-    run_folder.load_weights(agent, unbroken[0] / "model.keras")
+    models.load_weights(agent, unbroken[0] / "model.keras")
     path = tmp_path / "model.keras"
     import h5py
 
@@ -510,5 +510,5 @@ def test_weights_files_that_unpack_to_more_than_an_agent_are_refused_unread(unbr
     for message, make_file in cases.items():
         make_file()
         with pytest.raises(UserError, match=message) as error:
-            run_folder.load_weights(agent, path)
+            models.load_weights(agent, path)
         assert "\n" not in str(error.value)

@@ -6,15 +6,16 @@ import tensorflow as tf
 
 from tfdqn import config as configuration
 from tfdqn.envs import make
+from tfdqn.learners import optimizing
 from tfdqn.learners.dqn import rules, settings
-from tfdqn.programs.training import build_replay
+from tfdqn.learners.dqn.learner import build_replay
 from tfdqn.replay.prioritized import PrioritizedReplay
 from tfdqn.replay.table import FrameReplay
 
 
 def test_every_name_that_settings_allow_has_its_value_and_no_other():
     choices = {name: field.metadata["choices"] for name, field in settings.FIELDS.items()}
-    kinds = {"loss": rules.LOSSES, "head": rules.HEADS, "target": rules.TARGETS, "optimizer": rules.OPTIMIZERS}
+    kinds = {"loss": rules.LOSSES, "head": rules.HEADS, "target": rules.TARGETS, "optimizer": optimizing.OPTIMIZERS}
     for name, values in kinds.items():
         assert sorted(values) == sorted(choices[name]), name
     for values in (rules.CHOOSERS, rules.PLAYERS, rules.SAMPLERS):

@@ -8,10 +8,10 @@ import tensorflow as tf
 
 from tfdqn import config as configuration
 from tfdqn.envs import TimeStep, make, rollout
-from tfdqn.learners.dqn import rules
-from tfdqn.learners.dqn.result import CAUSES
-from tfdqn.programs import building, metrics
-from tfdqn.programs.metrics import MAX_REPORTS, Metrics
+from tfdqn.learners import exploration, metrics, optimizing
+from tfdqn.learners.dqn.learner import DQNLearner
+from tfdqn.learners.dqn.metrics import CAUSES
+from tfdqn.learners.metrics import MAX_REPORTS
 from tfdqn.programs.training import Trainer
 
 SMALL = {
@@ -222,7 +222,7 @@ def test_counters_are_right_at_a_great_age():
 @pytest.mark.parametrize("jit", [False, True])
 def test_epsilon_is_linear_clipped_and_exact_at_any_age(jit):
     config = configuration.resolve({"env": "catch8", "epsilon_end": 0.1, "epsilon_decay_env_frames": 1000})
-    epsilon = tf.function(lambda n: rules.exploration(config).epsilon_at(n), jit_compile=jit)
+    epsilon = tf.function(lambda n: exploration.exploration(config).epsilon_at(n), jit_compile=jit)
     for frames in (0, 1, 500, 999, 1000, 1001, 2**31, 2**40, 2**62):
         expected = 1 - 0.9 * min(frames, 1000) / 1000
         assert abs(float(epsilon(tf.constant(frames, tf.int64))) - expected) < 1e-6
@@ -243,8 +243,6 @@ class _CountdownState(NamedTuple):
 class _Countdown:
     """Ends after a given number of frames, by death if that number is even; each frame pays its number."""
 
-    score_is_frames, time_limit = False, 100
-
     def sample_noise(self, seed, num_envs):
         return tf.fill([num_envs], seed[1])
 
@@ -255,23 +253,29 @@ class _Countdown:
         death = over & (action == 0)
         return _CountdownState(left), TimeStep(left[:, None, None], reward, death, over & ~death)
 
+    def score(self, state, timestep):
+        return tf.cast(state.left, tf.float32)
+
 
 def test_a_held_action_stops_with_the_episode():
     state = _CountdownState(tf.constant([1, 2, 3, 9]))
     action = tf.constant([0, 1, 0, 0])
-    state, timestep, frames, _ = rollout.play(_Countdown(), state, action, 7, 0, 3)
+    state, timestep, score, frames, _ = rollout.play(_Countdown(), state, action, 7, 0, 3)
     np.testing.assert_array_equal(frames, [1, 2, 3, 3])
     np.testing.assert_array_equal(state.left, [0, 0, 0, 6])
     np.testing.assert_array_equal(timestep.reward, [1, 1 + 2, 1 + 2 + 3, 6])
+    np.testing.assert_array_equal(score, [0, 1 + 0, 2 + 1 + 0, 8 + 7 + 6])
     np.testing.assert_array_equal(timestep.termination, [True, False, True, False])
     np.testing.assert_array_equal(timestep.truncation, [False, True, False, False])
     np.testing.assert_array_equal(timestep.observation[:, 0, 0], [0, 0, 0, 6])
 
 
 def test_cave_scores_are_frames_capped_at_the_limit_and_catch_scores_are_rewards():
-    returns, frames = tf.constant([5.0, -1.0]), tf.constant([10_001, 7])
-    np.testing.assert_array_equal(rollout.score_of(make("cave"), returns, frames), [10_000, 7])
-    np.testing.assert_array_equal(rollout.score_of(make("catch8"), returns, frames), [5, -1])
+    yes, no = tf.constant([True]), tf.constant([False])
+    for name, expected in (("cave", [1, 1, 0]), ("catch8", [-1, -1, -1])):
+        ends = [(no, no), (yes, no), (no, yes)]  # goes on, a crash, the frame that passes the limit
+        steps = [TimeStep(None, tf.constant([-1.0]), *end) for end in ends]
+        assert [float(make(name).score(None, step)[0]) for step in steps] == expected
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "rmsprop", "rmsprop_graves"])
@@ -280,7 +284,7 @@ def test_learning_rate_falls_linearly_by_updates_and_stays(optimizer, jit):
     config = configuration.resolve(
         {"optimizer": optimizer, "learning_rate": 1e-2, "learning_rate_decay_updates": 100, "learning_rate_end": 1e-3}
     )
-    built = building.build_optimizer(config)
+    built = optimizing.build_optimizer(config)
     weight = tf.Variable([1.0])
     built.build([weight])
     step = tf.function(lambda: built.apply_gradients([(tf.ones([1]), weight)]), autograph=False, jit_compile=jit)
@@ -291,7 +295,7 @@ def test_learning_rate_falls_linearly_by_updates_and_stays(optimizer, jit):
 
 
 def test_metrics_start_from_nothing():
-    zeros = Metrics.zeros()
+    zeros = DQNLearner.sums().zeros()
     assert int(zeros.updates) == 0
     assert float(zeros.max_q) == -np.inf
 

@@ -10,8 +10,8 @@ from tfdqn import seeds
 from tfdqn.envs import make_for
 from tfdqn.envs.cave import rules as cave
 from tfdqn.errors import UserError
-from tfdqn.programs.building import build_agent
-from tfdqn.runs import run_folder
+from tfdqn.learners.dqn.building import build_agent
+from tfdqn.runs import models, run_config
 
 FRAMES, GAMES, SEED = 1200, 32, 3
 
@@ -22,15 +22,15 @@ def test_deaths_are_counted_as_by_hand(monkeypatch):
 
     Most games come to a limit, brought near, at which the benchmark sets their clocks back.
     """
-    folder = run_folder.PRETRAINED / "cave"
+    folder = models.PRETRAINED / "cave"
     monkeypatch.setattr(cave, "TIME_LIMIT", 2600)
     monkeypatch.setattr(cave, "MIN_OPENING", 27)
-    config = run_folder.read_config(folder)
+    config = run_config.read_config(folder)
     counted = tunnel.play(folder, "best", config, FRAMES, SEED, GAMES)
 
     env = make_for(config)
     agent = build_agent(config, env)
-    run_folder.load_weights(agent, folder / run_folder.BEST_MODEL)
+    models.load_weights(agent, folder / models.BEST_MODEL)
     act = tf.function(lambda screens: agent.act(screens, (), 0.0, [0, 0])[0], autograph=False)
     start = env.compiled_reset(env.sample_noise(seeds.at(seeds.stream(SEED, "record"), 0), GAMES))
     start = start._replace(time=start.time + 48 + 51 * 28, block_tops=tf.fill([GAMES, 3], cave.NOWHERE))

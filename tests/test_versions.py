@@ -11,7 +11,7 @@ from tfdqn import config as configuration
 from tfdqn import evaluate, train
 from tfdqn.errors import UserError
 from tfdqn.programs.training import Trainer
-from tfdqn.runs import run_folder
+from tfdqn.runs import run_config
 
 DATA = Path(__file__).parent / "data"
 OLD_RUN = DATA / "run-of-version-0.1.0"  # 529 updates of catch8; its config.toml has no tables
@@ -41,11 +41,11 @@ def test_an_agent_of_version_0_1_0_plays_as_it_did(capfd):
 def test_settings_that_an_old_file_lists_for_another_game_change_nothing_or_are_refused(old_run):
     path = old_run / "config.toml"
     assert (
-        run_folder.read_config(old_run).env == "catch8"
+        run_config.read_config(old_run).env == "catch8"
     )  # it lists the cave's settings, at the values that change nothing
     path.write_text(path.read_text().replace("downsample = 1 ", "downsample = 2 "))
     with pytest.raises(UserError, match="--downsample 2: catch8 has no such setting, only cave"):
-        run_folder.read_config(old_run)
+        run_config.read_config(old_run)
 
 
 def run_200_updates():

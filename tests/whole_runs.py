@@ -1,7 +1,7 @@
 """Short runs of catch8 in this process, to break and to resume."""
 
 from tfdqn import config as configuration
-from tfdqn.runs import checkpoints, run_folder
+from tfdqn.runs import checkpoints, locks, run_config
 from tfdqn.runs.loop import Run
 from tfdqn.runtime.signals import StopRequest
 
@@ -30,8 +30,8 @@ def make_run(run_dir, **changes):
 
 
 def resume(run_dir, **changes):
-    config = run_folder.resumed_config(str(run_dir), changes)
-    lock = run_folder.lock(run_dir)
+    config = run_config.resumed_config(str(run_dir), changes)
+    lock = locks.lock(run_dir)
     checkpoint, _ = checkpoints.load_newest(run_dir)
     return Run(config, run_dir, "/CPU:0", StopRequest(), lock, checkpoint)
 

@@ -8,6 +8,7 @@ Names follow Keras and Stable-Baselines3 where these agree: `fit` with `callback
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from tfdqn import config as configuration
 from tfdqn import console, train
 from tfdqn.envs import loading, registry
-from tfdqn.errors import EXIT_IO, UserError
-from tfdqn.runs import checkpoints, run_folder
+from tfdqn.errors import EXIT_IO, EXIT_REFUSED, UserError
+from tfdqn.runs import checkpoints, models, run_config
 from tfdqn.runtime import devices
 from tfdqn.runtime.signals import StopRequest
 
@@ -54,6 +55,7 @@ class Agent:
             self._game = env
             self._named.append((registry.adopt, env))
             env = registry.adopt(env)
+            settings["env_args"] = _arguments_of(self._game, env, settings.get("env_args"))
         if network is not None and not isinstance(network, str):
             if not callable(network):
                 raise UserError(
@@ -99,14 +101,14 @@ class Agent:
         The last weights stand in for the best where training was stopped before its first evaluation.
         """
         if self._player is None:
-            from tfdqn.programs.building import build_agent
+            from tfdqn.learners import build_agent
 
             self._start_device()
             self._claim_names()
             # As it suits this device, whatever it was trained on.
             self._player = build_agent(self._config.replace(convolution="auto"), self.env)
             if self._folder is not None:
-                run_folder.load_weights(self._player, _weights_in(self._folder))
+                models.load_weights(self._player, _weights_in(self._folder))
         return self._player
 
     def _claim_names(self) -> None:
@@ -276,13 +278,13 @@ class Agent:
           UserError: it holds an agent or a run already, or cannot be written.
         """
         folder = Path(path).expanduser()
-        if (folder / run_folder.CONFIG_FILE).exists():
+        if (folder / run_config.CONFIG_FILE).exists():
             raise UserError(f"{path}: holds an agent already; choose another folder")
         model = self.model
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            run_folder.save_agent(model, folder / run_folder.BEST_MODEL)
-            run_folder.write_config(self._config.replace(init_from=""), folder)
+            models.save_agent(model, folder / models.BEST_MODEL)
+            run_config.write_config(self._config.replace(init_from=""), folder)
         except OSError as error:
             raise UserError(f"{path}: {error.strerror or error}; choose another folder", EXIT_IO) from None
 
@@ -300,22 +302,54 @@ def load(path: str | Path, *, env: str | Environment | None = None, network: str
     """
     name = str(path)
     is_ours = name.startswith(PRETRAINED)
-    folder = run_folder.pretrained_folder(name.removeprefix(PRETRAINED)) if is_ours else Path(name).expanduser()
+    folder = models.pretrained_folder(name.removeprefix(PRETRAINED)) if is_ours else Path(name).expanduser()
     given = {name: value for name, value in (("env", env), ("network", network)) if value is not None}
     adopters = {"env": registry.adopt, "network": loading.adopt}
     named = {name: value if isinstance(value, str) else adopters[name](value) for name, value in given.items()}
-    config = run_folder.read_config(folder, named)
+    config = run_config.read_config(folder, named)
     has_run = checkpoints.exist(folder)
     if not has_run and not _weights_in(folder).is_file():
-        raise UserError(f"{path}: holds no agent ({run_folder.BEST_MODEL} is missing)")
+        raise UserError(f"{path}: holds no agent ({models.BEST_MODEL} is missing)")
+    if env is not None and not isinstance(env, str):
+        try:
+            _arguments_of(env, named["env"], config.env_args)
+        except UserError as error:
+            raise UserError(f"{path}: {error}", EXIT_REFUSED) from None
     agent = Agent(**{**configuration.plain(config), **given})
     agent._folder, agent._run_dir = folder, folder if has_run else None
     return agent
 
 
+def _arguments_of(game: Environment, name: str, said: str | None) -> str:
+    """What a game was made with, as `--env-args` would have it.
+
+    Args:
+      game: the game.
+      name: its name, for the message.
+      said: what is said of that elsewhere, such as in a run's folder; None: nothing.
+
+    Raises:
+      UserError: something else is said.
+    """
+    made = loading.arguments_of(game)
+    if made is None:
+        if said is None:
+            console.say(
+                f"tfdqn: warning: {name} was made with what JSON does not hold: no run's folder will say with what"
+            )
+        return said or ""
+    if said is None:
+        return json.dumps(made) if made else ""
+    if loading.differing(type(game), loading.parse_arguments(said)) != made:
+        raise UserError(
+            f"env_args is {said or '{}'} there, but {name} was made with {json.dumps(made)}; make it with the same"
+        )
+    return said
+
+
 def _weights_in(folder: Path) -> Path:
     """The best agent's, or, where none was evaluated yet, those that training was stopped with."""
-    best, final = folder / run_folder.BEST_MODEL, folder / run_folder.FINAL_MODEL
+    best, final = folder / models.BEST_MODEL, folder / models.FINAL_MODEL
     return final if final.is_file() and not best.is_file() else best
 
 

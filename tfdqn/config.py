@@ -125,9 +125,16 @@ class Config:
         """Consecutive replay rows that one sampled transition spans."""
         return (self.frame_stack - 1) * self.frame_stride + 1 + self.n_step
 
-    def replay_bytes(self, spec: ObservationSpec) -> int:
-        """Memory of the replay: an observation, 8 bytes of action, 4 of each float, two flags a row."""
-        return self.replay_capacity * (spec.bytes + 8 + 4 + 4 + 2 + 4 * self.prioritized)
+    def replay_bytes(self, spec: ObservationSpec, legal_actions: int = 0) -> int:
+        """Memory of the replay: an observation, 8 bytes of action, 4 of each float, two flags a row; 0 without one.
+
+        Args:
+          spec: what the game shows.
+          legal_actions: A of a game whose rules do not always allow every action: a byte of each more.
+        """
+        if "replay_capacity" not in self._values:
+            return 0
+        return self.replay_capacity * (spec.bytes + 8 + 4 + 4 + 2 + legal_actions + 4 * self.prioritized)
 
 
 def _refuse_elsewhere(name: str, value: Any, values: Mapping[str, Any]) -> None:
@@ -160,11 +167,12 @@ def resolve(given: Mapping[str, Any], *, on_gpu: bool = False, tell: Callable[[s
       UserError: a value out of range, or given values that do not fit together.
     """
     given = {name: check_value(FIELDS[name], value) if name in FIELDS else value for name, value in given.items()}
-    chosen = {name: given.get(name, FIELDS[name].default) for name in ("env", "learner", "preset")}
-    preset = chosen["preset"]
-    values = dict(registry.entry(chosen["env"]).presets.get(preset, {}))
-    if on_gpu and preset == "default" and not any(name in given for name in SIZE_FIELDS):
-        values |= learners.settings_of(chosen["learner"]).GPU_SIZES
+    chosen = {name: given.get(name, FIELDS[name].default) for name in ("env", "preset")}
+    values = _preset(chosen["env"], chosen["preset"], given.get("learner"))
+    learner = learners.settings_of(values["learner"])
+    if on_gpu and chosen["preset"] == "default" and not any(name in given for name in SIZE_FIELDS):
+        values |= learner.GPU_SIZES
+    values = {**learner.PRESET, **values}
     wanted = Config(**{**values, **chosen, **given})
     config = _fitted(wanted, given)
     check(config)
@@ -172,8 +180,25 @@ def resolve(given: Mapping[str, Any], *, on_gpu: bool = False, tell: Callable[[s
     for name in before if tell is not None else ():
         if before[name] != after[name]:
             flag, gone, used = flag_of(name), before[name], after[name]
-            tell(f"{flag} {gone} of the preset {preset!r} does not fit what was given: {used} is used")
+            tell(f"{flag} {gone} of the preset {chosen['preset']!r} does not fit what was given: {used} is used")
     return config
+
+
+def _preset(env: str, name: str, learner: str | None) -> dict[str, Any]:
+    """A game's named settings, for a learner, which they choose where that is None.
+
+    The default ones are those under the learner's own name, where the game has such. Of another learner's only what is
+    said of the game and the run is taken.
+    """
+    presets, first = registry.entry(env).presets, FIELDS["learner"].default
+    values = dict(presets.get(name, {}))
+    learner = learner or values.get("learner", first)
+    if name == "default" and learner != first and learner in presets:
+        values = dict(presets[learner])
+    if values.get("learner", first) != learner:
+        theirs = _fields(learners.settings_of(values.get("learner", first)).ROOMS)
+        values = {key: value for key, value in values.items() if key not in theirs}
+    return {**values, "learner": learner}
 
 
 def _fitted(config: Config, given: Mapping[str, Any]) -> Config:
@@ -212,11 +237,11 @@ def check(config: Config) -> None:
             each.check(config)
 
 
-def check_memory(config: Config, spec: ObservationSpec | None, available_bytes: int) -> None:
+def check_memory(config: Config, spec: ObservationSpec | None, available_bytes: int, legal_actions: int = 0) -> None:
     """Refuse a replay that does not fit, before anything is allocated; a `spec` of None is not known yet."""
-    if spec is None:
+    size = 0 if spec is None else config.replay_bytes(spec, legal_actions)
+    if not size:
         return
-    size = config.replay_bytes(spec)
     needed = size + 500_000_000  # TensorFlow itself, the network and the programs
     if needed > available_bytes:
         rows = max(0, (available_bytes - 500_000_000) * config.replay_capacity // size)
@@ -247,27 +272,30 @@ def read_toml(path: str | os.PathLike) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, value in held.items():
         if not isinstance(value, dict):
-            _take(values, path, name, value, FIELDS)
+            _take(values, path, name, value, FIELDS, "")
             continue
         if name not in tables:
             raise UserError(f"--config {path}: unknown table [{name}]; {nearest(name, tables)}")
         for key, inner in value.items():
-            _take(values, path, key, inner, tables[name])
+            _take(values, path, key, inner, tables[name], name)
     return values
 
 
-def _take(values: dict[str, Any], path: Any, name: str, value: Any, fields: Mapping[str, dataclasses.Field]) -> None:
+def _take(
+    values: dict[str, Any], path: Any, name: str, value: Any, fields: Mapping[str, dataclasses.Field], table: str
+) -> None:
+    """Note a setting from `table`, of which those are the fields."""
     if name in RETIRED:
         if value != RETIRED[name]:
             raise UserError(f"--config {path}: {name} {value!r} is no longer known; use {RETIRED[name]!r}")
         return
-    if name not in fields:
+    if name not in fields and not (name in FIELDS and FIELDS[name].metadata["once_in"] == table):
         home = FIELDS[name].metadata["group"] if name in FIELDS else None
         hint = f"it belongs into [{home}]" if home else nearest(name, fields)
         raise UserError(f"--config {path}: unknown setting {name!r}; {hint}")
     if name in values:
         raise UserError(f"--config {path}: {name} is there twice; leave one out")
-    values[name] = check_value(fields[name], value)
+    values[name] = check_value(FIELDS[name], value)
 
 
 def plain(config: Config) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import tfdqn
 from tfdqn import cli
 from tfdqn.envs import registry
 from tfdqn.errors import UserError
-from tfdqn.runs import run_folder
+from tfdqn.runs import models, named_agent, run_config
 from tfdqn.runtime import devices
 
 EPISODES, PLANNER_EPISODES = 256, 8
@@ -21,14 +21,14 @@ EPISODES, PLANNER_EPISODES = 256, 8
 
 def parser() -> cli.Parser:
     parser = cli.Parser(prog="python -m tfdqn.evaluate", description="Play whole episodes with a trained agent.")
-    run_folder.add_agent_arguments(parser)
+    named_agent.add_agent_arguments(parser)
     parser.add_argument(
         "--player",
         choices=["agent", "planner"],
         default="agent",
         help="planner: a scripted player that looks ahead, of games that have one (cave)",
     )
-    run_folder.add_code_arguments(parser)
+    named_agent.add_code_arguments(parser)
     parser.add_argument(
         "--episodes",
         type=cli.converter("--episodes", int),
@@ -67,20 +67,20 @@ def main(argv: Sequence[str] | None = None, start_seconds: float | None = None) 
 
 
 def _agent_scores(arguments: Any) -> tuple[str, str, dict[str, float]]:
-    folder = run_folder.agent_folder(arguments)
+    folder = named_agent.agent_folder(arguments)
     # Compiled, and as it suits this device; but as exactly as it was trained and scored.
-    config = run_folder.read_config(folder, run_folder.named_code(arguments)).replace(
+    config = run_config.read_config(folder, named_agent.named_code(arguments)).replace(
         jit=True, eager=False, convolution="auto"
     )
     device = devices.choose_device(arguments.device, config.deterministic, config.threads)
 
     from tfdqn.envs import make_for
+    from tfdqn.learners import build_agent
     from tfdqn.programs import evaluator_of
-    from tfdqn.programs.building import build_agent
 
     env = make_for(config)
     agent = build_agent(config, env)
-    run_folder.load_weights(agent, folder / run_folder.MODELS[arguments.model])
+    models.load_weights(agent, folder / models.MODELS[arguments.model])
     scores = evaluator_of(env)(config, env, agent, device).evaluate(
         arguments.episodes, arguments.seed, epsilon=arguments.epsilon
     )

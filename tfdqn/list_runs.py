@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from tfdqn import cli
 from tfdqn.errors import UserError
-from tfdqn.runs import checkpoints, run_folder
+from tfdqn.runs import checkpoints, locks, run_config
+from tfdqn.runs.progress import GOAL_MARGIN
 
 
 class Listed(NamedTuple):
@@ -34,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = Path(arguments.logdir)
     if not folder.is_dir():
         raise UserError(f"{arguments.logdir}: no such folder; name the one that --logdir named")
-    if (folder / run_folder.CONFIG_FILE).is_file():
+    if (folder / run_config.CONFIG_FILE).is_file():
         raise UserError(f"{arguments.logdir}: is a run itself; name the folder that holds it, {folder.parent}")
     found = [listed(path) for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
     if arguments.json:
@@ -56,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def listed(run_dir: Path) -> Listed:
     """What the files of a run's folder tell, whole or not; nothing is verified, locked or changed."""
     try:
-        config = run_folder.read_settings(run_dir)
+        config = run_config.read_settings(run_dir)
     except UserError as error:
         reason = str(error).removeprefix("--config ").removeprefix(str(run_dir)).lstrip(":/ ")
         return Listed(run_dir.name, "", 0, None, f"broken: {reason}")
@@ -68,7 +69,7 @@ def listed(run_dir: Path) -> Listed:
         best = None if progress.get("best_score") is None else float(progress["best_score"])
     except (TypeError, ValueError):
         return Listed(run_dir.name, game, 0, None, "broken: its checkpoint is not a run's")
-    if run_folder.is_locked(run_dir):
+    if locks.is_locked(run_dir):
         state = "training"
     elif not manifest:
         state = "broken: no checkpoint"
@@ -80,5 +81,5 @@ def listed(run_dir: Path) -> Listed:
 
 
 def _is_finished(config: dict[str, Any], frames: int, best: float | None, seconds: float) -> bool:
-    is_goal_reached = config["stop_at_goal"] and best is not None and best >= config["goal_score"] - 1e-6
+    is_goal_reached = config["stop_at_goal"] and best is not None and best >= config["goal_score"] - GOAL_MARGIN
     return frames >= config["total_env_frames"] or seconds >= 60 * config["minutes"] or is_goal_reached

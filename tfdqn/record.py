@@ -10,19 +10,19 @@ import numpy as np
 
 from tfdqn import cli
 from tfdqn.errors import EXIT_IO, UserError
-from tfdqn.runs import run_folder
+from tfdqn.runs import models, named_agent, run_config
 from tfdqn.runtime import devices
 
 if TYPE_CHECKING:
     from tfdqn.config import Config
     from tfdqn.envs import Environment
-    from tfdqn.learners.dqn.agent import DQN
+    from tfdqn.learners.base import Agent
 
 
 def parser() -> cli.Parser:
     parser = cli.Parser(prog="python -m tfdqn.record", description="Film one episode of a trained agent as a GIF.")
-    run_folder.add_agent_arguments(parser)
-    run_folder.add_code_arguments(parser)
+    named_agent.add_agent_arguments(parser)
+    named_agent.add_code_arguments(parser)
     parser.add_argument("--out", type=cli.path("--out"), default="episode.gif", help="file to write, ending in .gif")
     parser.add_argument("--seed", type=cli.converter("--seed", int), default=0, help="seed of the game's draws")
     parser.add_argument("--start", type=cli.converter("--start", int), default=0, help="first frame to keep")
@@ -41,8 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"--out {arguments.out}: must end in .gif")
     if not out.parent.is_dir():
         raise UserError(f"--out {arguments.out}: there is no folder {out.parent}")
-    folder = run_folder.agent_folder(arguments)
-    config = run_folder.read_config(folder, run_folder.named_code(arguments)).replace(
+    folder = named_agent.agent_folder(arguments)
+    config = run_config.read_config(folder, named_agent.named_code(arguments)).replace(
         convolution="auto"
     )  # as it suits this device
     device = devices.choose_device("cpu")
@@ -50,11 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     import tensorflow as tf
 
     from tfdqn.envs import make_for
-    from tfdqn.programs.building import build_agent
+    from tfdqn.learners import build_agent
 
     env = make_for(config)
     agent = build_agent(config, env)
-    run_folder.load_weights(agent, folder / run_folder.MODELS[arguments.model])
+    models.load_weights(agent, folder / models.MODELS[arguments.model])
     with tf.device(device):
         frames = film(config, env, agent, arguments.seed, arguments.start + arguments.frames)[arguments.start :]
     if not len(frames):
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def film(config: Config, env: Environment, agent: DQN, seed: int, max_frames: int) -> np.ndarray:
+def film(config: Config, env: Environment, agent: Agent, seed: int, max_frames: int) -> np.ndarray:
     """The pictures of one greedy episode, every frame of held actions too, T at most `max_frames`.
 
     Returns:
@@ -88,8 +88,8 @@ def film(config: Config, env: Environment, agent: DQN, seed: int, max_frames: in
         return host.film(config, env, agent, seed, max_frames)
 
     @compiled.xla
-    def act(history, legal):
-        return agent.act(stack_frames(history, config.frame_stride), (), 0.0, [0, 0], legal)[0]
+    def act(history, agent_state, legal):
+        return agent.act(stack_frames(history, config.frame_stride), agent_state, 0.0, [0, 0], legal)
 
     stream = seeds.stream(seed, "record")
     state = env.reset(env.sample_noise(seeds.at(stream, 0), 1))
@@ -102,11 +102,11 @@ def film(config: Config, env: Environment, agent: DQN, seed: int, max_frames: in
             raise UserError(f"{env.name} has no pictures: give it a method render(state) -> [N, H, W, 3] uint8")
         return drawn.numpy()[0]
 
-    screens, action = [picture(state, frame)], None
+    screens, action, agent_state = [picture(state, frame)], None, agent.initial_state(1)
     while len(screens) < max_frames:
         decision_frame = (len(screens) - 1) % config.action_repeat
         if decision_frame == 0:
-            action = act(history, env.legal_actions(state))
+            action, agent_state = act(history, agent_state, env.legal_actions(state))
         noise = env.sample_noise(seeds.at(stream, len(screens)), 1)
         state, timestep = env.compiled_step(state, action, noise)
         screens.append(picture(state, timestep.observation))

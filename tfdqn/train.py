@@ -13,7 +13,7 @@ import tfdqn
 from tfdqn import cli, flags, paths
 from tfdqn import config as configuration
 from tfdqn.errors import EXIT_IO, UserError
-from tfdqn.runs import checkpoints, run_folder
+from tfdqn.runs import checkpoints, locks, run_config, run_folder
 from tfdqn.runs.loop import Run
 from tfdqn.runs.saving import read_facts
 from tfdqn.runtime import devices, memory
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None, start_seconds: float | None = None) 
     given = _with_local_paths(given)
     if arguments.print_config:
         if arguments.resume:
-            config = run_folder.resumed_config(arguments.resume, given)
+            config = run_config.resumed_config(arguments.resume, given)
         else:
             config = configuration.resolve(given, on_gpu=given.get("device") == "gpu", tell=_teller())
         cli.print_result(configuration.to_toml(config))
@@ -98,7 +98,7 @@ def main(argv: Sequence[str] | None = None, start_seconds: float | None = None) 
         except OSError as error:
             where, hint = error.filename or run_dir or arguments.logdir, ""
             if run_dir is not None and checkpoints.exist(Path(run_dir)):
-                hint = f"; to go on, {run_folder.resume_command(Path(run_dir))}"
+                hint = f"; to go on, {run_config.resume_command(Path(run_dir))}"
             raise UserError(f"{where}: {error.strerror or error}{hint}", EXIT_IO) from None
         exit_code = result.pop("exit_code", 0)
         if arguments.json:
@@ -149,7 +149,7 @@ def start(
     given = _with_local_paths(given)
     tell = _teller()
     config = configuration.resolve(given, on_gpu=given.get("device") == "gpu", tell=tell)
-    run_folder.check_donor(config)
+    run_config.check_donor(config)
     run_dir, *others = run_folder.folders(config, run_folder.check_writable(logdir), run_name)
     if config.device == "cpu" or (config.device == "auto" and not Path("/dev/nvidiactl").exists()):
         _check_memory(config, game)
@@ -181,9 +181,9 @@ def resume(
       UserError: no run is there, it has no whole checkpoint, or what is asked for would change what it computes.
     """
     run_dir = Path(run_dir)
-    config = run_folder.resumed_config(str(run_dir), given)
-    stop.hint = f"to go on, {run_folder.resume_command(run_dir)}"
-    lock = run_folder.lock(run_dir)
+    config = run_config.resumed_config(str(run_dir), given)
+    stop.hint = f"to go on, {run_config.resume_command(run_dir)}"
+    lock = locks.lock(run_dir)
     try:
         return _resume(run_dir, config, stop, lock, game, accepts_changed_env)
     except BaseException:
@@ -203,8 +203,8 @@ def _resume(
     for problem in problems:
         cli.say(f"tfdqn: warning: {problem}")
     facts = read_facts(checkpoint)
-    run_folder.refuse_changes(checkpoint.path, facts.config, configuration.as_json(config))
-    run_folder.refuse_other_source(run_dir, facts.game_source, config, accepts_changed_env)
+    run_config.refuse_changes(checkpoint.path, facts.config, configuration.as_json(config))
+    run_config.refuse_other_source(run_dir, facts.game_source, config, accepts_changed_env)
     device = devices.choose_device(config.device, config.deterministic, config.threads, config.profile > 0)
     if "GPU" not in device:
         _check_memory(config, game)

@@ -355,9 +355,10 @@ def test_a_curriculum_starts_its_share_of_episodes_at_a_drawn_time(compiled):
     env = envs.make("cave")
     num_envs = 20_000
     noise = noise_of(env, 35, 36, num_envs)
-    start = tf.function(lambda noise: env.training_reset(noise, 0.7), jit_compile=True, autograph=False)
-    state = to_numpy(start(noise) if compiled else env.training_reset(noise, 0.7))
+    start = tf.function(lambda noise: env.training_start(noise, 0.7), jit_compile=True, autograph=False)
+    state, difficulty = to_numpy(start(noise) if compiled else env.training_start(noise, 0.7))
     moved = state.block_tops[:, 0] == cave.NOWHERE
+    np.testing.assert_array_equal(difficulty, np.where(moved, 1 + state.time, 0))
     assert abs(moved.mean() - 0.7) < 0.015
     assert_uniform(state.time[moved], 2 * cave.NARROWEST_TIME)
     fresh = to_numpy(env.reset(noise))
@@ -379,7 +380,7 @@ def test_no_block_is_met_before_the_first_that_was_posted():
     env = envs.make("cave")
     num_envs = 2_000
     noise = noise_of(env, 37, 38, num_envs)
-    state = env.training_reset(noise, 1.0)
+    state, _ = env.training_start(noise, 1.0)
     screen = env.observe(state).numpy()
     assert not (screen == cave.BLOCK_LEVEL).any()
     assert not cave._hits_block(state).numpy().any() and not cave.hits_wall(state).numpy().any()

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from tfdqn import envs, seeds
 from tfdqn.envs import Environment, ObservationSpec, TimeStep, check
+from tfdqn.envs.check import nests, playing
 from tfdqn.errors import UserError
 from tfdqn.runtime import compiled
 from tfdqn.templates.game import MyGame
@@ -27,7 +28,7 @@ SMALL = {"num_envs": 6, "steps": 8}
 
 @pytest.fixture(autouse=True)
 def short_play(monkeypatch):
-    monkeypatch.setattr(check, "LONG_PLAY_FRAMES", (300, 2_000))
+    monkeypatch.setattr(playing, "LONG_PLAY_FRAMES", (300, 2_000))
 
 
 def verdicts(env, **sizes):
@@ -438,9 +439,71 @@ class OtherWhenCompiled(MyGame):
         return state, timestep._replace(reward=timestep.reward + (0.0 if tf.executing_eagerly() else 0.5))
 
 
-@fault("difficulties", "has difficulties, but no training_reset that draws one")
+class Farther(MyGame):
+    """Begins as the game does, but for the noise's sake."""
+
+    def difficulties(self, noise, share):
+        return tf.fill([tf.nest.flatten(noise)[0].shape[0]], 1 if share else 0)
+
+    def reset_at(self, noise, difficulty):
+        state = self.reset(noise)
+        return tf.nest.map_structure(lambda value: _where(difficulty > 0, value + 1, value), state)
+
+
+def _where(condition, one, other):
+    return tf.where(tf.reshape(condition, [-1] + [1] * (other.shape.rank - 1)), one, other)
+
+
+def test_difficulties_that_keep_the_contract_pass():
+    found = verdicts(Farther())["difficulties"]
+    assert (found.verdict, found.message) == ("ok", "1 to 1 drawn")
+
+
+@fault("difficulties", "draws difficulties, but has no reset_at(noise, difficulty)")
 class NoDifficulties(MyGame):
-    has_difficulties = True
+    difficulties = Farther.difficulties
+
+
+@fault("difficulties", "difficulties with a share of 0 drew another than 0")
+class AlwaysFarther(Farther):
+    def difficulties(self, noise, share):
+        return super().difficulties(noise, 1.0)
+
+
+@fault("difficulties", "difficulties with a share of 1 drew 0")
+class NeverFarther(Farther):
+    def difficulties(self, noise, share):
+        return super().difficulties(noise, 0.0)
+
+
+@fault("difficulties", "difficulties is [6] float32, must be [6] int32")
+class HalfFarther(Farther):
+    def difficulties(self, noise, share):
+        return tf.cast(super().difficulties(noise, share), tf.float32)
+
+
+@fault("difficulties", "reset_at a difficulty of 0 is not reset")
+class ShiftsAll(Farther):
+    def reset_at(self, noise, difficulty):
+        return super().reset_at(noise, difficulty + 1)
+
+
+@fault("difficulties", "reset_at a difficulty above 0 is reset")
+class ShiftsNothing(Farther):
+    def reset_at(self, noise, difficulty):
+        return super().reset_at(noise, 0 * difficulty)
+
+
+@fault("score", "score is [6] int32, must be [6] float32")
+class CountsInWholeNumbers(MyGame):
+    def score(self, state, timestep):
+        return tf.cast(timestep.reward, tf.int32)
+
+
+@fault("score", "score returned infinity or no number at all")
+class ScoresByDivision(MyGame):
+    def score(self, state, timestep):
+        return timestep.reward / 0.0
 
 
 @fault("render", "render is [6, 5, 5] uint8, must be [6, H, W, 3] uint8, or None")
@@ -473,14 +536,14 @@ def test_what_hangs_on_a_failed_check_is_skipped():
 
 def test_the_long_play_counts_right():
     """Totals of the compiled loop against the same games played in Python."""
-    game = check._Game(Planes(), 5, 4, 3)
+    game = playing.Game(Planes(), 5, 4, 3)
     totals, frames = game.play(1), game.long_play_frames
     env, score, lengths = game.env, [], []
-    state = env.reset(env.sample_noise(game.at(check.PLAY, 0), 5))
+    state = env.reset(env.sample_noise(game.at(playing.PLAY, 0), 5))
     sums, length = np.zeros(5, np.float32), np.zeros(5, int)
     step = compiled.xla(lambda state, t: _one_frame(game, state, t))
     for t in range(1, frames + 1):
-        state, reward, is_over = check._arrays(step(state, tf.constant(t)))
+        state, reward, is_over = nests.arrays(step(state, tf.constant(t)))
         sums, length = sums + reward, length + 1
         score += sums[is_over].tolist()
         lengths += length[is_over].tolist()
@@ -492,7 +555,7 @@ def test_the_long_play_counts_right():
 
 
 def _one_frame(game, state, t):
-    at = game.at(check.PLAY, 2 * tf.cast(t, tf.int64))
+    at = game.at(playing.PLAY, 2 * tf.cast(t, tf.int64))
     rank = tf.cast(seeds.draw(at, 5) % 2**31, tf.int32)
     can_jump = state.cell < 4
     action = tf.where(can_jump, 1, tf.where(rank % 2 == 0, 0, 2))

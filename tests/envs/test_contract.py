@@ -125,7 +125,7 @@ def test_catch_cannot_be_downsampled(name):
 def test_catch_has_no_difficulty_to_start_at(name):
     env = envs.make(name)
     noise = env.sample_noise(tf.constant([0, 0], tf.int64), 4)
-    for ours, reset in zip(env.training_reset(noise, 0.0), env.reset(noise), strict=True):
+    for ours, reset in zip(env.training_start(noise, 0.0)[0], env.reset(noise), strict=True):
         np.testing.assert_array_equal(ours, reset)
     with pytest.raises(ValueError, match="equally difficult"):
-        env.training_reset(noise, 0.5)
+        env.training_start(noise, 0.5)

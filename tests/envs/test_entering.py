@@ -112,7 +112,7 @@ def test_a_reset_takes_the_games_own_noise(game):
 def test_a_share_is_a_share_and_rows_are_whole():
     env = make("cave")
     with pytest.raises(ValueError, match=r"curriculum is 1\.5, but must be a share between 0 and 1"):
-        env.training_reset(noise_of(env, 1, 0, 4), 1.5)
+        env.training_start(noise_of(env, 1, 0, 4), 1.5)
     for downsample in (2.0, "2", True, 0):
         with pytest.raises(ValueError, match="cannot be downsampled by"):
             make("cave", downsample=downsample)

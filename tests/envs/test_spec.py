@@ -95,15 +95,38 @@ def test_what_a_game_does_not_say_follows():
     env = Shown(ObservationSpec((2, 3), "float32"))
     assert (env.name, env.version, env.observation_shape) == ("Shown", 1, (2, 3))
     assert env.action_names == ("action 0", "action 1", "action 2")
-    assert (env.best_score, env.score_is_frames, env.time_limit) == (math.inf, False, 10_000)
+    assert (env.best_score, env.has_difficulties, env.time_limit) == (math.inf, False, 10_000)
     state = env.reset(env.sample_noise([0, 0], 2))
     assert env.legal_actions(state) is None
-    assert env.training_reset(state, 0.0) == state
+    timestep = TimeStep(None, tf.constant([0.5, -2.0]), None, None)
+    assert env.score(state, timestep) is timestep.reward
+    started, difficulty = env.training_start(state, 0.0)
+    assert started == state and difficulty.numpy().tolist() == [0, 0]
     with pytest.raises(ValueError, match="equally difficult"):
-        env.training_reset(state, 0.5)
-    env.has_difficulties = True
-    with pytest.raises(NotImplementedError, match="Shown has difficulties, but no training_reset"):
-        env.training_reset(state, 0.5)
+        env.training_start(state, 0.5)
+
+
+def test_a_game_with_difficulties_says_how_one_begins_at_them():
+    class Climbs(Shown):
+        def difficulties(self, noise, share):
+            return tf.where(tf.constant([True, share == 1]), 3, 0)
+
+    env = Climbs(ObservationSpec((2, 3), "float32"))
+    noise = env.sample_noise([0, 0], 2)
+    with pytest.raises(
+        NotImplementedError, match=r"Climbs draws difficulties, but has no reset_at\(noise, difficulty\)"
+    ):
+        env.training_start(noise, 0.5)
+    Climbs.reset_at = lambda self, noise, difficulty: difficulty
+    state, difficulty = env.training_start(noise, 0.5)
+    assert env.has_difficulties and state is difficulty and difficulty.numpy().tolist() == [3, 0]
+
+
+@pytest.mark.parametrize("name", ["score_is_frames", "has_difficulties", "is_moved_start", "training_reset"])
+def test_what_is_no_longer_read_is_refused_and_never_ignored(name):
+    with pytest.raises(TypeError, match=rf"Old\.{name} is no longer read: write \w+\(") as error:
+        type("Old", (Shown,), {name: True})
+    assert "\n" not in str(error.value)
 
 
 def test_a_game_that_does_not_say_what_it_shows_or_takes_is_one_line():

@@ -96,7 +96,7 @@ def steered(state, generator):
 def played(env, frames, curriculum=0.0, num_envs=NUM_ENVS, seed=3):
     """Yield (state, action, is_over, observation) before the first frame and after each, all arrays."""
     generator = np.random.default_rng(seed)
-    start = tf.function(lambda noise: env.training_reset(noise, curriculum), jit_compile=True)
+    start = tf.function(lambda noise: env.training_start(noise, curriculum)[0], jit_compile=True)
     state = to_numpy(start(noise_of(env, seed, 999, num_envs)))
     yield state, None, None, env.observe(state).numpy()
     for t in range(frames):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import abc
 import functools
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from tfdqn.envs.spec import ObservationSpec
@@ -28,6 +29,17 @@ class TimeStep(NamedTuple):
     truncation: tf.Tensor  # [N] bool, ended by the time limit: a learner bootstraps through it
 
 
+def _noted(init: Callable) -> Callable:
+    """A constructor that notes what a game is made with, for `tfdqn.envs.loading.arguments_of`."""
+
+    @functools.wraps(init)
+    def noted(self, *args: Any, **kwargs: Any) -> None:
+        vars(self).setdefault("_made_with", (args, kwargs))  # not what a class passes on to the one it is made from
+        init(self, *args, **kwargs)
+
+    return noted
+
+
 class Environment(abc.ABC):
     """A vectorised game: `state = reset(noise)`, then `state, timestep = step(state, action, noise)`.
 
@@ -40,11 +52,25 @@ class Environment(abc.ABC):
     frames_per_second: ClassVar[float] = 10.0  # playing speed for people
     time_limit: ClassVar[int] = 10_000  # an episode is truncated in the frame that passes this many
     best_score: ClassVar[float] = math.inf  # what perfect play reaches
-    score_is_frames: ClassVar[bool] = False  # score: frames survived, capped at the limit; else the sum of rewards
     # Colour of each grey level for people: {level: (red, green, blue)}, each 0..255.
     palette: ClassVar[dict[int, tuple[int, int, int]]] = {level: (level, level, level) for level in range(256)}
+
     steps_on_host: ClassVar[bool] = False  # it is played in Python, between compiled calls: see `tfdqn.envs.host`
-    has_difficulties: ClassVar[bool] = False  # `training_reset` can start an episode at a difficulty that is drawn
+
+    # What a game of an earlier version may say, and what it says today.
+    _RETIRED: ClassVar[dict[str, str]] = {
+        "score_is_frames": "write score(state, timestep), what a frame adds to the score",
+        "has_difficulties": "write difficulties(noise, share) and reset_at(noise, difficulty)",
+        "is_moved_start": "write difficulties(noise, share), 0 where an episode begins at the game's own start",
+        "training_reset": "write difficulties(noise, share) and reset_at(noise, difficulty)",
+    }
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        for name in cls._RETIRED.keys() & vars(cls).keys():
+            raise TypeError(f"{cls.__name__}.{name} is no longer read: {cls._RETIRED[name]}")
+        if "__init__" in vars(cls):
+            cls.__init__ = _noted(cls.__init__)
 
     # A game may set each of the following as it likes: as an attribute of its class, in its constructor, or by a
     # property. It must set `observation_spec`, and `num_actions` or `action_names`; each of these follows from the
@@ -100,25 +126,56 @@ class Environment(abc.ABC):
     def reset(self, noise: Any) -> Any:
         """Return the state of N fresh episodes, a NamedTuple of tensors [N, ...]."""
 
-    def training_reset(self, noise: Any, curriculum: float) -> Any:
-        """`reset`, with a share `curriculum` of the episodes starting at a difficulty that is drawn.
+    def difficulties(self, noise: Any, share: float) -> tf.Tensor | None:
+        """Draw at which difficulty each episode of training begins, [N] int32; None: the game is always as difficult.
 
-        For training only. A game that is equally difficult throughout has no use for it.
+        Args:
+          noise: what `reset` takes.
+          share: of the episodes that begin at a difficulty above 0, from 0 to 1. The others begin at 0, the game's own
+            start, and only their scores are reported.
+        """
+        return None
+
+    def reset_at(self, noise: Any, difficulty: tf.Tensor) -> Any:
+        """`reset` at a difficulty, [N] int32 as `difficulties` draws them; at 0 it is `reset`."""
+        raise NotImplementedError(f"{self.name} draws difficulties, but has no reset_at(noise, difficulty)")
+
+    @property
+    def has_difficulties(self) -> bool:
+        """Whether `difficulties` says anything."""
+        return self._sets("difficulties")
+
+    def training_start(self, noise: Any, share: float) -> tuple[Any, tf.Tensor]:
+        """The states of N fresh episodes of training, and their difficulties, [N] int32.
+
+        Args:
+          noise: what `reset` takes.
+          share: of the episodes that begin at a difficulty that is drawn.
 
         Raises:
-          ValueError: a share above 0 in a game without difficulties.
+          ValueError: no share, or one above 0 in a game without difficulties.
         """
-        if curriculum > 0 and self.has_difficulties:
-            raise NotImplementedError(f"{self.name} has difficulties, but no training_reset that draws one")
-        if curriculum > 0:
-            raise ValueError(f"{self.name} is equally difficult from start to end")
-        return self.reset(noise)
-
-    def is_moved_start(self, noise: Any, curriculum: float) -> tf.Tensor:
-        """Which episodes `training_reset` starts at a drawn difficulty, [N] bool: their scores are no measure."""
         import tensorflow as tf
 
-        return tf.zeros([tf.nest.flatten(noise)[0].shape[0]], tf.bool)
+        if not 0 <= share <= 1:
+            raise ValueError(f"curriculum is {share}, but must be a share between 0 and 1")
+        if self.has_difficulties:
+            difficulty = self.difficulties(noise, share)
+            return self.reset_at(noise, difficulty), difficulty
+        if share > 0:
+            raise ValueError(f"{self.name} is equally difficult from start to end")
+        return self.reset(noise), tf.zeros([tf.nest.flatten(noise)[0].shape[0]], tf.int32)
+
+    def score(self, state: Any, timestep: TimeStep) -> tf.Tensor:
+        """What a frame adds to an episode's score, [N] float32: its reward, unless the game says otherwise.
+
+        The score is what people compare; no learner sees it.
+
+        Args:
+          state: after the frame.
+          timestep: of the frame, as `step` returned them.
+        """
+        return timestep.reward
 
     @abc.abstractmethod
     def step(self, state: Any, action: tf.Tensor, noise: Any) -> tuple[Any, TimeStep]:
@@ -145,6 +202,11 @@ class Environment(abc.ABC):
 
         with tf.init_scope():
             return self.legal_actions(self.reset(self.sample_noise(tf.zeros([2], tf.int64), 1))) is not None
+
+    @property
+    def masked_actions(self) -> int:
+        """How many flags `legal_actions` is: A, or 0 where it says nothing."""
+        return self.num_actions if self.limits_actions else 0
 
     def render(self, state: Any) -> tf.Tensor | None:
         """Draw a picture for people: [N, H, W, 3] uint8; None where there is nothing to draw.

@@ -13,9 +13,10 @@ import importlib
 import importlib.util
 import inspect
 import json
+import operator
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -160,6 +161,51 @@ def parse_arguments(arguments: str | Mapping[str, Any] | None) -> dict[str, Any]
     if not isinstance(value, dict):
         raise UserError(f"--env-args {arguments}: must be names and values, {example}")
     return value
+
+
+def arguments_of(env: Environment) -> dict[str, Any] | None:
+    """What a game was made with, by name, as JSON holds it; None where that cannot be told.
+
+    What its constructor would take anyway is left out.
+    """
+    made = vars(env).get("_made_with")
+    try:
+        if made is None and dataclasses.is_dataclass(env):
+            given = {field.name: getattr(env, field.name) for field in dataclasses.fields(env) if field.init}
+        else:
+            given = _by_name(type(env), *(made or ((), {})))
+        return differing(type(env), json.loads(_as_json(given)))
+    except (TypeError, ValueError):
+        return None
+
+
+def differing(cls: type, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a constructor's arguments that are not its defaults."""
+    parameters = inspect.signature(cls).parameters
+    kept = {}
+    for name, value in arguments.items():
+        try:
+            is_default = name in parameters and json.loads(_as_json(parameters[name].default)) == value
+        except (TypeError, ValueError):  # it has none, or none that JSON holds
+            is_default = False
+        if not is_default:
+            kept[name] = value
+    return kept
+
+
+def _as_json(value: Any) -> str:
+    return json.dumps(value, allow_nan=False, default=operator.index)
+
+
+def _by_name(cls: type, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    signature = inspect.signature(cls)
+    given = dict(signature.bind(*args, **kwargs).arguments)
+    for name, parameter in signature.parameters.items():
+        if parameter.kind == parameter.VAR_POSITIONAL and name in given:
+            raise TypeError(f"{name} have no names")
+        if parameter.kind == parameter.VAR_KEYWORD:
+            given |= given.pop(name, {})
+    return given
 
 
 def call(factory: Any, arguments: Mapping[str, Any], name: str, spec: str) -> Any:

@@ -22,7 +22,7 @@ DEFAULT = "catch8"  # what is played where nobody says what: seconds tell whethe
 _DOORS = {"gym": "tfdqn.adapters.from_gymnasium"}
 
 # The rooms of the games that come along; each module has its `GAMES`.
-_ROOMS = ("tfdqn.envs.catch.settings", "tfdqn.envs.cave.settings", "tfdqn.envs.cartpole.settings")
+_ROOMS = tuple(f"tfdqn.envs.{room}.settings" for room in ("catch", "cave", "cartpole", "minatar"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Game:
       arguments: of the factory, always the same.
       settings: a room (`tfdqn.settings.room`) whose fields are arguments of the factory, too.
       presets: named settings; "default" is taken where no other is asked for.
-      has_difficulties: whether `training_reset` has a use for a curriculum; None where only the game itself knows.
+      has_difficulties: whether training may begin at one (`Environment.difficulties`); None where only the game knows.
       takes_arguments: whether the user may give it more arguments.
       planner: the module of a scripted player, with `play(episodes, seed, progress) -> scores`; None where it has none.
       observation_spec: from the game's settings (None without a room) to what it shows; None where only the game knows.
@@ -145,10 +145,11 @@ def adopt(env: Environment) -> str:
     name = cls.__qualname__ if cls.__module__ == "__main__" else f"{cls.__module__}:{cls.__qualname__}"
     _registered[name] = Game(
         name,
-        lambda: env,
+        lambda **_: env,  # made with these already
         presets={"default": OWN_PRESET},
         has_difficulties=env.has_difficulties,
         observation_spec=lambda _: env.observation_spec,
+        takes_arguments=True,
     )
     return name
 

@@ -30,7 +30,7 @@ def play(
     decision: tf.Tensor,
     repeat: int,
     first: int | tf.Tensor = 0,
-) -> tuple[Any, TimeStep, tf.Tensor, Any]:
+) -> tuple[Any, TimeStep, tf.Tensor, tf.Tensor, Any]:
     """Hold an action for `repeat` frames, or until the episode ends.
 
     Args:
@@ -42,11 +42,12 @@ def play(
       first: number of the first environment, where these are some of many (see `tfdqn.seeds.skip`).
 
     Returns:
-      The state, the time step (rewards summed, the last frame's ends), frames played [N] int32, and the noise of the
-      first frame, from which an episode that is due may be reset (a transition and a reset never both count).
+      The state, the time step (rewards summed, the last frame's ends), what these frames add to the score [N] float32,
+      frames played [N] int32, and the noise of the first frame, from which an episode that is due may be reset (a
+      transition and a reset never both count).
     """
     num_envs = action.shape[0]
-    reward = tf.zeros([num_envs])
+    reward = score = tf.zeros([num_envs])
     is_over = truncation = tf.zeros([num_envs], tf.bool)
     frames = tf.zeros([num_envs], tf.int32)
     observation, first_noise = None, None
@@ -57,16 +58,19 @@ def play(
         noise = env.sample_noise(seed, num_envs)
         first_noise = noise if first_noise is None else first_noise
         stepped, timestep = env.step(state, action, noise)
+        added = env.score(stepped, timestep)
         if frame == 0:
             state, observation, reward, frames = stepped, timestep.observation, timestep.reward, frames + 1
+            score = added
             truncation, is_over = timestep.truncation, timestep.truncation | timestep.termination
             continue
         state, observation = select(is_over, (state, observation), (stepped, timestep.observation))
         reward += tf.where(is_over, 0.0, timestep.reward)
+        score += tf.where(is_over, 0.0, added)
         frames += tf.cast(~is_over, tf.int32)
         truncation |= ~is_over & timestep.truncation
         is_over |= timestep.truncation | timestep.termination
-    return state, TimeStep(observation, reward, is_over & ~truncation, truncation), frames, first_noise
+    return state, TimeStep(observation, reward, is_over & ~truncation, truncation), score, frames, first_noise
 
 
 def stack_frames(history: tf.Tensor, stride: int) -> tf.Tensor:
@@ -88,10 +92,3 @@ def push_frame(history: tf.Tensor, frame: tf.Tensor, is_first: tf.Tensor) -> tf.
     begins = tf.reshape(is_first, [1, -1] + [1] * (frame.shape.rank - 1))
     older = tf.where(begins, frame[tf.newaxis], history[1:])
     return tf.concat([older, frame[tf.newaxis]], axis=0)
-
-
-def score_of(env: Environment, episode_return: tf.Tensor, episode_frames: tf.Tensor) -> tf.Tensor:
-    """The score of episodes, [N] float32: frames survived, capped at the limit, or the sum of rewards."""
-    if env.score_is_frames:
-        return tf.cast(tf.minimum(episode_frames, env.time_limit), tf.float32)
-    return episode_return

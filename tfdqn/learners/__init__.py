@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 import importlib
+from typing import TYPE_CHECKING
 
-# name: the module that holds its settings (`ROOMS`, in the order of `config.toml`) and its sizes for a GPU.
-LEARNERS = {"dqn": "tfdqn.learners.dqn.settings"}
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from tfdqn.config import Config
+    from tfdqn.envs.base import Environment
+    from tfdqn.learners.base import Agent, Learner
+
+# name: the folder with its `settings` (`ROOMS`, in the order of `config.toml`, its `PRESET` and its sizes for a GPU)
+# and its `learner` (`LEARNER`, a `tfdqn.learners.base.Learner`).
+LEARNERS = {"dqn": "tfdqn.learners.dqn", "pqn": "tfdqn.learners.pqn"}
 
 
-def settings_of(name: str):
+def settings_of(name: str) -> ModuleType:
     """The module of a learner's settings."""
-    return importlib.import_module(LEARNERS[name])
+    return importlib.import_module(f"{LEARNERS[name]}.settings")
+
+
+def learner_of(name: str) -> type[Learner]:
+    """The learner of that name."""
+    return importlib.import_module(f"{LEARNERS[name]}.learner").LEARNER
+
+
+def build_agent(config: Config, env: Environment) -> Agent:
+    """The agent that a configuration describes, to play."""
+    return learner_of(config.learner).build_agent(config, env)

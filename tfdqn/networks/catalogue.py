@@ -65,8 +65,9 @@ class _Maker:
         rounded = self._is_rounded and units >= LEAST_ROUNDED and not is_last
         return layers.Dense(units, rounded, activation=activation, kernel_initializer=initializer)
 
-    def conv(self, filters, kernel_size, stride, number):
-        return layers.PatchConv2D(filters, kernel_size, stride, "same", "relu", self.seed_of(number), self._is_native)
+    def conv(self, filters, kernel_size, stride, number, padding="same", activation="relu"):
+        seed = self.seed_of(number)
+        return layers.PatchConv2D(filters, kernel_size, stride, padding, activation, seed, self._is_native)
 
     def columns(self, filters, width, number):
         return layers.ColumnDense(filters, width, None, self.seed_of(number))
@@ -96,6 +97,17 @@ def _mlp(make):
     return [make.grey(), make.flatten(), make.dense(64, 0)], lambda more: [make.dense(32, 1 + more)]
 
 
+def _mlp_norm(make):
+    body = [make.grey(), make.flatten(), make.dense(128, 0, None), *make.norm(), make.dense(128, 1, None), *make.norm()]
+    return body, lambda more: []
+
+
+def _conv3_norm(make):
+    # The network that Young and Tian 2019 have for MinAtar, with layer normalisation as Gallici et al. 2024 add it.
+    body = [make.grey(), make.conv(16, 3, 1, 0, padding="valid", activation=None), *make.norm(), make.flatten()]
+    return body, lambda more: [make.dense(128, 1 + more, None), *make.norm()]
+
+
 def _conv(make):
     body = [make.grey(), make.conv(16, 4, 2, 0), make.conv(32, 2, 1, 1), make.conv(32, 2, 1, 2), make.flatten()]
     return body, lambda more: [make.dense(128, 3 + more)]
@@ -112,7 +124,9 @@ def _columns(make):
 
 BODIES = {
     "mlp": Body(_mlp, sees_screens=False),
+    "mlp_norm": Body(_mlp_norm, sees_screens=False),
     "conv": Body(_conv, has_convolutions=True),
+    "conv3_norm": Body(_conv3_norm, has_convolutions=True),
     "conv_stride4": Body(_conv_stride4, has_convolutions=True),
     "columns": Body(_columns, prefers_columns=True),
     "columns_deep": Body(lambda make: (make.deep(256), make.last), prefers_columns=True),
@@ -143,9 +157,11 @@ def build(
 
     Args:
       name: "mlp" (the article's for catch8: dense 64, 32), "conv" (the article's for catch16 and the cave),
-        "conv_stride4" (small, for the cave), "columns" (whole columns of the screen, for the cave: quicker by far),
-        "columns_deep" (with residual layers behind it, in which to plan ahead) or "columns_wide" (the same with layers
-        of 512, for a long training: half the speed); or a body of one's own (see `tfdqn.networks.bodies`).
+        "conv_stride4" (small, for the cave), "mlp_norm" (dense 128, 128) and "conv3_norm" (one 3x3 convolution and
+        dense 128, for small planes) with layer normalisation, "columns" (whole columns of the screen, for the cave:
+        quicker by far), "columns_deep" (with residual layers behind it, in which to plan ahead) or "columns_wide" (the
+        same with layers of 512, for a long training: half the speed); or a body of one's own (see
+        `tfdqn.networks.bodies`).
       spec: of the observations that it takes, frames stacked.
       head: makes the last layers and gives their output its meaning.
       seed: a run's; every layer's initial weights are drawn from a stream of their own, that of the seed, the member

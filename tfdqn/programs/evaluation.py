@@ -15,8 +15,8 @@ import tensorflow as tf
 from tfdqn import seeds
 from tfdqn.config import Config
 from tfdqn.envs import Environment
-from tfdqn.envs.rollout import play, push_frame, score_of, select, stack_frames
-from tfdqn.learners.dqn.agent import DQN
+from tfdqn.envs.rollout import play, push_frame, select, stack_frames
+from tfdqn.learners.base import Agent
 from tfdqn.metric import Metric
 from tfdqn.programs import blame
 from tfdqn.runtime import compiled
@@ -77,9 +77,10 @@ def summary_of(scores: np.ndarray) -> dict[str, float]:
 class _Carry(NamedTuple):
     step: tf.Tensor  # [] int64, number of the decision to make, from 1
     env_state: Any
+    agent_state: Any
     history: tf.Tensor  # [K, E, ...] as the game's frames
     is_done: tf.Tensor  # [E] bool
-    episode_return: tf.Tensor  # [E] float32
+    episode_score: tf.Tensor  # [E] float32
     episode_frames: tf.Tensor  # [E] int32
     film: tf.Tensor  # [FILM_DECISIONS + 1, ...], frames of the first episode; what comes later goes to the last place
     q_values: tf.Tensor  # [FILM_DECISIONS + 1, A] float32, likewise
@@ -100,7 +101,7 @@ class Evaluator:
         self,
         config: Config,
         env: Environment,
-        agent: DQN,
+        agent: Agent,
         device: str = "/CPU:0",
         should_stop: Callable[[], bool] = lambda: False,
     ):
@@ -163,11 +164,11 @@ class Evaluator:
         while not is_over:
             if self.should_stop():
                 raise Stopped
-            carry, score = self._block(
+            carry = self._block(
                 carry, streams, number, tf.constant(max_frames, tf.int32), tf.constant(epsilon, tf.float32)
             )
             is_over = bool(tf.reduce_all(carry.is_done))
-        return tuple(each.numpy() for each in (score, carry.episode_frames, carry.film, carry.q_values))
+        return tuple(each.numpy() for each in (carry.episode_score, carry.episode_frames, carry.film, carry.q_values))
 
     def _start(self, streams, first):
         config, env = self.config, self.env
@@ -180,16 +181,17 @@ class Evaluator:
         return _Carry(
             step=tf.ones([], tf.int64),
             env_state=state,
+            agent_state=self.agent.initial_state(size),
             history=tf.repeat(frame[tf.newaxis], depth, axis=0),
             is_done=tf.zeros([size], tf.bool),
-            episode_return=tf.zeros([size]),
+            episode_score=tf.zeros([size]),
             episode_frames=tf.zeros([size], tf.int32),
             film=tf.zeros([FILM_DECISIONS + 1, *env.observation_shape], frame.dtype),
             q_values=tf.zeros([FILM_DECISIONS + 1, env.num_actions]),
         )
 
     def _play_block(self, carry, streams, first, max_frames, epsilon):
-        """Up to `BLOCK_DECISIONS` more of each episode, and the scores so far, [E] float32."""
+        """Up to `BLOCK_DECISIONS` more of each episode."""
         config, env, agent = self.config, self.env, self.agent
         size, repeat = config.eval_episodes, config.action_repeat
         end = carry.step + BLOCK_DECISIONS
@@ -200,19 +202,23 @@ class Evaluator:
             )
             place = tf.reshape(place, [1, 1])
             observation = stack_frames(carry.history, config.frame_stride)
-            q_values = agent(observation)  # what `act` computes too; the compiler makes one of both
+            # What `act` computes too: the compiler makes one of both.
+            q_values = agent.action_values(observation, carry.agent_state)
             draws, legal = seeds.skip(seeds.at(streams[1], carry.step), first), env.legal_actions(carry.env_state)
-            action, _ = agent.act(observation, (), epsilon, draws, legal)
-            state, timestep, frames, _ = play(env, carry.env_state, action, streams[0], carry.step, repeat, first)
+            action, agent_state = agent.act(observation, carry.agent_state, epsilon, draws, legal)
+            state, timestep, score, frames, _ = play(
+                env, carry.env_state, action, streams[0], carry.step, repeat, first
+            )
             frames = tf.where(carry.is_done, 0, frames)
             episode_frames = carry.episode_frames + frames
             ended = timestep.termination | timestep.truncation | (episode_frames >= max_frames)
             return _Carry(
                 step=carry.step + 1,
                 env_state=select(carry.is_done, carry.env_state, state),
+                agent_state=agent_state,
                 history=push_frame(carry.history, timestep.observation, tf.zeros([size], tf.bool)),
                 is_done=carry.is_done | ended,
-                episode_return=carry.episode_return + tf.where(carry.is_done, 0.0, timestep.reward),
+                episode_score=carry.episode_score + tf.where(carry.is_done, 0.0, score),
                 episode_frames=episode_frames,
                 film=tf.tensor_scatter_nd_update(carry.film, place, carry.history[-1, :1]),
                 q_values=tf.tensor_scatter_nd_update(carry.q_values, place, q_values[:1]),
@@ -222,4 +228,4 @@ class Evaluator:
             return ~tf.reduce_all(carry.is_done) & (carry.step < end)
 
         carry = tf.while_loop(is_going_on, lambda c: (body(c),), (carry,))[0]
-        return carry, score_of(env, carry.episode_return, tf.minimum(carry.episode_frames, max_frames))
+        return carry

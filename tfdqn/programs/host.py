@@ -18,14 +18,14 @@ import tensorflow as tf
 from tfdqn import cli, seeds
 from tfdqn.config import Config
 from tfdqn.envs.host import HostEnvironment, HostGames, HostStep
-from tfdqn.envs.rollout import push_frame, score_of, stack_frames
+from tfdqn.envs.rollout import push_frame, select, stack_frames
 from tfdqn.errors import UserError
-from tfdqn.learners.dqn.agent import DQN
+from tfdqn.learners.base import Agent, Decision
+from tfdqn.learners.metrics import MAX_REPORTS, Metrics, Reports
 from tfdqn.programs.evaluation import BLOCK_DECISIONS, FILM_DECISIONS, Evaluator, Stopped
-from tfdqn.programs.metrics import MAX_REPORTS, Metrics, Reports
 from tfdqn.programs.restarts import Nothing
 from tfdqn.programs.training import Carry, Trainer
-from tfdqn.replay.table import Row
+from tfdqn.replay.transitions import Row
 from tfdqn.runtime import compiled
 
 
@@ -49,6 +49,8 @@ class HostTrainer(Trainer):
         _check(config, env)
         self._games: HostGames | None = None
         self._action: np.ndarray | None = None  # [N] int32, chosen and not yet played
+        self._agent_state: Any = None  # what the agent carries on from that
+        self._gathered: Any = None  # by the learner, in the round under way
         self._iteration = -1  # of the carry that it was chosen for
         self._is_over: np.ndarray | None = None  # [N] bool, as in that carry
         super().__init__(config, device, env)
@@ -73,14 +75,15 @@ class HostTrainer(Trainer):
                 iteration=tf.zeros([], tf.int64),
                 env_frames=tf.zeros([], tf.int64),
                 env_state=Elsewhere(),
+                agent_state=self.agent.initial_state(config.num_envs),
                 memory=Nothing(),
                 history=tf.repeat(tf.constant(frame)[tf.newaxis], depth, axis=0),
                 is_first=tf.ones([config.num_envs], tf.bool),
                 is_over=tf.zeros([config.num_envs], tf.bool),
                 is_standard=tf.ones([config.num_envs], tf.bool),
-                episode_return=tf.zeros([config.num_envs]),
+                episode_score=tf.zeros([config.num_envs]),
                 episode_frames=tf.zeros([config.num_envs], tf.int32),
-                metrics=Metrics.zeros(),
+                metrics=self.learner.sums().zeros(),
             )
 
     def _begin_games(self, iteration: int) -> np.ndarray:
@@ -97,16 +100,17 @@ class HostTrainer(Trainer):
         config, rounds, frames = self.config, 0, int(carry.env_frames)
         with tf.device(self.device):
             self._warm(carry)
-            reports = Reports.none(tf.constant(next_report, tf.int64))
+            reports = Reports.none(tf.constant(next_report, tf.int64), self.learner.sums())
             num_reports = 0
             if max_rounds and frames < stop_env_frames:
                 carry = self._go_on(carry)
             while rounds < max_rounds and frames < stop_env_frames and num_reports < MAX_REPORTS:
-                for _ in range(config.iterations_per_update):
-                    carry, played = self._interact_once(carry)
+                self._gathered = self.learner.begin_round()
+                for number in range(self.learner.iterations_per_round):
+                    carry, played = self._interact_once(carry, number)
                     frames += played
                 rounds += 1
-                carry = carry._replace(metrics=self._update_program(carry.metrics, tf.constant(1)))
+                carry = carry._replace(metrics=self._update_program(carry, self._gathered, tf.constant(1)))
                 if frames >= next_report:
                     reports, metrics = reports.close_if_due(
                         carry.env_frames, self.agent.optimizer.iterations, carry.metrics, config.log_every_frames
@@ -119,13 +123,13 @@ class HostTrainer(Trainer):
         """Compile all programs before anything is timed; nothing is written or learnt."""
         if self._is_warm:
             return
-        nothing = tf.constant(0)
+        nothing, gathered = tf.constant(0), self.learner.begin_round()
         frame = carry.history[-1]
         ended = tf.zeros([self.config.num_envs], tf.bool)
         step = HostStep(frame, tf.zeros([self.config.num_envs]), ended, ended, frame)
-        self._note_program(carry, tf.zeros([self.config.num_envs], tf.int32), step, tf.constant(False), nothing)
-        self._choose_program(carry)
-        self._update_program(carry.metrics, nothing)
+        action, agent_state = self._choose_program(carry)
+        self._note_program(carry, gathered, nothing, action, agent_state, step, tf.constant(False), nothing)
+        self._update_program(carry, gathered, nothing)
         self._guard_program(carry.metrics)
         self._is_warm = True
 
@@ -141,19 +145,34 @@ class HostTrainer(Trainer):
             ended, zeros = np.zeros(num_envs, bool), np.zeros(num_envs, np.float32)
             carry = carry._replace(is_over=tf.ones([num_envs], tf.bool))
             step = HostStep(frame, zeros, ended, ended, frame)
-            carry, _ = self._note_program(
-                carry, tf.zeros([num_envs], tf.int32), _tensors(step), tf.constant(True), tf.constant(1)
+            carry, self._gathered, _, _ = self._note_program(
+                carry,
+                self.learner.begin_round(),
+                tf.constant(0),
+                tf.zeros([num_envs], tf.int32),
+                carry.agent_state,
+                _tensors(step),
+                tf.constant(True),
+                tf.constant(1),
             )
-        self._action, self._iteration = self._choose_program(carry).numpy(), int(carry.iteration)
+        action, self._agent_state = self._choose_program(carry)
+        self._action, self._iteration = action.numpy(), int(carry.iteration)
         self._is_over = np.zeros(num_envs, bool)
         return carry
 
-    def _interact_once(self, carry: Carry) -> tuple[Carry, int]:
-        """One decision of every environment, its row in the replay, and the next action; with the frames played."""
+    def _interact_once(self, carry: Carry, number: int) -> tuple[Carry, int]:
+        """The round's decision of that number, told to the learner, and the next action; with the frames played."""
         skips_resets = self._games.skips_resets
         step = self._games.step(self._action)
-        carry, action = self._note_program(
-            carry, tf.constant(self._action), _tensors(step), tf.constant(skips_resets), tf.constant(1)
+        carry, self._gathered, action, self._agent_state = self._note_program(
+            carry,
+            self._gathered,
+            tf.constant(number),
+            tf.constant(self._action),
+            self._agent_state,
+            _tensors(step),
+            tf.constant(skips_resets),
+            tf.constant(1),
         )
         is_played = ~self._is_over | (not skips_resets)
         self._action, self._is_over = action.numpy(), is_played & (step.termination | step.truncation)
@@ -161,66 +180,95 @@ class HostTrainer(Trainer):
         return carry, int(is_played.sum())
 
     def _note(
-        self, carry: Carry, action: tf.Tensor, step: HostStep, skips_resets: tf.Tensor, times: tf.Tensor
-    ) -> tuple[Carry, tf.Tensor]:
-        """Take in a step of the games, `times` 0 or 1: the carry after it, and what to do next, [N] int32."""
+        self,
+        carry: Carry,
+        gathered: Any,
+        number: tf.Tensor,
+        action: tf.Tensor,
+        agent_state: Any,
+        step: HostStep,
+        skips_resets: tf.Tensor,
+        times: tf.Tensor,
+    ) -> tuple[Carry, Any, tf.Tensor, Any]:
+        """Take in a step of the games, `times` 0 or 1.
+
+        Returns:
+          The carry after it, what the learner has gathered, what to do next, [N] int32, and what the agent carries on.
+        """
         # A loop, not a condition: XLA passes the replay by without a copy.
-        _, carry = tf.while_loop(
-            lambda i, _: i < times,
-            lambda i, carry: (i + 1, self._noted(carry, action, step, skips_resets)),
-            (tf.constant(0), carry),
+        _, carry, gathered = tf.while_loop(
+            lambda i, *_: i < times,
+            lambda i, *held: (i + 1, *self._noted(*held, number, action, agent_state, step, skips_resets)),
+            (tf.constant(0), carry, gathered),
         )
         # Where an episode is over and the next has begun, the action answers to the new one's first frame.
-        history = push_frame(tf.concat([carry.history[:1], carry.history[:-1]], axis=0), step.shown, carry.is_over)
-        history = tf.where(skips_resets, carry.history, history)
-        return carry, self._decide(carry, history, None)
+        older = tf.concat([carry.history[:1], carry.history[:-1]], axis=0)
+        begun = push_frame(older, step.shown, carry.is_over)
+        history = tf.where(skips_resets, carry.history, begun)
+        action, agent_state = self._decide(carry, stack_frames(history, self.config.frame_stride), None)
+        return carry, gathered, action, agent_state
 
-    def _noted(self, carry: Carry, action: tf.Tensor, step: HostStep, skips_resets: tf.Tensor) -> Carry:
-        """The carry after a decision, whose row is in the replay then."""
+    def _noted(
+        self,
+        carry: Carry,
+        gathered: Any,
+        number: tf.Tensor,
+        action: tf.Tensor,
+        agent_state: Any,
+        step: HostStep,
+        skips_resets: tf.Tensor,
+    ) -> tuple[Carry, Any]:
+        """The carry after a decision, of which the learner knows then."""
         # Where the newest frame was an episode's last, the row only holds that frame. A game that plays on in the same
         # step has its first action in no row; the next row begins the episode for learning.
         is_over = carry.is_over
         is_played = ~(is_over & skips_resets)
-        self.replay.add(
-            Row(
-                frame=carry.history[-1],
-                action=action,
-                reward=step.reward,
-                discount=tf.cast(~step.termination, tf.float32),
-                is_first=carry.is_first,
-                is_boundary=is_over,
-            )
+        row = Row(
+            frame=carry.history[-1],
+            action=action,
+            reward=step.reward,
+            discount=tf.cast(~step.termination, tf.float32),
+            is_first=carry.is_first,
+            is_boundary=is_over,
         )
+        observation = stack_frames(carry.history, self.config.frame_stride)
+        gathered = self.learner.take(gathered, number, Decision(observation, carry.agent_state, row))
         ended = is_played & (step.termination | step.truncation)
-        episode_return = tf.where(is_over, 0.0, carry.episode_return) + tf.where(is_played, step.reward, 0.0)
+        episode_score = tf.where(is_over, 0.0, carry.episode_score) + tf.where(is_played, step.reward, 0.0)
         episode_frames = tf.where(is_over, 0, carry.episode_frames) + tf.cast(is_played, tf.int32)
         metrics = carry.metrics._replace(
             episodes=carry.metrics.episodes + tf.reduce_sum(tf.cast(ended, tf.int64)),
-            score=carry.metrics.score
-            + tf.reduce_sum(tf.where(ended, score_of(self.env, episode_return, episode_frames), 0.0)),
+            score=carry.metrics.score + tf.reduce_sum(tf.where(ended, episode_score, 0.0)),
             episode_frames=carry.metrics.episode_frames
             + tf.reduce_sum(tf.where(ended, tf.cast(episode_frames, tf.int64), 0)),
         )
-        return carry._replace(
+        # A game that begins its next episode in the step of an end is answered from a fresh state there.
+        ended_state = tf.where(skips_resets, is_over, ended)
+        carry = carry._replace(
             iteration=carry.iteration + 1,
+            agent_state=select(ended_state, self.agent.initial_state(self.config.num_envs), agent_state),
             env_frames=carry.env_frames + tf.reduce_sum(tf.cast(is_played, tf.int64)),
             history=push_frame(carry.history, step.frame, is_over),
             is_first=is_over,
             is_over=ended,
-            episode_return=episode_return,
+            episode_score=episode_score,
             episode_frames=episode_frames,
             metrics=metrics,
         )
+        return carry, gathered
 
-    def _choose(self, carry: Carry) -> tf.Tensor:
-        """What to do first, [N] int32."""
-        return self._decide(carry, carry.history, None)
+    def _choose(self, carry: Carry) -> tuple[tf.Tensor, Any]:
+        """What to do first, [N] int32, and what the agent carries on."""
+        return self._decide(carry, stack_frames(carry.history, self.config.frame_stride), None)
 
-    def _update(self, metrics: Metrics, times: tf.Tensor) -> Metrics:
-        """The updates of a round, `times` 0 or 1."""
-        return tf.while_loop(
-            lambda i, _: i < times, lambda i, m: (i + 1, self._learn_if_ready(m)), (tf.constant(0), metrics)
-        )[1]
+    def _update(self, carry: Carry, gathered: Any, times: tf.Tensor) -> Metrics:
+        """What is learnt at a round's end, `times` 0 or 1: the sums after it."""
+        observation = stack_frames(carry.history, self.config.frame_stride)
+
+        def update(i, sums):
+            return i + 1, self.learner.update(gathered, observation, carry.agent_state, sums)
+
+        return tf.while_loop(lambda i, _: i < times, update, (tf.constant(0), carry.metrics))[1]
 
     def _guarded_metrics(self, metrics: Metrics) -> Metrics:
         return self._guard_weights(metrics)
@@ -245,19 +293,20 @@ def _check(config: Config, env: HostEnvironment) -> None:
 class HostEvaluator(Evaluator):
     """An `Evaluator` of a `HostEnvironment`; the same calls mean the same."""
 
-    def __init__(self, config: Config, env: HostEnvironment, agent: DQN, *more: Any):
+    def __init__(self, config: Config, env: HostEnvironment, agent: Agent, *more: Any):
         super().__init__(config, env, agent, *more)
         self._games: HostGames | None = None
         self._act = compiled.program(self._act_once, jit=config.jit, eager=config.eager)
 
     def _act_once(
-        self, history: tf.Tensor, frame: tf.Tensor, epsilon: tf.Tensor, seed: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """The history with a frame more, the actions [E] int32 and the first environment's action values [A]."""
+        self, history: tf.Tensor, agent_state: Any, frame: tf.Tensor, epsilon: tf.Tensor, seed: tf.Tensor
+    ) -> tuple[tf.Tensor, Any, tf.Tensor, tf.Tensor]:
+        """The history with a frame more, what the agent carries on, the actions [E] and the first one's values [A]."""
         history = push_frame(history, frame, tf.zeros([frame.shape[0]], tf.bool))
         observation = stack_frames(history, self.config.frame_stride)
-        action, _ = self.agent.act(observation, (), epsilon, seed, None)
-        return history, action, self.agent(observation)[0]
+        values = self.agent.action_values(observation, agent_state)[0]
+        action, agent_state = self.agent.act(observation, agent_state, epsilon, seed, None)
+        return history, agent_state, action, values
 
     def _play_episodes(self, first, streams, max_frames, epsilon):
         config, env, size = self.config, self.env, self.config.eval_episodes
@@ -266,6 +315,7 @@ class HostEvaluator(Evaluator):
         frame = self._games.reset(seeds_of(int(streams[0]), 0, size, first))
         depth = (config.frame_stack - 1) * config.frame_stride + 1
         history = tf.repeat(tf.constant(frame)[tf.newaxis], depth, axis=0)
+        agent_state = self.agent.initial_state(size)
         is_done, length = np.zeros(size, bool), np.zeros(size, np.int32)
         total = np.zeros(size, np.float32)
         film = np.zeros([FILM_DECISIONS + 1, *env.observation_shape], frame.dtype)
@@ -276,7 +326,7 @@ class HostEvaluator(Evaluator):
                 raise Stopped
             step += 1
             draws = seeds.skip(seeds.at(streams[1], tf.constant(step, tf.int64)), tf.constant(first, tf.int64))
-            history, action, values = self._act(history, tf.constant(frame), rate, draws)
+            history, agent_state, action, values = self._act(history, agent_state, tf.constant(frame), rate, draws)
             if not is_done[0]:
                 place = min(step - 1, FILM_DECISIONS)
                 film[place], q_values[place] = frame[0], values.numpy()
@@ -285,25 +335,27 @@ class HostEvaluator(Evaluator):
             length += ~is_done
             is_done |= played.termination | played.truncation | (length >= max_frames)
             frame = played.frame
-        scores = score_of(env, tf.constant(total), tf.constant(np.minimum(length, max_frames))).numpy()
-        return scores, length, film, q_values
+        return total, length, film, q_values
 
 
-def film(config: Config, env: HostEnvironment, agent: DQN, seed: int, max_frames: int) -> np.ndarray:
+def film(config: Config, env: HostEnvironment, agent: Agent, seed: int, max_frames: int) -> np.ndarray:
     """The pictures of one greedy episode, [T, H, W, 3] uint8, T at most `max_frames`.
 
     Raises:
       UserError: the game has no pictures.
     """
-    act = compiled.xla(lambda history: agent.act(stack_frames(history, config.frame_stride), (), 0.0, [0, 0], None)[0])
+    act = compiled.xla(
+        lambda history, state: agent.act(stack_frames(history, config.frame_stride), state, 0.0, [0, 0], None)
+    )
     games = env.open(1, with_pictures=True)
     history = tf.constant(games.reset(seeds_of(seed, 0, 1)))[tf.newaxis]
     history = tf.repeat(history, (config.frame_stack - 1) * config.frame_stride + 1, axis=0)
-    pictures, is_over = [games.render()], False
+    pictures, is_over, state = [games.render()], False, agent.initial_state(1)
     if pictures[0] is None:
         raise UserError(f"{env.name} has no pictures")
     while len(pictures) < max_frames and not is_over:
-        step = games.step(act(history).numpy())
+        action, state = act(history, state)
+        step = games.step(action.numpy())
         is_over = bool(step.termination[0] | step.truncation[0])
         history = push_frame(history, tf.constant(step.frame), tf.zeros([1], tf.bool))
         pictures.append(games.render())

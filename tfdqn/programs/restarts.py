@@ -32,11 +32,12 @@ class Past(NamedTuple):
 
     env_state: Any  # the game's NamedTuple, [N, ...]
     history: tf.Tensor  # [N, K, ...], the newest frame last: that of `env_state`
+    agent_state: Any  # what the agent carries, a NamedTuple of [N, ...]
 
     @classmethod
-    def of(cls, env_state: Any, history: tf.Tensor) -> Past:
+    def of(cls, env_state: Any, history: tf.Tensor, agent_state: Any) -> Past:
         """From a history [K, N, ...], as rollouts keep it."""
-        return cls(env_state, by_environment(history))
+        return cls(env_state, by_environment(history), agent_state)
 
 
 def by_environment(history: tf.Tensor) -> tf.Tensor:
@@ -95,7 +96,7 @@ class Practice:
 
     def go_back(
         self, memory: Memory | Nothing, env_state: Any, fresh: Any, is_over: tf.Tensor, seed: tf.Tensor
-    ) -> tuple[Any, tf.Tensor | None]:
+    ) -> tuple[Any, Past | None]:
         """What the idle go on from: those whose episode is over, and those that are leading in.
 
         Args:
@@ -106,7 +107,7 @@ class Practice:
           seed: draws the practisers' spots.
 
         Returns:
-          The game's state [N, ...], and the histories [N - M, K, ...] that belong to the practisers' spots.
+          The game's state [N, ...], and the practisers' spots [N - M, ...].
         """
         if not self._num_practisers:
             return fresh, None
@@ -117,10 +118,17 @@ class Practice:
         def choose(fresh, held, spot):
             return tf.concat([fresh[:first], tf.where(_over(is_over[first:], spot), spot, held[first:])], axis=0)
 
-        return _map(choose, fresh, env_state, past.env_state), past.history
+        return _map(choose, fresh, env_state, past.env_state), past
+
+    def state_of(self, past: Past | None, initial: Any) -> Any:
+        """What the agent carries where an episode begins, [N, ...]: what it did at a practiser's spot."""
+        if not self._num_practisers:
+            return initial
+        players = self._num_players
+        return _map(lambda new, spot: tf.concat([new[:players], spot], axis=0), initial, past.agent_state)
 
     def lead_in(
-        self, memory: Memory | Nothing, history: tf.Tensor, pushed: tf.Tensor, past: tf.Tensor | None, begins: tf.Tensor
+        self, memory: Memory | Nothing, history: tf.Tensor, pushed: tf.Tensor, past: Past | None, begins: tf.Tensor
     ) -> tf.Tensor:
         """Histories [K, N, ...] in which those of practisers who have gone back are on the way to what they were.
 
@@ -138,7 +146,7 @@ class Practice:
         if not self._num_practisers or depth == 1:
             return pushed
         begins = _over(begins[first:], pushed[0])[tf.newaxis]
-        newest, past = pushed[-1:, first:], by_environment(past)
+        newest, past = pushed[-1:, first:], by_environment(past.history)
         if depth > 2:  # else what comes after the oldest is the game's own frame
             waits = _over(memory.lead_in > 1, pushed[0])[tf.newaxis]
             newest = tf.where(waits, history[:1, first:], newest)

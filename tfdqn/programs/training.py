@@ -1,30 +1,24 @@
-"""One iteration of DQN, and the trainer that runs thousands of them in one compiled program.
+"""Rounds of decisions and learning, and the trainer that runs thousands of them in one compiled program.
 
-An iteration is one decision of every environment: act, play, add to the replay, and, when an update is due, sample
-and learn. Everything it changes is either in the `Carry`, which enters and leaves as a value, or owned by the agent,
-its optimizer and the replay. Shapes: N environments, H W rows and columns, B batch.
+An iteration is one decision of every environment: act, play, tell the learner; at a round's end the learner learns.
+Everything that changes is either in the `Carry`, which enters and leaves as a value, or owned by the learner: the
+agent, its optimizer, a replay. Shapes: N environments, H W rows and columns, B batch.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tfdqn import seeds
+from tfdqn import learners, seeds
 from tfdqn.config import Config
 from tfdqn.envs import Environment, make_for
-from tfdqn.envs.rollout import play, push_frame, score_of, select, stack_frames
-from tfdqn.learners.dqn import rules
-from tfdqn.learners.dqn.result import CAUSES
-from tfdqn.networks import catalogue
-from tfdqn.programs import convolutions
-from tfdqn.programs.building import build_learner
-from tfdqn.programs.metrics import MAX_REPORTS, SHARED_BIT, Metrics, Reports, note_non_finite
+from tfdqn.envs.rollout import play, push_frame, select, stack_frames
+from tfdqn.learners.base import Agent, Decision
+from tfdqn.learners.metrics import MAX_REPORTS, SHARED_BIT, Metrics, Reports, note_non_finite
 from tfdqn.programs.restarts import Memory, Nothing, Past, Practice
-from tfdqn.replay.table import FrameReplay, Row
+from tfdqn.replay.transitions import Row
 from tfdqn.runtime import compiled
 
 
@@ -34,12 +28,13 @@ class Carry(NamedTuple):
     iteration: tf.Tensor  # [] int64, iterations so far: every seed follows from it
     env_frames: tf.Tensor  # [] int64, frames played so far, over all environments
     env_state: Any  # the game's NamedTuple, [N, ...]
+    agent_state: Any  # what the agent carries, a NamedTuple of [N, ...]
     memory: Memory | Nothing  # where players crashed
     history: tf.Tensor  # [(stack - 1) * stride + 1, N, ...] as the game's frames, the newest last
     is_first: tf.Tensor  # [N] bool, the newest frame begins an episode
     is_over: tf.Tensor  # [N] bool, the newest frame is the last of an episode: the next decision is a reset
     is_standard: tf.Tensor  # [N] bool, the episode began at the game's own start
-    episode_return: tf.Tensor  # [N] float32
+    episode_score: tf.Tensor  # [N] float32
     episode_frames: tf.Tensor  # [N] int32
     metrics: Metrics
 
@@ -47,15 +42,8 @@ class Carry(NamedTuple):
 NEVER = 2**62  # env frames that no run reaches
 
 
-def repeat_body(times: int, body: Callable, carry: Any) -> Any:
-    """Apply `body` a fixed number of times, as a loop: it compiles once, and a small one runs as one kernel."""
-    if times == 1:
-        return body(carry)
-    return tf.while_loop(lambda i, _: i < times, lambda i, c: (i + 1, body(c)), (tf.constant(0), carry))[1]
-
-
 class Trainer:
-    """Builds a run's environment, agent and replay, and runs its iterations in chunks.
+    """Builds a run's environment and learner, and runs its iterations in chunks.
 
     Args:
       config: the run's configuration.
@@ -64,20 +52,27 @@ class Trainer:
 
     Attributes:
       config: the run's, with what the device decides.
-      exploration: the share of random actions, by the frames played.
+      learner: what learns.
     """
 
     def __init__(self, config: Config, device: str = "/CPU:0", env: Environment | None = None):
         self.device = device
         self.env = make_for(config) if env is None else env
         with tf.device(device):
-            self.config = config = convolutions.choose(config, device, lambda each: build_learner(each, self.env))
-            self.exploration = rules.exploration(config)
-            self._player = rules.PLAYERS[config.play_target]
+            self.learner = learners.learner_of(config.learner)(config, self.env, device)
+            self.config = config = self.learner.config
             self._practice = Practice(config.num_envs, config.num_practisers)
-            self.replay = build_replay(config, self.env, device)
-            self.agent = build_learner(config, self.env)
         self._chunk = compiled.program(self._run, jit=config.jit, eager=config.eager)
+
+    @property
+    def agent(self) -> Agent:
+        """What plays, and learns."""
+        return self.learner.agent
+
+    @property
+    def replay(self) -> Any:
+        """Where the learner keeps rows; None where it does not."""
+        return self.learner.replay
 
     def initial_carry(self) -> Carry:
         """Fresh episodes in every environment, nothing counted."""
@@ -85,22 +80,24 @@ class Trainer:
         with tf.device(self.device):
             start = seeds.at(seeds.stream(config.seed, "start"), 0)
             noise = self.env.sample_noise(start, config.num_envs)
-            state = self.env.training_reset(noise, config.start_curriculum)
+            state, difficulty = self.env.training_start(noise, config.start_curriculum)
             frame = self.env.observe(state)
             depth = (config.frame_stack - 1) * config.frame_stride + 1
             history = tf.repeat(frame[tf.newaxis], depth, axis=0)
+            agent_state = self.agent.initial_state(config.num_envs)
             return Carry(
                 iteration=tf.zeros([], tf.int64),
                 env_frames=tf.zeros([], tf.int64),
                 env_state=state,
-                memory=self._practice.begin(Past.of(state, history)),
+                agent_state=agent_state,
+                memory=self._practice.begin(Past.of(state, history, agent_state)),
                 history=history,
                 is_first=tf.ones([config.num_envs], tf.bool),
                 is_over=tf.zeros([config.num_envs], tf.bool),
-                is_standard=self._is_standard(noise),
-                episode_return=tf.zeros([config.num_envs]),
+                is_standard=self._is_standard(difficulty),
+                episode_score=tf.zeros([config.num_envs]),
                 episode_frames=tf.zeros([config.num_envs], tf.int32),
-                metrics=Metrics.zeros(),
+                metrics=self.learner.sums().zeros(),
             )
 
     def run_chunk(self, carry: Carry, max_rounds: int, stop_env_frames: int) -> Carry:
@@ -128,30 +125,11 @@ class Trainer:
         with tf.device(self.device):
             return self._chunk(carry, *counts)
 
-    def player(self) -> contextlib.AbstractContextManager:
-        """Meanwhile the agent is the one that the run is to give."""
-        return self._player(self.agent)
-
-    @property
-    def variables(self) -> dict[str, tf.Variable]:
-        """All that a run changes besides its carry, by stable names."""
-        agent = self.agent
-        groups = {
-            "agent/online": agent.online.variables,
-            "agent/target": agent.target.variables,
-            "optimizer": agent.optimizer.variables,
-        }
-        # Numbered: Keras numbers its names through a whole process, so a second agent has others.
-        named = {
-            f"{group}/{i}": variable for group, variables in groups.items() for i, variable in enumerate(variables)
-        }
-        return named | {f"replay/{name}": variable for name, variable in self.replay.state.items()}
-
     @property
     def guarded(self) -> list[str]:
         """What the bits of `Metrics.non_finite_tensors` stand for, causes before their effects."""
         weights = [f"the weights {v.name.removesuffix(':0')}" for v in self.agent.online.trainable_variables]
-        names = [*CAUSES, *weights]
+        names = [*self.learner.CAUSES, *weights]
         shared = names[SHARED_BIT:]
         return names if len(shared) < 2 else [*names[:SHARED_BIT], f"one of {len(shared)} more weights"]
 
@@ -166,8 +144,7 @@ class Trainer:
         config = self.config
 
         def one_round(rounds, carry):
-            carry = repeat_body(config.iterations_per_update, self._interact, carry)
-            return rounds + 1, carry._replace(metrics=self._learn_if_ready(carry.metrics))
+            return rounds + 1, self._round(carry)
 
         def until_report(rounds, carry, reports):
             stop = tf.minimum(stop_env_frames, reports.next_env_frames)
@@ -182,7 +159,7 @@ class Trainer:
         def goes_on(rounds, carry, reports):
             return (rounds < max_rounds) & (carry.env_frames < stop_env_frames) & (reports.count < MAX_REPORTS)
 
-        start = (tf.zeros([], tf.int64), carry, Reports.none(next_report))
+        start = (tf.zeros([], tf.int64), carry, Reports.none(next_report, self.learner.sums()))
         _, carry, reports = tf.while_loop(goes_on, until_report, start)
         return carry._replace(metrics=self._guard_weights(carry.metrics)), reports
 
@@ -190,18 +167,35 @@ class Trainer:
         """Once a chunk: an update with finite gradients can still overflow."""
         weights = self.agent.online.trainable_variables
         flags = tf.stack([~tf.reduce_all(tf.math.is_finite(variable)) for variable in weights])
-        # Their bits come after those of the causes, which `DQN.learn` reports.
-        flags = tf.concat([tf.zeros([len(CAUSES)], tf.bool), flags], axis=0)
+        # Their bits come after those of the causes, which updates report.
+        flags = tf.concat([tf.zeros([len(self.learner.CAUSES)], tf.bool), flags], axis=0)
         return note_non_finite(metrics, flags, self.agent.optimizer.iterations, 0)
 
-    def _interact(self, carry: Carry) -> Carry:
-        """One decision of every environment, and its row in the replay."""
+    def _round(self, carry: Carry) -> Carry:
+        """The decisions of a round, and what is learnt then."""
+        learner = self.learner
+
+        def once(number, carry, gathered):
+            carry, decision = self._interact(carry)
+            return number + 1, carry, learner.take(gathered, number, decision)
+
+        state = (tf.constant(0), carry, learner.begin_round())
+        if learner.iterations_per_round == 1:
+            _, carry, gathered = once(*state)
+        else:  # as a loop: it compiles once, and a small one runs as one kernel
+            _, carry, gathered = tf.while_loop(lambda number, *_: number < learner.iterations_per_round, once, state)
+        observation = stack_frames(carry.history, self.config.frame_stride)
+        return carry._replace(metrics=learner.update(gathered, observation, carry.agent_state, carry.metrics))
+
+    def _interact(self, carry: Carry) -> tuple[Carry, Decision]:
+        """One decision of every environment."""
         config, env = self.config, self.env
         legal = env.legal_actions(carry.env_state)
-        action = self._decide(carry, carry.history, legal)
+        observation = stack_frames(carry.history, config.frame_stride)
+        action, agent_state = self._decide(carry, observation, legal)
 
         stream = seeds.stream(config.seed, "env")
-        state, timestep, frames, noise = play(
+        state, timestep, score, frames, noise = play(
             env, carry.env_state, action, stream, carry.iteration, config.action_repeat
         )
         # Where the newest frame was an episode's last, nothing is played: the row only holds that frame, and the
@@ -211,23 +205,23 @@ class Trainer:
         is_idle = is_over | self._practice.is_leading_in(carry.memory)
         episode_frames = tf.where(carry.is_first, 0, carry.episode_frames) + tf.where(is_idle, 0, frames)
         timestep = self._practice.truncate(timestep, -(-episode_frames // config.action_repeat))
-        self.replay.add(
-            Row(
-                frame=carry.history[-1],
-                action=action,
-                reward=timestep.reward,
-                discount=tf.cast(~timestep.termination, tf.float32),
-                is_first=carry.is_first,
-                is_boundary=is_idle,
-                legal=legal,
-            )
+        row = Row(
+            frame=carry.history[-1],
+            action=action,
+            reward=timestep.reward,
+            discount=tf.cast(~timestep.termination, tf.float32),
+            is_first=carry.is_first,
+            is_boundary=is_idle,
+            legal=() if legal is None else legal,
         )
         ended = ~is_idle & (timestep.termination | timestep.truncation)
         frames = tf.where(is_idle, 0, frames)
-        episode_return = tf.where(carry.is_first, 0.0, carry.episode_return) + tf.where(is_idle, 0.0, timestep.reward)
+        episode_score = tf.where(carry.is_first, 0.0, carry.episode_score) + tf.where(is_idle, 0.0, score)
         restart_seed = seeds.at(seeds.stream(config.seed, "restart"), carry.iteration)
-        fresh = env.training_reset(noise, config.start_curriculum)
+        fresh, difficulty = env.training_start(noise, config.start_curriculum)
         idle_state, past = self._practice.go_back(carry.memory, carry.env_state, fresh, is_over, restart_seed)
+        initial = self._practice.state_of(past, self.agent.initial_state(config.num_envs))
+        agent_state = select(is_over, initial, agent_state)
         state = select(is_idle, idle_state, state)
         pushed = push_frame(carry.history, env.observe(state), is_over)
         history = self._practice.lead_in(carry.memory, carry.history, pushed, past, is_over)
@@ -239,68 +233,38 @@ class Trainer:
         # Each number is widened before it is summed: what fits for one environment need not for all of them.
         metrics = carry.metrics._replace(
             episodes=carry.metrics.episodes + tf.reduce_sum(tf.cast(counts, tf.int64)),
-            score=carry.metrics.score + total_of_ended(score_of(env, episode_return, episode_frames)),
+            score=carry.metrics.score + total_of_ended(episode_score),
             episode_frames=carry.metrics.episode_frames + total_of_ended(tf.cast(episode_frames, tf.int64)),
         )
-        return Carry(
+        decision = Decision(observation, carry.agent_state, row)
+        carry = Carry(
             iteration=carry.iteration + 1,
             env_frames=carry.env_frames + tf.reduce_sum(tf.cast(frames, tf.int64)),
             env_state=state,
+            agent_state=agent_state,
             memory=self._practice.remember(
-                carry.memory, Past.of(state, history), ended & timestep.termination, is_over, carry.iteration
+                carry.memory,
+                Past.of(state, history, agent_state),
+                ended & timestep.termination,
+                is_over,
+                carry.iteration,
             ),
             history=history,
             is_first=is_over,
             is_over=ended,
-            is_standard=tf.where(is_over, self._is_standard(noise), carry.is_standard),
-            episode_return=episode_return,
+            is_standard=tf.where(is_over, self._is_standard(difficulty), carry.is_standard),
+            episode_score=episode_score,
             episode_frames=episode_frames,
             metrics=metrics,
         )
+        return carry, decision
 
-    def _decide(self, carry: Carry, history: tf.Tensor, legal: tf.Tensor | None) -> tf.Tensor:
-        """What each environment does next, [N] int32, seeing a history."""
-        observation = stack_frames(history, self.config.frame_stride)
+    def _decide(self, carry: Carry, observation: tf.Tensor, legal: tf.Tensor | None) -> tuple[tf.Tensor, Any]:
+        """What each environment does next, [N] int32, and what the agent carries on."""
         explore_seed = seeds.at(seeds.stream(self.config.seed, "explore"), carry.iteration)
-        action, _ = self.agent.act(observation, (), self.exploration.epsilon_at(carry.env_frames), explore_seed, legal)
-        return action
+        epsilon = self.learner.exploration.epsilon_at(carry.env_frames)
+        return self.agent.act(observation, carry.agent_state, epsilon, explore_seed, legal)
 
-    def _is_standard(self, noise: Any) -> tf.Tensor:
+    def _is_standard(self, difficulty: tf.Tensor) -> tf.Tensor:
         """Which episodes that begin now do so as in an evaluation, [N] bool: only their scores are reported."""
-        is_moved = self.env.is_moved_start(noise, self.config.start_curriculum)
-        return self._practice.is_player & ~is_moved
-
-    def _learn_if_ready(self, metrics: Metrics) -> Metrics:
-        """The updates that are due, none while the replay is filled to its minimum."""
-        ready = self.replay.can_sample() & (self.replay.num_rows >= self.config.replay_min_rows)
-        due = tf.where(ready, self.config.updates_per_iteration, 0)
-        # A loop, not a condition: XLA passes the replay by without a copy, and the same code serves any count.
-        return tf.while_loop(lambda i, _: i < due, lambda i, m: (i + 1, self._learn(m)), (tf.constant(0), metrics))[1]
-
-    def _learn(self, metrics: Metrics) -> Metrics:
-        """One update."""
-        config = self.config
-        updates = self.agent.optimizer.iterations.read_value()  # a number now: the variable moves on below
-        seed = seeds.at(seeds.stream(config.seed, "replay"), updates)
-        transitions, weights, index = self.replay.sample(seed, config.batch_size)
-        result = self.agent.learn(transitions, weights)
-        self.replay.update(index, tf.abs(result.td_error))
-        metrics = note_non_finite(metrics, ~result.is_finite, updates + 1, 1)
-        return metrics.with_update(result.reported())
-
-
-def build_replay(config: Config, env: Environment, device: str) -> FrameReplay:
-    """The replay that a configuration describes."""
-    return rules.SAMPLERS[config.prioritized](
-        config,
-        frame=env.observation_spec,
-        num_envs=config.num_envs,
-        capacity=config.replay_capacity,
-        stack=config.frame_stack,
-        stride=config.frame_stride,
-        n_step=config.n_step,
-        discount=config.discount,
-        device=device,
-        column_major=catalogue.body_of(config.network).prefers_columns,
-        legal_actions=env.num_actions if env.limits_actions else None,
-    )
+        return self._practice.is_player & (difficulty == 0)

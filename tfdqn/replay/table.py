@@ -24,7 +24,6 @@ decision, which its stacks reach, and are no transitions (see `tfdqn.programs.re
 from __future__ import annotations
 
 import operator
-from typing import NamedTuple
 
 import tensorflow as tf
 from tensorflow.python.ops import control_flow_util
@@ -33,7 +32,7 @@ from tfdqn import seeds
 from tfdqn.dependencies import require_tf_agents
 from tfdqn.envs.spec import ObservationSpec
 from tfdqn.inputs import as_tensor
-from tfdqn.replay.transitions import Transition
+from tfdqn.replay.transitions import Row, Transition
 
 require_tf_agents()
 from tf_agents.replay_buffers import tf_uniform_replay_buffer  # noqa: E402
@@ -42,18 +41,6 @@ from tf_agents.replay_buffers import tf_uniform_replay_buffer  # noqa: E402
 # gets weight 0. At one boundary in nine rows (catch8) that is one transition in 40 million, and one in 256 at the
 # worst, when every episode is one decision long.
 CANDIDATES = 8
-
-
-class Row(NamedTuple):
-    """One decision of every environment."""
-
-    frame: tf.Tensor  # [N, ...] as the game shows it
-    action: tf.Tensor  # [N] int32
-    reward: tf.Tensor  # [N] float32
-    discount: tf.Tensor  # [N] float32, 0 where the episode terminated in this decision, else 1
-    is_first: tf.Tensor  # [N] bool, the first frame of an episode
-    is_boundary: tf.Tensor  # [N] bool, only the frame counts: the last of an episode, or one before its first decision
-    legal: tf.Tensor | tuple = ()  # [N, A] bool, what the rules allow at this frame; of games with such rules only
 
 
 # A GPU keeps int32 variables on the host, and outside XLA it cannot look up rows of bool variables.

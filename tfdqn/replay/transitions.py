@@ -1,4 +1,4 @@
-"""What a replay hands to a learner; here, so that an agent plays without a replay and what it is made of."""
+"""What goes into a replay and what comes out, for whoever has no need of the replay itself and its libraries."""
 
 from __future__ import annotations
 
@@ -19,3 +19,15 @@ class Transition(NamedTuple):
     # `tf.distribute`, and one that it cannot hand out.
     legal: tf.Tensor | tuple = ()
     next_legal: tf.Tensor | tuple = ()
+
+
+class Row(NamedTuple):
+    """One decision of every environment."""
+
+    frame: tf.Tensor  # [N, ...] as the game shows it
+    action: tf.Tensor  # [N] int32
+    reward: tf.Tensor  # [N] float32
+    discount: tf.Tensor  # [N] float32, 0 where the episode terminated in this decision, else 1
+    is_first: tf.Tensor  # [N] bool, the first frame of an episode
+    is_boundary: tf.Tensor  # [N] bool, only the frame counts: the last of an episode, or one before its first decision
+    legal: tf.Tensor | tuple = ()  # [N, A] bool, what the rules allow at this frame; of games with such rules only

@@ -9,25 +9,26 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-import numpy as np
-
-import tfdqn
 from tfdqn import cli
+from tfdqn import config as configuration
 from tfdqn.config import Config
 from tfdqn.errors import EXIT_NUMERIC, UserError
-from tfdqn.runs import run_folder
+from tfdqn.runs import models, run_config, run_folder
 from tfdqn.runs.checkpoints import Checkpoint
+from tfdqn.runs.judge import Judge
 from tfdqn.runs.progress import RunState
 from tfdqn.runs.saving import Saver
+from tfdqn.runtime import memory
 from tfdqn.runtime.signals import StopRequest
+from tfdqn.settings import flag_of
 
 if TYPE_CHECKING:
     from tfdqn.envs import Environment
-    from tfdqn.programs.evaluation import Scores
-    from tfdqn.programs.metrics import Metrics
+    from tfdqn.learners.metrics import Metrics
 
 CHUNK_SECONDS = 0.5  # how often Python gets its turn; no result depends on it
-GOAL_MARGIN = 1e-6  # scores are float32 means of whole numbers
+# Settings that decide how much memory a run takes.
+MEMORY_FIELDS = ("num_envs", "batch_size", "num_steps", "replay_capacity")
 
 
 class Run(RunState):
@@ -70,12 +71,13 @@ class Run(RunState):
         self._is_asked_to_stop = False
         env = make_for(config) if game is None else game
         _check_game(config, env)
+        if "GPU" not in device:  # with what only the game itself tells; before, it may have been too early to ask
+            configuration.check_memory(config, env.observation_spec, memory.available_bytes(), env.masked_actions)
         try:
             trainer = trainer_of(env)(config, device, env)
         except tf.errors.ResourceExhaustedError:
             raise UserError(
-                f"--replay-capacity {config.replay_capacity}: {config.replay_bytes(env.observation_spec) / 1e9:.2f} GB "
-                f"do not fit in the memory of {device.strip('/')}; use at most {config.replay_capacity // 2}"
+                f"the memory of {device.strip('/')} is too small for this run: {_smaller(config)}"
             ) from None
         config = trainer.config
         with blame.own_code(config):
@@ -83,6 +85,7 @@ class Run(RunState):
         self.evaluator = evaluator_of(trainer.env)(
             config, trainer.env, trainer.agent, device, lambda: stop.signal is not None
         )
+        self.judge = Judge(self, self.evaluator)
         self._is_profiled = False
         self.saver = Saver(self, checkpoint, lambda: self.monitor.flush(), self._hint_at_resuming)
         if checkpoint is None:
@@ -93,7 +96,7 @@ class Run(RunState):
             self._lock = lock
             self.saver.restore(checkpoint)
             self.saver.outbox.put(
-                run_dir / run_folder.CONFIG_FILE, lambda path: run_folder.write_config(config, path.parent)
+                run_dir / run_config.CONFIG_FILE, lambda path: run_config.write_config(config, path.parent)
             )
         try:
             self.monitor = Monitor(config, self.run_dir, self.trainer.env, is_resumed=checkpoint is not None)
@@ -108,29 +111,15 @@ class Run(RunState):
             run_folder.discard(self.run_dir)
 
     def _hint_at_resuming(self) -> None:
-        self.stop.hint = f"to go on, {run_folder.resume_command(self.run_dir)}"
+        self.stop.hint = f"to go on, {run_config.resume_command(self.run_dir)}"
 
     def _start_from(self, folder: Path) -> None:
         """Take over another run's best weights; the optimizer starts afresh."""
-        from tfdqn.programs.building import build_agent
+        from tfdqn.learners import build_agent
 
         donor = build_agent(self.config, self.trainer.env)
-        run_folder.load_weights(donor, folder / run_folder.BEST_MODEL)
-        self.trainer.agent.online.set_weights(donor.online.get_weights())
-        self.trainer.agent.copy_to_target()
-
-    @property
-    def is_goal_reached(self) -> bool:
-        best = self.progress.best_score
-        return best is not None and best >= self.config.goal_score - GOAL_MARGIN
-
-    @property
-    def is_finished(self) -> bool:
-        config = self.config
-        out_of_time = self.wall_seconds >= config.minutes * 60
-        return (
-            self.env_frames >= config.total_env_frames or out_of_time or (config.stop_at_goal and self.is_goal_reached)
-        )
+        models.load_weights(donor, folder / models.BEST_MODEL)
+        self.trainer.learner.take_over(donor)
 
     def train(self) -> dict[str, Any]:
         """Train until the frames, the minutes or the goal are reached, or a signal comes; then evaluate the best."""
@@ -145,8 +134,7 @@ class Run(RunState):
             config = self.config
             self._discard_unless_begun()
             raise UserError(
-                f"the memory of {self.device.strip('/')} is full: try half of --num-envs {config.num_envs}, "
-                f"--batch-size {config.batch_size} or --replay-capacity {config.replay_capacity} in a new run "
+                f"the memory of {self.device.strip('/')} is full: {_smaller(config)} in a new run "
                 f"({self.saver.describe()})"
             ) from None
 
@@ -154,7 +142,7 @@ class Run(RunState):
         config = self.config
         if self.is_finished:
             cli.say(
-                f"nothing more to train: {self.env_frames:,} frames, {self.updates:,} updates, {self._reached()}; "
+                f"nothing more to train: {self.env_frames:,} frames, {self.updates:,} updates, {self.reached()}; "
                 "evaluating again"
             )
             self.saver.give_final()
@@ -207,21 +195,12 @@ class Run(RunState):
         self.saver.save_last()
         self.saver.outbox.finish()
 
-    def _reached(self) -> str:
-        """Which of its ends a finished run has come to, and how to put it off."""
-        config = self.config
-        if self.env_frames >= config.total_env_frames:
-            return "all that --total-env-frames asks for"
-        if config.stop_at_goal and self.is_goal_reached:
-            return f"--goal-score {config.goal_score:g} is reached (to train on, add --no-stop-at-goal)"
-        return f"--minutes {config.minutes:g} are over"
-
     def _stopped(self) -> dict[str, Any]:
         self.monitor.close()
         cli.say(
-            f"stopped by {signal.Signals(self.stop.signal).name}; to go on, {run_folder.resume_command(self.run_dir)}"
+            f"stopped by {signal.Signals(self.stop.signal).name}; to go on, {run_config.resume_command(self.run_dir)}"
         )
-        return self._totals() | {"run_dir": str(self.run_dir), "exit_code": 128 + self.stop.signal}
+        return self.totals() | {"run_dir": str(self.run_dir), "exit_code": 128 + self.stop.signal}
 
     def compile(self) -> None:
         """Compile the training program before anything is timed; it plays no frame that counts."""
@@ -248,13 +227,13 @@ class Run(RunState):
         rounds, recording = progress.rounds, contextlib.nullcontext()
         if self._is_time_to_profile(frames_before, updates_before, stop):
             self._is_profiled = True
-            rounds, recording = -(-config.profile // config.iterations_per_update), self.monitor.profile()
+            rounds, recording = -(-config.profile // self.trainer.learner.iterations_per_round), self.monitor.profile()
         with recording:
             self.carry, reports = self.trainer.run_reporting_chunk(self.carry, rounds, stop, progress.next_log)
             frames = self.env_frames  # waits for the device
         seconds = time.monotonic() - start
         progress.train_seconds += seconds
-        done = (int(self.carry.iteration) - round_before) // config.iterations_per_update
+        done = (int(self.carry.iteration) - round_before) // self.trainer.learner.iterations_per_round
         # Aim at CHUNK_SECONDS, changing slowly; a chunk cut short by an evaluation tells the same speed.
         wanted = CHUNK_SECONDS / max(seconds, 1e-6) * max(done, 1)
         progress.rounds = int(min(max(wanted, progress.rounds / 4, 1), progress.rounds * 4))
@@ -293,7 +272,7 @@ class Run(RunState):
         import tensorflow as tf
 
         progress = self.progress
-        epsilon = self.trainer.exploration.epsilon_at(tf.constant(env_frames, tf.int64))
+        epsilon = self.trainer.learner.exploration.epsilon_at(tf.constant(env_frames, tf.int64))
         values = metrics.values(float(epsilon)) | progress.speed()
         self.monitor.report(env_frames, updates, wall_seconds, values)
         progress.reported_env_frames = env_frames
@@ -322,95 +301,22 @@ class Run(RunState):
     def _evaluate(self) -> None:
         """Evaluate the greedy player and keep it if it is the best."""
         self.saver.outbox.retry()
-        with self.trainer.player():
+        with self.trainer.learner.player():
             self._evaluate_player()
 
     def _evaluate_player(self) -> None:
         start = time.monotonic()
         progress, frames = self.progress, self.env_frames
-        scores = self._scores()
-        # Episodes are cut to save time, but a cut decides nothing: as long as what was cut off could change which agent
-        # is the best, or the mean is over a third of the limit (and so more than a few percent off), it is doubled and
-        # both agents play again, so that scores are only ever compared under one limit.
-        while progress.eval_max_frames <= self.trainer.env.time_limit and (
-            self._is_outgrown_by(scores) or self._is_undecided(scores)
-        ):
-            progress.eval_max_frames *= 2
-            self._score_best_again()
-            scores = self._scores()
-        mean = scores.summary()["score_mean"]
+        scores = self.judge.evaluate()
         values = scores.values()
         self.monitor.report(frames, self.updates, self.wall_seconds, values)
         self.monitor.show_player(frames, scores)
         progress.evaluated_env_frames = frames
-        if progress.best_score is None or mean > progress.best_score:
-            progress.best_score, progress.best_score_ceiling = mean, self._ceiling(scores)
-            progress.best_env_frames = frames
-            self.best_weights = self.trainer.agent.online.get_weights()
+        if self.judge.keep_if_best(scores):
             self.saver.give_best()
         progress.eval_seconds += time.monotonic() - start
         counts = {"env_frames": float(frames), "updates": float(self.updates)}
         self.on_evaluation({**{name.removeprefix("eval/"): value for name, value in values.items()}, **counts})
-
-    def _scores(self) -> Scores:
-        # The same draws each time, so that evaluations differ by the agent alone.
-        config, limit = self.config, self.progress.eval_max_frames
-        return self.evaluator.evaluate(config.eval_episodes, config.seed, stream="evaluation", max_frames=limit)
-
-    def _is_outgrown_by(self, scores: Scores) -> bool:
-        """Whether evaluations must play longer: a limit of three means lowers a mean by no more than a few percent."""
-        return 3 * scores.frames.mean() > self.progress.eval_max_frames
-
-    def _is_undecided(self, scores: Scores) -> bool:
-        """Whether what was cut off, of these episodes or the best agent's, could make either of them the better one."""
-        best, best_ceiling = self.progress.best_score, self.progress.best_score_ceiling
-        if best is None:
-            return False
-        ceiling = self._ceiling(scores)
-        if ceiling is None or best_ceiling is None:
-            return True
-        return scores.summary()["score_mean"] < best_ceiling and best < ceiling
-
-    def _ceiling(self, scores: Scores) -> float | None:
-        """What the mean score of these episodes can be at most when none is cut; None if that cannot be told."""
-        env, limit = self.trainer.env, self.progress.eval_max_frames
-        is_cut = (scores.frames >= limit) & (limit <= env.time_limit)
-        if is_cut.any() and not env.score_is_frames:
-            return None  # rewards may still come or be lost
-        return float(np.where(is_cut, env.time_limit, scores.scores).astype(np.float64).mean())
-
-    def _score_best_again(self) -> None:
-        """Under the limit that holds now."""
-        progress, agent = self.progress, self.trainer.agent
-        if progress.best_score is None:
-            return
-        weights = agent.online.get_weights()
-        agent.online.set_weights(self.best_weights)
-        try:
-            scores = self._scores()
-        finally:
-            agent.online.set_weights(weights)
-        progress.best_score, progress.best_score_ceiling = scores.summary()["score_mean"], self._ceiling(scores)
-
-    def _totals(self) -> dict[str, Any]:
-        config, progress, frames = self.config, self.progress, self.env_frames
-        return {
-            "env": config.env,
-            "preset": config.preset,
-            "seed": config.seed,
-            "device": self.device,
-            "version": tfdqn.__version__,
-            "env_frames": frames,
-            "updates": self.updates,
-            "wall_seconds": round(self.wall_seconds, 3),
-            "compile_seconds": round(progress.compile_seconds, 3),
-            "train_seconds": round(progress.train_seconds, 3),
-            "eval_seconds": round(progress.eval_seconds, 3),
-            "env_frames_per_second": round(frames / max(progress.train_seconds, 1e-9), 1),
-            "updates_per_second": round(self.updates / max(progress.train_seconds, 1e-9), 1),
-            "goal_reached": self.is_goal_reached,
-            "best_env_frames": progress.best_env_frames,
-        }
 
     def _result(self) -> dict[str, Any]:
         start = time.monotonic()
@@ -422,20 +328,27 @@ class Run(RunState):
             f"{scores['score_std']:.2f}, median {scores['score_median']:g}, min {scores['score_min']:g}, max "
             f"{scores['score_max']:g}), in {self.run_dir}"
         )
-        return self._totals() | scores | {"run_dir": str(self.run_dir)}
+        return self.totals() | scores | {"run_dir": str(self.run_dir)}
 
     def _say_plan(self) -> None:
-        config, agent = self.config, self.trainer.agent
-        replay_bytes = config.replay_bytes(self.trainer.env.observation_spec)
+        config, agent, replay = self.config, self.trainer.agent, self.trainer.replay
+        env = self.trainer.env
+        replay_bytes = config.replay_bytes(env.observation_spec, env.masked_actions)
         mode = "op by op" if config.eager else "XLA" if config.jit else "graph without XLA"
+        rows = f"replay {replay.capacity:,} rows, {replay_bytes / 1e6:,.0f} MB; " if replay else ""
         cli.say(
-            f"{config.env} on {self.device.strip('/')}, {mode}; {agent.online.count_params():,} parameters; replay "
-            f"{self.trainer.replay.capacity:,} rows, {replay_bytes / 1e6:,.0f} MB; "
+            f"{config.env} on {self.device.strip('/')}, {mode}; {agent.online.count_params():,} parameters; {rows}"
             f"{config.total_env_frames:,} frames planned; {self.run_dir}"
         )
-        capacity = self.trainer.replay.capacity
-        if capacity != config.replay_capacity:
-            cli.say(f"--replay-capacity {config.replay_capacity} rounded down to {capacity}, a multiple of --num-envs")
+        if replay and replay.capacity != config.replay_capacity:
+            asked = f"--replay-capacity {config.replay_capacity}"
+            cli.say(f"{asked} rounded down to {replay.capacity}, a multiple of --num-envs")
+
+
+def _smaller(config: Config) -> str:
+    """What to make smaller where memory is short."""
+    names = [name for name in MEMORY_FIELDS if hasattr(config, name)]
+    return "try half of " + " or ".join(f"{flag_of(name)} {getattr(config, name)}" for name in names)
 
 
 def _check_game(config: Config, env: Environment) -> None:

@@ -28,14 +28,21 @@ from tfdqn import console, files
 from tfdqn.config import Config
 from tfdqn.envs import Environment
 from tfdqn.errors import EXIT_REFUSED, UserError
-from tfdqn.programs import evaluation, metrics
+from tfdqn.learners import learner_of
+from tfdqn.metric import Metric
+from tfdqn.programs import evaluation
 from tfdqn.programs.evaluation import Scores
 from tfdqn.runs import progress
 
 METRICS_FILE, EVENT_FOLDERS = "metrics.jsonl", ("train", "eval")
 PROFILE_FOLDERS = ("plugins", "plugins/profile")  # the profiler's own names
-METRICS = {metric.tag: metric for metric in (*metrics.REPORTED, *evaluation.REPORTED, *progress.SPEED)}
 PLAIN_LINE_SECONDS = 10.0  # between live lines where they cannot overwrite each other
+
+
+def reported(learner: str) -> dict[str, Metric]:
+    """What a run reports, by tag, with a learner of that name."""
+    found = (*learner_of(learner).sums().reported(), *evaluation.REPORTED, *progress.SPEED)
+    return {metric.tag: metric for metric in found}
 
 
 def pictures_of(env: Environment, frames: np.ndarray, scale: int = 1) -> np.ndarray | None:
@@ -105,11 +112,12 @@ def image_pb(tag: str, image: np.ndarray, description: str | None = None) -> sum
 
 
 class EventFile(files.Journal):
-    """A new file of TensorBoard's events in a folder."""
+    """A new file of TensorBoard's events in a folder, which describes the metrics by their tags."""
 
     _numbers = itertools.count()  # of a process, so that no two files have one name
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, metrics: Mapping[str, Metric]):
+        self._metrics = metrics
         names = (str(int(time.time())), platform.node(), str(os.getpid()), str(next(self._numbers)))
         super().__init__(folder / f"events.out.tfevents.{'.'.join(names)}.v2")
         self._described: set[str] = set()
@@ -123,7 +131,7 @@ class EventFile(files.Journal):
         """What TensorBoard is to say of a tag: once a file is enough."""
         is_told = tag in self._described
         self._described.add(tag)
-        return None if is_told else METRICS[tag].help
+        return None if is_told else self._metrics[tag].help
 
     def _add(self, event: event_pb2.Event) -> None:
         record = io.BytesIO()
@@ -151,7 +159,8 @@ class Monitor:
         for name in EVENT_FOLDERS:
             (run_dir / name).mkdir(exist_ok=True)
         self._lines = files.Journal(run_dir / METRICS_FILE)
-        self._events = {name: EventFile(run_dir / name) for name in EVENT_FOLDERS}
+        metrics = reported(config.learner)
+        self._events = {name: EventFile(run_dir / name, metrics) for name in EVENT_FOLDERS}
         if not is_resumed:
             rows = [f"| {name} | {value} |" for name, value in configuration.plain(config).items()]
             table = "\n".join(["| setting | value |", "|---|---|", *rows])
@@ -184,7 +193,7 @@ class Monitor:
             self._is_waiting = True
 
     def report(self, env_frames: int, updates: int, wall_seconds: float, values: Mapping[str, float]) -> None:
-        """Write one report of values by their tags in `METRICS`; `eval/` goes to that writer, all others to `train`."""
+        """Write one report of values by their tags; `eval/` goes to that writer, all others to `train`."""
         line = {"env_frames": env_frames, "updates": updates, "wall_seconds": round(wall_seconds, 3), **values}
         # JSON has no infinities or NaN; a value that is one is written as a word, so that no reader trips over it.
         safe = {k: v if not isinstance(v, float) or math.isfinite(v) else str(v) for k, v in line.items()}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import tfdqn
 from tfdqn.metric import Metric
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from tfdqn.config import Config
     from tfdqn.programs.training import Carry, Trainer
 
+
+GOAL_MARGIN = 1e-6  # scores are float32 means of whole numbers
 
 SPEED = (
     Metric(
@@ -91,5 +94,48 @@ class RunState:
 
     def player_weights(self) -> list[np.ndarray]:
         """The weights of the agent that the run is to give, as it is now."""
-        with self.trainer.player():
+        with self.trainer.learner.player():
             return self.trainer.agent.online.get_weights()
+
+    @property
+    def is_goal_reached(self) -> bool:
+        best = self.progress.best_score
+        return best is not None and best >= self.config.goal_score - GOAL_MARGIN
+
+    @property
+    def is_finished(self) -> bool:
+        config = self.config
+        out_of_time = self.wall_seconds >= config.minutes * 60
+        return (
+            self.env_frames >= config.total_env_frames or out_of_time or (config.stop_at_goal and self.is_goal_reached)
+        )
+
+    def reached(self) -> str:
+        """Which of its ends a finished run has come to, and how to put it off."""
+        config = self.config
+        if self.env_frames >= config.total_env_frames:
+            return "all that --total-env-frames asks for"
+        if config.stop_at_goal and self.is_goal_reached:
+            return f"--goal-score {config.goal_score:g} is reached (to train on, add --no-stop-at-goal)"
+        return f"--minutes {config.minutes:g} are over"
+
+    def totals(self) -> dict[str, Any]:
+        """What `--json` says of it, but for scores."""
+        config, progress, frames = self.config, self.progress, self.env_frames
+        return {
+            "env": config.env,
+            "preset": config.preset,
+            "seed": config.seed,
+            "device": self.device,
+            "version": tfdqn.__version__,
+            "env_frames": frames,
+            "updates": self.updates,
+            "wall_seconds": round(self.wall_seconds, 3),
+            "compile_seconds": round(progress.compile_seconds, 3),
+            "train_seconds": round(progress.train_seconds, 3),
+            "eval_seconds": round(progress.eval_seconds, 3),
+            "env_frames_per_second": round(frames / max(progress.train_seconds, 1e-9), 1),
+            "updates_per_second": round(self.updates / max(progress.train_seconds, 1e-9), 1),
+            "goal_reached": self.is_goal_reached,
+            "best_env_frames": progress.best_env_frames,
+        }

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tfdqn import cli, files
 from tfdqn import config as configuration
 from tfdqn.errors import EXIT_IO, EXIT_REFUSED, UserError
-from tfdqn.runs import checkpoints, run_folder
+from tfdqn.runs import checkpoints, models, run_config
 from tfdqn.runs.checkpoints import Checkpoint
 from tfdqn.runs.progress import Progress
 
@@ -36,7 +36,7 @@ class Facts(NamedTuple):
     reports: dict[str, int]  # sizes, as `Monitor.flush` gives them
     versions: dict[str, str]
     game_version: int
-    game_source: dict[str, Any]  # as `tfdqn.runs.run_folder.source_of` gives it
+    game_source: dict[str, Any]  # as `tfdqn.runs.run_config.source_of` gives it
 
 
 def read_facts(checkpoint: Checkpoint) -> Facts:
@@ -199,22 +199,22 @@ class Saver:
 
     def give_best(self) -> None:
         """Write the best agent's model; where that fails, it waits."""
-        self._give(run_folder.BEST_MODEL, self.run.best_weights)
+        self._give(models.BEST_MODEL, self.run.best_weights)
 
     def give_final(self) -> None:
         """Write the model of the agent as it is now; where that fails, it waits."""
-        self._give(run_folder.FINAL_MODEL, self.run.player_weights())
+        self._give(models.FINAL_MODEL, self.run.player_weights())
 
     def _give(self, name: str, weights: Sequence[np.ndarray]) -> bool:
         agent = self.run.trainer.agent
-        return self.outbox.put(self.run.run_dir / name, lambda path: run_folder.save_player(agent, weights, path))
+        return self.outbox.put(self.run.run_dir / name, lambda path: models.save_player(agent, weights, path))
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Bring the run to where the checkpoint was made, with its reports and models."""
         from tfdqn.runs import monitor
 
         run, facts = self.run, read_facts(checkpoint)
-        variables = run.trainer.variables
+        variables = run.trainer.learner.variables
         held, ours = (versions.get("tensorflow") for versions in (facts.versions, checkpoints.versions()))
         if held != ours:
             cli.say(f"tfdqn: warning: saved with TensorFlow {held}, going on with {ours}: the bits may differ")
@@ -224,7 +224,8 @@ class Saver:
                 f"tfdqn: warning: so far this run played version {facts.game_version} of {game.name}, going on with "
                 f"version {game.version}: rules differ, and scores do not compare"
             )
-        has_replay = any(name.startswith("replay/") for name in checkpoint.names)
+        replay = run.trainer.replay
+        has_replay = replay is None or any(name.startswith("replay/") for name in checkpoint.names)
         if not has_replay:
             variables = {name: v for name, v in variables.items() if not name.startswith("replay/")}
             cli.say("this checkpoint holds no replay: a new one is filled before learning goes on")
@@ -235,7 +236,7 @@ class Saver:
             best = checkpoint.read({f"best/{i}": v for i, v in enumerate(run.trainer.agent.online.get_weights())})
         checkpoint.restore(variables, growing)
         if not has_replay:
-            run.trainer.replay.continue_from(run.updates)
+            replay.continue_from(run.updates)
         run.carry = from_arrays(run.carry, "carry", carry, run.device)
         run.best_weights = list(best.values()) or None
         run.progress = facts.progress
@@ -250,12 +251,12 @@ class Saver:
         """Let no model be that of an agent from after the checkpoint, which training will not come by again."""
         run = self.run
         # Where a final model is, training has ended before; it has now ended with the agent of this checkpoint.
-        is_ended = (run.run_dir / run_folder.FINAL_MODEL).exists()
-        models = {
-            run_folder.BEST_MODEL: run.best_weights,
-            run_folder.FINAL_MODEL: run.player_weights() if is_ended else None,
+        is_ended = (run.run_dir / models.FINAL_MODEL).exists()
+        wanted = {
+            models.BEST_MODEL: run.best_weights,
+            models.FINAL_MODEL: run.player_weights() if is_ended else None,
         }
-        for name, weights in models.items():
+        for name, weights in wanted.items():
             path = run.run_dir / name
             files.partial(path).unlink(missing_ok=True)
             if weights is None:
@@ -268,18 +269,28 @@ class Saver:
         """The carry's tensors by name; those that runs had not yet when it was made are as at a run's start."""
         wanted = named_tensors(self.run.carry, "carry")
         memory = {name for name in wanted if name.startswith("carry/memory/")}
-        newer = {"carry/is_standard"} - checkpoint.names
+        newer = {"carry/is_standard", "carry/episode_score"} - checkpoint.names
         if not memory <= checkpoint.names:
             newer |= memory
             cli.say("this checkpoint remembers practice starts without the frames before them: they are found anew")
         own = {name: value.numpy() for name, value in wanted.items() if name in newer}
+        if "carry/episode_score" in newer:
+            own["carry/episode_score"] = self._older_score(checkpoint)
         return own | checkpoint.read({name: value for name, value in wanted.items() if name not in newer})
+
+    def _older_score(self, checkpoint: Checkpoint) -> np.ndarray:
+        """Scores [N] of a time when they were not summed: the returns or, where the game told so, the frames."""
+        carry = self.run.carry
+        is_return = not self.run.trainer.env._sets("score")
+        name, like = ("return", carry.episode_score) if is_return else ("frames", carry.episode_frames)
+        (held,) = checkpoint.read({f"carry/episode_{name}": like}).values()
+        return held.astype(like.dtype.as_numpy_dtype if is_return else "float32")
 
     def _tensors(self) -> dict[str, Any]:
         run = self.run
         tensors = {
             name: variable
-            for name, variable in run.trainer.variables.items()
+            for name, variable in run.trainer.learner.variables.items()
             if run.config.checkpoint_replay or not name.startswith("replay/")
         }
         tensors |= {f"best/{i}": weight for i, weight in enumerate(run.best_weights or [])}
@@ -294,7 +305,7 @@ class Saver:
             "env_frames": run.env_frames,
             "config": configuration.as_json(run.config),
             "game_version": run.trainer.env.version,
-            "game_source": run_folder.source_of(run.config),
+            "game_source": run_config.source_of(run.config),
             "device": run.device,
             "progress": dataclasses.asdict(dataclasses.replace(run.progress, wall_seconds=run.wall_seconds)),
             "reports": self._flush_reports(),
@@ -307,6 +318,7 @@ class Saver:
 
     def _write(self, facts: dict[str, Any]) -> None:
         run, tensors = self.run, self._tensors()
-        steps = int(run.trainer.replay.num_rows) // run.config.num_envs
+        replay = run.trainer.replay
+        steps = int(replay.num_rows) // run.config.num_envs if replay else 0
         filled = {name: steps for name, v in tensors.items() if name.startswith("replay/") and v.shape.rank}
         self.path, self._facts = checkpoints.save(run.run_dir, tensors, facts, filled), facts

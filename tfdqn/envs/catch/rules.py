@@ -51,7 +51,6 @@ class Catch(Environment):
     action_names = ("stay", "left", "right")
     frames_per_second = 5.0
     time_limit = TIME_LIMIT
-    score_is_frames = False
     palette = {0: (0, 0, 0), BALL_LEVEL: (128, 128, 128), PADDLE_LEVEL: (255, 255, 255)}  # noqa: RUF012
 
     def __init__(self, size: int = 8, single_ball: bool = False, downsample: int = 1):

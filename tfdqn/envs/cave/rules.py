@@ -114,8 +114,6 @@ class Cave(Environment):
     frames_per_second = 30.0
     time_limit = TIME_LIMIT
     best_score = float(TIME_LIMIT)
-    score_is_frames = True
-    has_difficulties = True
     palette = {  # noqa: RUF012
         0: (0, 0, 0),
         WALL_LEVEL: (0, 204, 255),
@@ -182,27 +180,30 @@ class Cave(Environment):
         )
         return state._replace(memory=Memory(top, bottom))
 
-    def training_reset(self, noise: Noise, curriculum: float) -> State:
-        """A share of the episodes starts in a straight piece of a narrower tunnel, without blocks on the screen.
-
-        Such a start is a standard one at a later time: the time alone decides the openings, and blocks are posted as
-        ever. It is uniform over the frames in which the tunnel narrows and as many again, in which it no longer does.
-        """
-        if not 0 <= curriculum <= 1:
-            raise ValueError(f"curriculum is {curriculum}, but must be a share between 0 and 1")
+    def difficulties(self, noise: Noise, share: float) -> tf.Tensor:
+        """1 more than the frame that an episode begins in: one in which the tunnel narrows, or one of as many after."""
         noise = self.checked_noise(noise)
-        state, is_moved = self.reset(noise), self.is_moved_start(noise, curriculum)
+        # The rank is wide enough to give a share and leave a time; the wall's draw would tie the start to a wall.
+        is_moved = noise.block_rank % CURRICULUM_DRAWS < round(share * CURRICULUM_DRAWS)
         time = noise.block_rank // CURRICULUM_DRAWS % (2 * NARROWEST_TIME)
+        return tf.where(is_moved, 1 + time, 0)
+
+    def reset_at(self, noise: Noise, difficulty: tf.Tensor) -> State:
+        """An episode that begins later does so in a straight piece of tunnel, without blocks on the screen.
+
+        It is a standard one at a later time: the time alone decides the openings, and blocks are posted as ever.
+        """
+        state, is_moved = self.reset(noise), difficulty > 0
         moved = state._replace(
-            time=tf.where(is_moved, time, state.time),
+            time=tf.where(is_moved, difficulty - 1, state.time),
             # Where blocks of this time would be on the screen, they are out of everyone's reach.
             block_tops=tf.where(is_moved[:, tf.newaxis], NOWHERE, state.block_tops),
         )
         return self.first_seen(moved)
 
-    def is_moved_start(self, noise: Noise, curriculum: float) -> tf.Tensor:
-        # The rank is wide enough to give a share and leave a time; the wall's draw would tie the start to a wall.
-        return noise.block_rank % CURRICULUM_DRAWS < round(curriculum * CURRICULUM_DRAWS)
+    def score(self, state: State, timestep: TimeStep) -> tf.Tensor:
+        """The frames survived; one that passes the time limit is none."""
+        return tf.where(timestep.truncation, 0.0, 1.0)
 
     def step(self, state: State, action: tf.Tensor, noise: Noise) -> tuple[State, TimeStep]:
         state, action, noise = self.checked(state, action, noise)

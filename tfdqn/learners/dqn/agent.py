@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import math
-import operator
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from tfdqn import optimizers, seeds
-from tfdqn.envs import loading
+from tfdqn import optimizers
 from tfdqn.envs.spec import ObservationSpec
-from tfdqn.errors import UserError, nearest
-from tfdqn.inputs import as_tensor, refusal
-from tfdqn.learners.dqn import heads, losses, rules
-from tfdqn.learners.dqn import settings as limits
-from tfdqn.learners.dqn.result import LearnResult
+from tfdqn.inputs import refusal
+from tfdqn.learners import base, exploration, losses
+from tfdqn.learners.dqn import entering, heads, rules
+from tfdqn.learners.dqn.metrics import LearnResult
 from tfdqn.networks import catalogue
-from tfdqn.networks.names import CONVOLUTIONS, NETWORKS
 from tfdqn.replay.transitions import Transition
-from tfdqn.settings import check_value
 
 
 @tf.keras.saving.register_keras_serializable(package="tfdqn")
-class DQN(tf.keras.Model):
+class DQN(base.Agent):
     """Deep Q-network (Mnih et al. 2015) with a target network that shares nothing with the online one.
 
     `call` maps [B, H, W, stack] uint8 to action values [B, A]. After `compile(optimizer=...)` it learns from batches
@@ -109,13 +105,13 @@ class DQN(tf.keras.Model):
             "max_gradient_norm": math.inf if max_gradient_norm is None else float(max_gradient_norm),
             "seed": seed,
         }
-        settings = _checked(settings)
-        observation_shape, num_actions = _checked_sizes(observation_shape, num_actions)
+        settings = entering.checked_settings(settings)
+        observation_shape, num_actions = entering.checked_sizes(observation_shape, num_actions)
         spec = ObservationSpec(observation_shape, observation_dtype)
         self._config = {"observation_shape": observation_shape, "num_actions": num_actions, **settings}
         if spec.dtype != "uint8":  # what agents of earlier versions do not say
             self._config["observation_dtype"] = spec.dtype
-        self._observation_dtype = tf.as_dtype(spec.dtype)
+        self._inputs = entering.Inputs(tf.as_dtype(spec.dtype), observation_shape, num_actions)
         if settings["max_gradient_norm"] == math.inf:
             self._config["max_gradient_norm"] = None  # JSON has no infinity
         seed = settings["seed"]
@@ -136,7 +132,7 @@ class DQN(tf.keras.Model):
         self._reports = {name: tf.keras.metrics.Mean(name, tf.float32) for name in ("loss", "td_error", "mean_q")}
         self.build((None, *observation_shape))
         self(
-            tf.zeros([1, *observation_shape], self._observation_dtype)
+            tf.zeros([1, *observation_shape], self._inputs.dtype)
         )  # once, so that Keras knows what it takes and can save it
 
     def build(self, input_shape: Any) -> None:
@@ -150,7 +146,7 @@ class DQN(tf.keras.Model):
           TypeError: the observations are no bytes; floats from 0 to 1 are refused, or all would be black.
           ValueError: they have another shape.
         """
-        return self.head.values(self.online(self._observations(inputs)))
+        return self.head.values(self.online(self._inputs.observations(inputs)))
 
     def compile(self, optimizer: Any = "rmsprop", **kwargs: Any) -> None:
         """As of every Keras model, without a loss or metrics: the constructor has said what is learnt."""
@@ -178,13 +174,10 @@ class DQN(tf.keras.Model):
     def get_config(self) -> dict[str, Any]:
         return {**self._config, "name": self.name}
 
-    def _observations(self, value: Any, what: str = "observations") -> tf.Tensor:
-        return as_tensor(value, self._observation_dtype, [None, *self._config["observation_shape"]], f"DQN: {what}")
-
     def _entering(self, x: Any) -> Any:
         """Observations on the host as bytes, before Keras puts them into a program; a data set as it is."""
         is_array = isinstance(x, (np.ndarray, list, tuple)) or tf.is_tensor(x)
-        return self._observations(x) if is_array else x
+        return self._inputs.observations(x) if is_array else x
 
     @property
     def metrics(self):
@@ -212,20 +205,9 @@ class DQN(tf.keras.Model):
         Returns:
           Actions [N] int32, and the next agent state.
         """
-        observation = self._observations(observation)
-        legal = self._legal(legal, observation.shape[:1], "legal actions")
-        draws = seeds.draw(seed, tf.shape(observation)[0])
-        # Two independent parts of one draw: 24 bits decide whether to explore, the others which action.
-        coin = tf.cast(tf.bitwise.bitwise_and(draws, 2**24 - 1), tf.float32)
-        choice = tf.bitwise.bitwise_and(tf.bitwise.right_shift(draws, 24), 2**32 - 1)
-        random_action = losses.uniform_action(choice, self.num_actions, legal)
-        explores = coin < tf.cast(epsilon, tf.float32) * 2.0**24
-        return tf.where(explores, random_action, losses.greedy_action(self(observation), legal)), agent_state
-
-    def _legal(self, mask: Any, size: Any, what: str) -> tf.Tensor | None:
-        if mask is None or (isinstance(mask, tuple) and not mask):
-            return None
-        return as_tensor(mask, tf.bool, [*size, self.num_actions], f"DQN: {what}")
+        observation = self._inputs.observations(observation)
+        legal = self._inputs.legal(legal, observation.shape[:1], "legal actions")
+        return exploration.epsilon_greedy(self(observation), epsilon, seed, legal), agent_state
 
     # Learning.
 
@@ -243,7 +225,7 @@ class DQN(tf.keras.Model):
         """
         if getattr(self, "optimizer", None) is None:
             raise refusal(RuntimeError, "DQN.learn: call compile(optimizer=...) first")
-        transitions, weights = self._batch(transitions, weights)
+        transitions, weights = self._inputs.batch(transitions, weights)
         with tf.GradientTape() as tape:
             loss, td_error, output, target = self._judge(transitions, weights, tape)
         variables = self.online.trainable_variables
@@ -264,12 +246,12 @@ class DQN(tf.keras.Model):
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         """One update for `fit`: `data` is a `Transition`, or (Transition, weights [B])."""
-        result = self.learn(*_unpacked(data))
+        result = self.learn(*entering.unpacked(data))
         return self._report(result.loss, result.td_error, result.mean_q)
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         """The same numbers for `evaluate` and for validation: nothing is learnt."""
-        transitions, weights = self._batch(*_unpacked(data))
+        transitions, weights = self._inputs.batch(*entering.unpacked(data))
         loss, td_error, output, _ = self._judge(transitions, weights)
         mean_q = tf.reduce_mean(losses.max_value(self.head.values(output), transitions.legal))
         return self._report(loss / self._members, td_error, mean_q)
@@ -280,36 +262,16 @@ class DQN(tf.keras.Model):
     def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> tf.keras.callbacks.History:
         if isinstance(kwargs.get("validation_data"), Transition):
             kwargs["validation_data"] = (kwargs["validation_data"],)  # or its fields would be x, y and so on
-        return super().fit(*_fed(x, y, kwargs), *args, **kwargs)
+        return super().fit(*entering.fed(x, y, kwargs), *args, **kwargs)
 
     def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
-        return super().evaluate(*_fed(x, y, kwargs), *args, **kwargs)
+        return super().evaluate(*entering.fed(x, y, kwargs), *args, **kwargs)
 
     def train_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
-        return super().train_on_batch(*_fed(x, y, kwargs), *args, **kwargs)
+        return super().train_on_batch(*entering.fed(x, y, kwargs), *args, **kwargs)
 
     def test_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
-        return super().test_on_batch(*_fed(x, y, kwargs), *args, **kwargs)
-
-    def _batch(self, transitions: Any, weights: Any = None) -> tuple[Transition, tf.Tensor]:
-        """A batch as tensors of the types and shapes that are expected; weights of 1 if None."""
-        given = Transition(*transitions)
-        observation = self._observations(given.observation)
-        size = observation.shape[:1]
-
-        def floats(value, what):
-            return as_tensor(value, tf.float32, size, f"DQN: {what}")
-
-        transitions = Transition(
-            observation=observation,
-            action=as_tensor(given.action, tf.int32, size, "DQN: actions", 0, self.num_actions - 1),
-            reward=floats(given.reward, "rewards"),
-            discount=floats(given.discount, "discounts"),
-            next_observation=self._observations(given.next_observation, "next observations"),
-            legal=self._legal(given.legal, size, "legal actions"),
-            next_legal=self._legal(given.next_legal, size, "next legal actions"),
-        )
-        return transitions, tf.ones_like(transitions.reward) if weights is None else floats(weights, "weights")
+        return super().test_on_batch(*entering.fed(x, y, kwargs), *args, **kwargs)
 
     def _judge(
         self, transitions: Transition, weights: tf.Tensor, tape: tf.GradientTape | None = None
@@ -340,6 +302,10 @@ class DQN(tf.keras.Model):
 
     # The target network.
 
+    def play_by(self, weights: Sequence[np.ndarray]) -> None:
+        super().play_by(weights)
+        self.target.set_weights(weights)
+
     def copy_to_target(self) -> None:
         """Make the target network equal to the online one."""
         for target, online in zip(self.target.variables, self.online.variables, strict=True):
@@ -362,72 +328,3 @@ class DQN(tf.keras.Model):
     def _sync_target(self) -> None:
         """After an update, which `optimizer.iterations` has counted."""
         self._target_policy.follow(self.online, self.target, self.optimizer.iterations)
-
-
-def _checked(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings as Python's own numbers, within the limits that a run's have."""
-    if settings["seed"] is None:
-        raise ValueError("DQN: seed None: must be a whole number, as all draws follow from it; the default is 0")
-    settings = {name: value.item() if isinstance(value, np.generic) else value for name, value in settings.items()}
-    try:
-        for name, value in settings.items():
-            if name != "seed":
-                check_value(limits.FIELDS[name], value)
-    except UserError as error:
-        raise ValueError(f"DQN: {_argument_of(str(error))}") from None
-    if not isinstance(settings["seed"], int) or not 0 <= settings["seed"] < 2**31:
-        raise ValueError(f"DQN: seed {settings['seed']!r}: must be a whole number from 0 to {2**31 - 1}")
-    if settings["network"] not in NETWORKS and not loading.is_spec(settings["network"]):
-        raise ValueError(f"DQN: network {settings['network']}: unknown; {nearest(settings['network'], NETWORKS)}")
-    if settings["convolution"] == "auto":
-        raise ValueError(f"DQN: convolution auto: must be one of {', '.join(CONVOLUTIONS)}")
-    return settings
-
-
-def _argument_of(message: str) -> str:
-    """A message about "--some-flag" as one about the argument `some_flag`."""
-    flag, rest = message.split(" ", 1)
-    return f"{flag.removeprefix('--').replace('-', '_')} {rest}"
-
-
-def _checked_sizes(observation_shape: Any, num_actions: Any) -> tuple[tuple[int, ...], int]:
-    try:
-        shape, actions = tuple(operator.index(size) for size in observation_shape), operator.index(num_actions)
-    except TypeError:
-        shape, actions = (), 0
-    if not 1 <= len(shape) <= 3 or min(*shape, actions) < 1:
-        raise ValueError(
-            f"DQN: observation_shape {observation_shape} and num_actions {num_actions}: must be (height, width, "
-            "stack), or another shape of one to three sizes, and a count, whole numbers from 1"
-        )
-    return shape, actions
-
-
-def _unpacked(data: Any) -> tuple[Transition, Any]:
-    """A batch and its weights or None, from any form in which Keras hands over what a user gave."""
-    weights = None
-    while isinstance(data, (tuple, list)) and len(data) == 1:
-        (data,) = data
-    if isinstance(data, (tuple, list)) and len(data) == 2:
-        data, weights = data
-    elif isinstance(data, (tuple, list)) and len(data) == 3 and data[1] is None:
-        data, _, weights = data
-    least = len(Transition._fields) - len(Transition._field_defaults)
-    if not isinstance(data, (tuple, list)) or not least <= len(data) <= len(Transition._fields):
-        raise refusal(
-            TypeError,
-            "DQN learns from a tfdqn.replay.transitions.Transition, or (Transition, weights): batches of them",
-        )
-    return Transition(*data), weights
-
-
-def _fed(x: Any, y: Any, kwargs: dict[str, Any]) -> tuple[Any, Any]:
-    """`x` and `y` as Keras hands them on whole; takes `sample_weight` out of `kwargs`."""
-    weights = kwargs.pop("sample_weight", None)
-    if weights is not None:
-        if y is not None:
-            raise TypeError("DQN takes no y: what is learnt follows from the transitions")
-        return x, weights
-    if hasattr(x, "__next__"):
-        x = ((batch,) if isinstance(batch, Transition) else batch for batch in x)
-    return x, y

@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfdqn.learners.dqn import losses
+from tfdqn.learners import losses
 
 
 class Head(abc.ABC):

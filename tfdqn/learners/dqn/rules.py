@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
-from tfdqn import optimizers
-from tfdqn.learners.dqn import heads, losses
+from tfdqn.learners import losses
+from tfdqn.learners.dqn import heads
 
 if TYPE_CHECKING:
     from tfdqn.config import Config
@@ -126,29 +126,6 @@ def _target_plays(agent: DQN) -> contextlib.AbstractContextManager:
 PLAYERS = {False: _online_plays, True: _target_plays}
 
 
-# --- Exploration ---
-
-
-@dataclasses.dataclass(frozen=True)
-class LinearEpsilon:
-    """A share of random actions that changes linearly with the frames played, then stays (Mnih et al. 2015)."""
-
-    start: float
-    end: float
-    decay_env_frames: int
-
-    def epsilon_at(self, env_frames: tf.Tensor) -> tf.Tensor:
-        """The share [] float32 after so many frames [] int64; clipped as an integer, so it stays exact at any age."""
-        progress = tf.minimum(env_frames, self.decay_env_frames)
-        share = tf.cast(progress, tf.float32) / float(self.decay_env_frames)
-        return self.start + (self.end - self.start) * share
-
-
-def exploration(config: Config) -> LinearEpsilon:
-    """The exploration that a configuration describes: there is one kind."""
-    return LinearEpsilon(config.epsilon_start, config.epsilon_end, config.epsilon_decay_env_frames)
-
-
 # --- The replay: imported where one is made, for an agent plays without TF-Agents ---
 
 
@@ -168,31 +145,3 @@ def _prioritized(config: Config, **given: Any) -> FrameReplay:
 
 # By `prioritized`: from a configuration and the arguments of `FrameReplay`.
 SAMPLERS = {False: _uniform, True: _prioritized}
-
-
-# --- The optimizer: from a configuration and a rate or its schedule ---
-
-
-def _adam(config: Config, rate: Any) -> tf.keras.optimizers.Optimizer:
-    adam = tf.keras.optimizers.Adam(rate, epsilon=config.optimizer_epsilon, jit_compile=False)
-    return optimizers.with_rate(adam, rate)
-
-
-def _rmsprop(config: Config, rate: Any) -> tf.keras.optimizers.Optimizer:
-    rmsprop = tf.keras.optimizers.RMSprop(rate, **_averages(config), jit_compile=False)
-    return optimizers.with_rate(rmsprop, rate)
-
-
-def _rmsprop_graves(config: Config, rate: Any) -> tf.keras.optimizers.Optimizer:
-    return optimizers.RMSPropGraves(rate, **_averages(config), jit_compile=False)
-
-
-def _averages(config: Config) -> dict[str, float]:
-    return {
-        "rho": config.optimizer_rho,
-        "momentum": config.optimizer_momentum,
-        "epsilon": config.optimizer_epsilon,
-    }
-
-
-OPTIMIZERS = {"adam": _adam, "rmsprop": _rmsprop, "rmsprop_graves": _rmsprop_graves}

@@ -3,65 +3,45 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator
 from typing import Any
 
-from tfdqn.envs import loading
-from tfdqn.errors import UserError, nearest
-from tfdqn.networks.names import CONVOLUTIONS, NETWORKS, PRECISIONS
+from tfdqn.errors import UserError
+from tfdqn.learners.rooms import Exploration, Network, Optimizer, Returns, Sizes
 from tfdqn.settings import room, setting
 
 HEADS = ("scalar", "categorical")
 TARGETS = ("hard", "soft", "none")
 
 
-@room("sizes", "how much at a time")
-class Sizes:
-    num_envs: int = setting(64, "environments played side by side", low=1, high=1_000_000, common=True, size=True)
-    batch_size: int = setting(32, "transitions in one update", low=1, high=1_000_000, common=True, size=True)
-    iterations_per_update: int = setting(1, "vector steps between updates", low=1, high=1_000, size=True)
-    updates_per_iteration: int = setting(1, "updates made each time an update is due", low=1, high=1_000, size=True)
-
-
-@room("network", "the Q-network")
-class Network:
-    network: str = setting(
-        "mlp",
-        f"body of the Q-network: {', '.join(NETWORKS)}, package.module:function or path/to/file.py:function",
-        common=True,
-        code=True,
+@room("updates", "updates")
+class Updates:
+    batch_size: int = setting(
+        32, "transitions in one update", low=1, high=1_000_000, common=True, size=True, once_in="sizes"
     )
-    members: int = setting(1, "networks side by side, whose values are averaged", low=1, high=100)
+    iterations_per_update: int = setting(
+        1, "vector steps between updates", low=1, high=1_000, size=True, once_in="sizes"
+    )
+    updates_per_iteration: int = setting(
+        1, "updates made each time an update is due", low=1, high=1_000, size=True, once_in="sizes"
+    )
+
+
+@room("head", "the network's head")
+class Head:
+    members: int = setting(1, "networks side by side, whose values are averaged", low=1, high=100, once_in="network")
     head: str = setting(
-        "scalar", "expected returns, or probabilities of returns learnt by cross-entropy", choices=HEADS
+        "scalar",
+        "expected returns, or probabilities of returns learnt by cross-entropy",
+        choices=HEADS,
+        once_in="network",
     )
-    atoms: int = setting(51, "returns that the categorical head tells apart", low=2, high=201)
-    value_min: float = setting(-1.0, "least return of the categorical head", low=-1e6, high=1e6)
-    value_max: float = setting(1.0, "largest return of the categorical head", low=-1e6, high=1e6)
-    dueling: bool = setting(False, "value and advantages from hidden layers of their own")
-    init_from: str = setting("", "folder of a run whose best agent's weights to start from", path=True)
-    convolution: str = setting(
-        "auto",
-        "convolutions as patches times a matrix, or TensorFlow's native ones; auto: patches on a CPU, on a GPU what is "
-        "quicker when measured at the start",
-        choices=("auto", *CONVOLUTIONS),
-    )
-    precision: str = setting(
-        "float32",
-        "factors of the products in wide hidden dense layers; bfloat16: rounded, and summed in float32, which is "
-        "quicker on CPUs with AMX (not measured on a GPU)",
-        choices=PRECISIONS,
-    )
+    atoms: int = setting(51, "returns that the categorical head tells apart", low=2, high=201, once_in="network")
+    value_min: float = setting(-1.0, "least return of the categorical head", low=-1e6, high=1e6, once_in="network")
+    value_max: float = setting(1.0, "largest return of the categorical head", low=-1e6, high=1e6, once_in="network")
+    dueling: bool = setting(False, "value and advantages from hidden layers of their own", once_in="network")
 
     def check(self, config: Any) -> None:
-        if loading.is_spec(self.network):
-            loading.require(self.network)
-        elif self.network not in NETWORKS:
-            raise UserError(
-                f"--network {self.network}: unknown; {nearest(self.network, NETWORKS)} (or your own: "
-                "path/to/my_network.py:my_body)"
-            )
         if self.head != "categorical":
             return
         # In float32 the atoms must lie apart.
@@ -89,36 +69,10 @@ class Network:
             yield {"loss": "huber"}
 
 
-@room("optimizer", "the optimizer")
-class Optimizer:
-    optimizer: str = setting("rmsprop_graves", "optimizer", choices=("rmsprop_graves", "rmsprop", "adam"), common=True)
-    learning_rate: float = setting(2.5e-4, "step size of the optimizer", above=0, high=100, common=True)
-    learning_rate_decay_updates: int = setting(
-        0, "updates over which the rate falls linearly to learning_rate_end; 0 keeps it", low=0, high=2**53
-    )
-    learning_rate_end: float = setting(1e-5, "rate after learning_rate_decay_updates", above=0, high=100)
-    optimizer_rho: float = setting(0.95, "decay of RMSProp's averages", low=0, high=0.999999)
-    optimizer_momentum: float = setting(0.9, "momentum of RMSProp", low=0, high=0.999999)
-    optimizer_epsilon: float = setting(1e-4, "constant in the optimizer's denominator", above=0, high=1)
-    max_gradient_norm: float = setting(math.inf, "clip the gradient's global norm", above=0)
-
-    def check(self, config: Any) -> None:
-        if self.learning_rate_decay_updates and self.learning_rate_end > self.learning_rate:
-            raise UserError(
-                f"--learning-rate-end {self.learning_rate_end}: above --learning-rate; use at most {self.learning_rate}"
-            )
-
-    def ways_to_fit(self, config: Any) -> Iterator[dict[str, Any]]:
-        if self.learning_rate_decay_updates and self.learning_rate_end > self.learning_rate:
-            yield {"learning_rate_end": self.learning_rate}
-            yield {"learning_rate": self.learning_rate_end}
-
-
 @room("dqn", "the learning rule")
 class Rule:
     loss: str = setting("huber", "loss of the TD error", choices=("huber", "mse"))
     double: bool = setting(True, "Double DQN: the online network chooses the next action")
-    discount: float = setting(0.99, "discount a decision", low=0, high=1, common=True)
     n_step: int = setting(1, "decisions of reward before bootstrapping", low=1, high=128, common=True)
     target: str = setting("hard", "target network: copied, tracked or none", choices=TARGETS)
     target_update_period_updates: int = setting(500, "updates between hard copies", low=1, high=2**62)
@@ -188,27 +142,8 @@ class Replay:
             yield {"replay_capacity": -(-self.replay_min_rows // num_envs) * num_envs}
 
 
-@room("exploration", "exploration")
-class Exploration:
-    epsilon_start: float = setting(1.0, "random actions at first", low=0, high=1)
-    epsilon_end: float = setting(0.05, "random actions at last", low=0, high=1, common=True)
-    epsilon_decay_env_frames: int = setting(
-        100_000, "frames from first to last, linearly", low=1, high=2**62, common=True
-    )
-
-    def check(self, config: Any) -> None:
-        if self.epsilon_end > self.epsilon_start:
-            raise UserError(
-                f"--epsilon-end {self.epsilon_end}: above --epsilon-start; use at most {self.epsilon_start}"
-            )
-
-    def ways_to_fit(self, config: Any) -> Iterator[dict[str, Any]]:
-        if self.epsilon_end > self.epsilon_start:
-            yield {"epsilon_end": self.epsilon_start}
-            yield {"epsilon_start": self.epsilon_end}
-
-
-ROOMS = (Sizes, Network, Optimizer, Rule, Replay, Exploration)
+ROOMS = (Sizes, Updates, Network, Head, Optimizer, Returns, Rule, Replay, Exploration)
+PRESET: dict[str, Any] = {}
 FIELDS = {field.name: field for each in ROOMS for field in dataclasses.fields(each)}
 
 # What feeds a GPU, used when no size is given: thousands of environments and a sampled transition for each frame, so

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
@@ -9,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfdqn.learners.dqn.result import METRICS as LEARNER
 from tfdqn.metric import Metric
 
 MAX_REPORTS = 64  # of one chunk; it ends when it has as many
@@ -27,29 +27,46 @@ ROLLOUT = (
     ),
     Metric("rollout/episode_frames", "mean", "their length", over="episodes", unit="frames"),
 )
-REPORTED = (*ROLLOUT, *LEARNER)
 
 _COUNTS = ("episodes", "episode_frames", "updates")  # int64, as what is in `_FOUND`; all else is float32
 # By the guard, since the run began: updates that met a number that is not finite; the first of them (the first is 1), 0
 # for none; and as bits which tensors of `Trainer.guarded` were not finite in that update.
 _FOUND = ("non_finite_updates", "first_non_finite_update", "non_finite_tensors")
-_SUMS = ("episodes", "score", "episode_frames", "updates", *(metric.name for metric in LEARNER))
-_LARGEST = tuple(metric.name for metric in LEARNER if metric.reduction == "max")
 
 
-class Metrics(NamedTuple("Sums", [(name, tf.Tensor) for name in (*_SUMS, *_FOUND)])):
+@functools.cache
+def sums_of(learner: tuple[Metric, ...]) -> type:
+    """The type of the sums of a learner that reports such metrics: see `Metrics`, of which it is a kind."""
+    names = ("episodes", "score", "episode_frames", "updates", *(metric.name for metric in learner), *_FOUND)
+    return type("Metrics", (Metrics, NamedTuple("Sums", [(name, tf.Tensor) for name in names])), {"learner": learner})
+
+
+class Metrics:
     """Sums since the last report, or the largest value of what is reported so, and what the guard found.
 
     A field is named as what is reported of it, and `updates` counts those. All are scalars in the carry, [R] in
     `Reports`.
+
+    Attributes:
+      learner: what the learner reports of an update.
     """
 
     __slots__ = ()
+    learner: tuple[Metric, ...] = ()
+
+    @classmethod
+    def reported(cls) -> tuple[Metric, ...]:
+        """All that is reported of training."""
+        return (*ROLLOUT, *cls.learner)
+
+    @classmethod
+    def largest(cls) -> tuple[str, ...]:
+        return tuple(metric.name for metric in cls.learner if metric.reduction == "max")
 
     @classmethod
     def zeros(cls) -> Metrics:
         zeros = {name: tf.zeros([], tf.int64 if name in (*_COUNTS, *_FOUND) else tf.float32) for name in cls._fields}
-        return cls(**zeros | {name: tf.constant(-math.inf) for name in _LARGEST})
+        return cls(**zeros | {name: tf.constant(-math.inf) for name in cls.largest()})
 
     def restarted(self) -> Metrics:
         """Sums that begin anew after a report; what the guard has found stays."""
@@ -57,8 +74,9 @@ class Metrics(NamedTuple("Sums", [(name, tf.Tensor) for name in (*_SUMS, *_FOUND
 
     def with_update(self, values: Mapping[str, tf.Tensor]) -> Metrics:
         """With one update more, of which the learner reports `values`, [] float32 by name."""
+        largest = self.largest()
         taken = {
-            name: tf.maximum(getattr(self, name), value) if name in _LARGEST else getattr(self, name) + value
+            name: tf.maximum(getattr(self, name), value) if name in largest else getattr(self, name) + value
             for name, value in values.items()
         }
         return self._replace(updates=self.updates + 1, **taken)
@@ -67,7 +85,7 @@ class Metrics(NamedTuple("Sums", [(name, tf.Tensor) for name in (*_SUMS, *_FOUND
         """What one report says, by tag, on the host; a mean over nothing is left out."""
         sums = {name: np.asarray(value).item() for name, value in self._asdict().items()} | {"epsilon": epsilon}
         values = {}
-        for metric in REPORTED:
+        for metric in self.reported():
             value, count = sums[metric.name], sums.get(metric.over)
             if count != 0:
                 values[metric.tag] = value / count if metric.reduction == "mean" else value
@@ -84,10 +102,10 @@ class Reports(NamedTuple):
     metrics: Metrics  # of [R] each
 
     @classmethod
-    def none(cls, next_env_frames: tf.Tensor) -> Reports:
-        """Before the first one."""
+    def none(cls, next_env_frames: tf.Tensor, sums: type[Metrics]) -> Reports:
+        """Before the first one, of metrics of the type `sums`."""
         zeros = tf.zeros([MAX_REPORTS], tf.int64)
-        metrics = tf.nest.map_structure(lambda value: tf.tile(value[tf.newaxis], [MAX_REPORTS]), Metrics.zeros())
+        metrics = tf.nest.map_structure(lambda value: tf.tile(value[tf.newaxis], [MAX_REPORTS]), sums.zeros())
         return cls(next_env_frames, tf.zeros([], tf.int32), zeros, zeros, metrics)
 
     def close_if_due(
@@ -115,7 +133,8 @@ class Reports(NamedTuple):
         """Env frames, updates and the sums (NumPy scalars) of each, on the host."""
         held = tf.nest.map_structure(lambda value: value.numpy(), self)
         for i in range(int(held.count)):
-            yield int(held.env_frames[i]), int(held.updates[i]), Metrics(*(value[i] for value in held.metrics))
+            metrics = type(held.metrics)(*(value[i] for value in held.metrics))
+            yield int(held.env_frames[i]), int(held.updates[i]), metrics
 
 
 def note_non_finite(metrics: Metrics, flags: tf.Tensor, update: tf.Tensor, count: int) -> Metrics:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import tensorflow as tf
-
 from tfdqn.config import Config
 from tfdqn.envs import Environment
-from tfdqn.learners.dqn import rules
+from tfdqn.learners import optimizing
 from tfdqn.learners.dqn.agent import DQN
 
 
@@ -42,16 +40,6 @@ def build_agent(config: Config, env: Environment) -> DQN:
 def build_learner(config: Config, env: Environment) -> DQN:
     """The same with its optimizer, ready to learn."""
     agent = build_agent(config, env)
-    agent.compile(build_optimizer(config), jit_compile=config.jit and not config.eager)
+    agent.compile(optimizing.build_optimizer(config), jit_compile=config.jit and not config.eager)
     agent.optimizer.build(agent.online.trainable_variables)
     return agent
-
-
-def build_optimizer(config: Config) -> tf.keras.optimizers.Optimizer:
-    """The optimizer that a configuration names."""
-    rate = config.learning_rate
-    if config.learning_rate_decay_updates:
-        rate = tf.keras.optimizers.schedules.PolynomialDecay(
-            rate, config.learning_rate_decay_updates, config.learning_rate_end
-        )
-    return rules.OPTIMIZERS[config.optimizer](config, rate)

@@ -1,0 +1,57 @@
+"""MinAtar's games by name, their presets, and what they let a user choose. Nothing here imports TensorFlow."""
+
+from __future__ import annotations
+
+from tfdqn.envs.registry import Game
+from tfdqn.envs.spec import ObservationSpec
+from tfdqn.settings import room, setting
+
+SIZE = 10  # rows and columns of a screen
+
+
+@room("minatar", "MinAtar's games")
+class MinAtar:
+    sticky_actions: float = setting(
+        0.1, "probability of repeating the action before in place of the one chosen", low=0, high=1
+    )
+    difficulty_ramping: bool = setting(True, "make the game harder with time, where MinAtar does")
+
+
+_DEFAULT = {
+    "network": "conv",
+    "num_envs": 64,
+    "batch_size": 128,
+    "replay_capacity": 100_000,
+    "replay_min_rows": 5_000,
+    "optimizer": "adam",
+    "optimizer_epsilon": 1e-6,
+    "learning_rate": 5e-4,
+    "discount": 0.99,
+    "n_step": 3,
+    "target_update_period_updates": 500,
+    "epsilon_end": 0.02,
+    "epsilon_decay_env_frames": 500_000,
+    "total_env_frames": 5_000_000,
+    "eval_every_frames": 500_000,
+    "eval_episodes": 64,
+    "eval_max_frames": 2_000,
+    "log_every_frames": 100_000,
+}
+
+
+def _game(name: str, rules: str, planes: int, **preset) -> Game:
+    return Game(
+        name=name,
+        factory=f"tfdqn.envs.minatar.{rules}",
+        settings=MinAtar,
+        presets={"default": {**_DEFAULT, **preset}},
+        has_difficulties=False,
+        observation_spec=lambda _: ObservationSpec((SIZE, SIZE, planes), "bool"),
+    )
+
+
+GAMES = (
+    _game("minatar_breakout", "breakout:Breakout", planes=4),
+    _game("minatar_asterix", "asterix:Asterix", planes=4),
+    _game("minatar_freeway", "freeway:Freeway", planes=7),
+)

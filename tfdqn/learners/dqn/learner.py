@@ -1,0 +1,100 @@
+"""DQN as a run's learner: a row in the replay for each decision, and updates from what is drawn there."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import tensorflow as tf
+
+from tfdqn import seeds
+from tfdqn.config import Config
+from tfdqn.envs.base import Environment
+from tfdqn.learners import base, exploration
+from tfdqn.learners.dqn import building, convolutions, rules
+from tfdqn.learners.dqn.agent import DQN
+from tfdqn.learners.dqn.metrics import CAUSES, METRICS
+from tfdqn.learners.metrics import Metrics, note_non_finite
+from tfdqn.networks import catalogue
+
+if TYPE_CHECKING:
+    from tfdqn.replay.table import FrameReplay
+
+
+class DQNLearner(base.Learner):
+    """Deep Q-learning (Mnih et al. 2015) with what `tfdqn.learners.dqn.rules` lists."""
+
+    METRICS, CAUSES = METRICS, CAUSES
+
+    def __init__(self, config: Config, env: Environment, device: str):
+        config = convolutions.choose(config, device, lambda each: building.build_learner(each, env))
+        super().__init__(config, env, device)
+        self.iterations_per_round = config.iterations_per_update
+        self.exploration = exploration.exploration(config)
+        self._player = rules.PLAYERS[config.play_target]
+        self.replay = build_replay(config, env, device)
+        self.agent = building.build_learner(config, env)
+
+    @classmethod
+    def build_agent(cls, config: Config, env: Environment) -> DQN:
+        return building.build_agent(config, env)
+
+    def take(self, gathered: Any, number: tf.Tensor, decision: base.Decision) -> Any:
+        self.replay.add(decision.row)
+        return gathered
+
+    def update(self, gathered: Any, observation: tf.Tensor, agent_state: Any, sums: Metrics) -> Metrics:
+        """The updates that are due, none while the replay is filled to its minimum."""
+        ready = self.replay.can_sample() & (self.replay.num_rows >= self.config.replay_min_rows)
+        due = tf.where(ready, self.config.updates_per_iteration, 0)
+        # A loop, not a condition: XLA passes the replay by without a copy, and the same code serves any count.
+        return tf.while_loop(lambda i, _: i < due, lambda i, m: (i + 1, self._learn(m)), (tf.constant(0), sums))[1]
+
+    def _learn(self, sums: Metrics) -> Metrics:
+        """One update."""
+        updates = self.agent.optimizer.iterations.read_value()  # a number now: the variable moves on below
+        seed = seeds.at(seeds.stream(self.config.seed, "replay"), updates)
+        transitions, weights, index = self.replay.sample(seed, self.config.batch_size)
+        result = self.agent.learn(transitions, weights)
+        self.replay.update(index, tf.abs(result.td_error))
+        sums = note_non_finite(sums, ~result.is_finite, updates + 1, 1)
+        return sums.with_update(result.reported())
+
+    def player(self) -> contextlib.AbstractContextManager:
+        return self._player(self.agent)
+
+    def take_over(self, agent: base.Agent) -> None:
+        super().take_over(agent)
+        self.agent.copy_to_target()
+
+    @property
+    def variables(self) -> dict[str, tf.Variable]:
+        agent = self.agent
+        named = base.numbered(
+            **{
+                "agent/online": agent.online.variables,
+                "agent/target": agent.target.variables,
+                "optimizer": agent.optimizer.variables,
+            }
+        )
+        return named | {f"replay/{name}": variable for name, variable in self.replay.state.items()}
+
+
+def build_replay(config: Config, env: Environment, device: str) -> FrameReplay:
+    """The replay that a configuration describes."""
+    return rules.SAMPLERS[config.prioritized](
+        config,
+        frame=env.observation_spec,
+        num_envs=config.num_envs,
+        capacity=config.replay_capacity,
+        stack=config.frame_stack,
+        stride=config.frame_stride,
+        n_step=config.n_step,
+        discount=config.discount,
+        device=device,
+        column_major=catalogue.body_of(config.network).prefers_columns,
+        legal_actions=env.masked_actions or None,
+    )
+
+
+LEARNER = DQNLearner

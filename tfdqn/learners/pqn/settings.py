@@ -1,0 +1,53 @@
+"""What PQN lets a user choose, room by room. Nothing here imports TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from tfdqn.errors import UserError
+from tfdqn.learners.rooms import Exploration, Network, Optimizer, Returns, Sizes
+from tfdqn.settings import room, setting
+
+
+@room("pqn", "PQN's rounds")
+class Rule:
+    num_steps: int = setting(32, "decisions of each environment in a round", low=1, high=4096, common=True)
+    epochs: int = setting(2, "times that a round's decisions are learnt from", low=1, high=100)
+    minibatches: int = setting(32, "parts that they are cut into, an update each", low=1, high=100_000)
+    q_lambda: float = setting(0.65, "how far returns reach before bootstrapping: 0 one decision, 1 all", low=0, high=1)
+
+    def check(self, config: Any) -> None:
+        size = self.num_steps * config.num_envs
+        if size % self.minibatches:
+            fits = max(count for count in range(1, self.minibatches + 1) if size % count == 0)
+            raise UserError(
+                f"--minibatches {self.minibatches}: does not divide the {size} decisions of a round (--num-steps "
+                f"{self.num_steps} of --num-envs {config.num_envs}); use {fits}"
+            )
+
+    def ways_to_fit(self, config: Any) -> Iterator[dict[str, Any]]:
+        size = self.num_steps * config.num_envs
+        if size % self.minibatches:
+            yield {"minibatches": max(count for count in range(1, self.minibatches + 1) if size % count == 0)}
+            yield {"num_steps": self.minibatches}
+
+
+ROOMS = (Sizes, Network, Optimizer, Returns, Rule, Exploration)
+
+# Gallici et al. 2024 on MinAtar, but for Adam in the place of RAdam.
+PRESET = {
+    "num_envs": 128,
+    "optimizer": "adam",
+    "optimizer_epsilon": 1e-8,
+    "learning_rate": 5e-4,
+    "max_gradient_norm": 10.0,
+}
+# What feeds a GPU, used when no size is given. Not yet measured on one.
+GPU_SIZES = {
+    "num_envs": 2048,
+    "total_env_frames": 50_000_000,
+    "epsilon_decay_env_frames": 1_000_000,
+    "eval_every_frames": 1_000_000,
+    "log_every_frames": 200_000,
+}
