@@ -6,9 +6,11 @@ from pathlib import Path
 
 from write_settings import table
 
+from tfdqn import learners
 from tfdqn.metric import Metric
 from tfdqn.runs.monitor import reported
 
+DEFAULT = next(iter(learners.LEARNERS))
 PAGE = Path(__file__).with_name("metrics.md")
 HEAD = """\
 # Metrics
@@ -72,8 +74,12 @@ def page() -> str:
     """The whole page."""
     parts = [HEAD]
     for group, title in TITLES.items():
-        rows = [row(metric) for metric in reported("dqn").values() if metric.tag.startswith(f"{group}/")]
-        parts.append(f"## {title}\n\n" + table(("tag", "unit", "reduction", "meaning"), rows) + NOTES.get(group, ""))
+        # Updates are a learner's own; all else is the same with each.
+        for learner in learners.LEARNERS if group == "train" else [DEFAULT]:
+            found = [metric for metric in reported(learner).values() if metric.tag.startswith(f"{group}/")]
+            heading = f"{title} (`--learner {learner}`)" if group == "train" else title
+            lines = table(("tag", "unit", "reduction", "meaning"), [row(metric) for metric in found])
+            parts.append(f"## {heading}\n\n" + lines + NOTES.get(group, ""))
     return "\n".join([*parts, REST])
 
 

@@ -176,8 +176,11 @@ def test_a_written_page_is_current(name, monkeypatch):
     assert PAGES[f"docs/{name}.md"] == importlib.import_module(f"write_{name}").page()
 
 
-def test_the_page_of_metrics_has_every_metric_once():
+def test_the_page_of_metrics_has_every_learners_metrics_once():
+    from tfdqn import learners
     from tfdqn.runs.monitor import reported
 
     told = re.findall(r"^\| `(\w+/\w+)` \|", PAGES["docs/metrics.md"], flags=re.M)
-    assert sorted(told) == sorted(reported("dqn"))
+    expected = {tag for tag in reported("dqn") if not tag.startswith("train/")}
+    expected = [*expected, *(tag for name in learners.LEARNERS for tag in reported(name) if tag.startswith("train/"))]
+    assert sorted(told) == sorted(expected)
