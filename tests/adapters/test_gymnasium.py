@@ -29,6 +29,10 @@ class Limited(Line):
         return tf.stack([state.place > 0, state.place < self.cells - 1], axis=-1)
 
 
+class OnHost(Line):
+    steps_on_host = True
+
+
 def check_quietly(env, allowed=("infinity",)):
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
@@ -226,6 +230,7 @@ def test_pictures_are_drawn_where_there_are_any():
     [
         (lambda: GameEnv("catch9"), "catch9: unknown; did you mean 'catch8'"),
         (lambda: GameEnv(Line(), cells=3), "cells: this game is made already"),
+        (lambda: GameEnv(OnHost()), "OnHost steps in Python"),
         (lambda: GameVectorEnv("catch8", 0), "num_envs is 0: must be at least 1"),
         (lambda: GameEnv("catch8").step(0), r"call reset\(\) before step"),
         (lambda: GameVectorEnv("catch8", 2).step([0, 0]), r"call reset\(\) before step"),

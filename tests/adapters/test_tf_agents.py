@@ -34,6 +34,10 @@ class Limited(Line):
         return tf.stack([state.place > 0, state.place < self.cells - 1], axis=-1)
 
 
+class OnHost(Line):
+    steps_on_host = True
+
+
 class Walk(tf_environment.TFEnvironment):
     """Five cells, both ends of which end the episode: a termination with reward 1 to the right, 0 to the left.
 
@@ -433,3 +437,5 @@ def test_a_game_that_cannot_be_made_is_refused_in_one_line():
         GameTFEnvironment("catch9")
     with pytest.raises(ValueError, match=r"^cells: this game is made already"):
         GameTFEnvironment(Line(), cells=3)
+    with pytest.raises(ValueError, match=r"^OnHost steps in Python"):
+        GameTFEnvironment(OnHost())

@@ -46,7 +46,7 @@ class GameEnv(gymnasium.Env):
       **arguments: of the game, where it is named.
 
     Raises:
-      ValueError: no such game, or another render mode; one line.
+      ValueError: no such game, one that steps on the host, or another render mode; one line.
     """
 
     metadata = _METADATA
@@ -104,7 +104,7 @@ class GameVectorEnv(VectorEnv):
       **arguments: of the game, where it is named.
 
     Raises:
-      ValueError: no such game, another render mode, or less than one game; one line.
+      ValueError: no such game, one that steps on the host, another render mode, or less than one game; one line.
     """
 
     metadata = {**_METADATA, "autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
@@ -249,9 +249,11 @@ def _made(game: str | Environment, arguments: dict[str, Any]) -> Environment:
     if isinstance(game, str):
         # A file of one's own may have changed since.
         is_shared = game in registry.names() and all(isinstance(value, int | str) for value in arguments.values())
-        return (_shared if is_shared else envs.make)(game, **arguments)
-    if arguments:
+        game = (_shared if is_shared else envs.make)(game, **arguments)
+    elif arguments:
         raise ValueError(f"{', '.join(arguments)}: this game is made already; give its arguments where it is made")
+    if game.steps_on_host:
+        raise ValueError(f"{game.name} steps in Python, not in tfdqn's programs: it has no need of this door")
     return game
 
 

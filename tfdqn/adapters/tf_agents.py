@@ -44,13 +44,15 @@ class GameTFEnvironment(tf_environment.TFEnvironment):
       **arguments: of the game, where it is named.
 
     Raises:
-      ValueError: no such game, or arguments for one that is made already; one line.
+      ValueError: no such game, one that steps on the host, or arguments for one that is made already; one line.
     """
 
     def __init__(self, game: str | Environment, num_envs: int = 1, seed: int = 0, **arguments: Any):
         if arguments and not isinstance(game, str):
             raise ValueError(f"{', '.join(arguments)}: this game is made already; give its arguments where it is made")
         self.game = envs.make(game, **arguments) if isinstance(game, str) else game
+        if self.game.steps_on_host:
+            raise ValueError(f"{self.game.name} steps in Python, which no graph can hold")
         spec = self.game.observation_spec
         shown = TensorSpec(spec.shape, spec.dtype, OBSERVATION)
         if (spec.low, spec.high) != BOUNDS["float32"] and spec.dtype != "bool":  # bits know no bounds there

@@ -71,7 +71,6 @@ class CartPole(Environment):
     frames_per_second = 1 / FRAME_SECONDS
     time_limit = TIME_LIMIT
     best_score = float(TIME_LIMIT + 1)
-    score_is_frames = False
     observation_spec = ObservationSpec((4,), "float32")  # position, speed, angle, turn
 
     def sample_noise(self, seed: tf.Tensor, num_envs: int) -> Noise:
