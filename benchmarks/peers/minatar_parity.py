@@ -120,12 +120,11 @@ def played(
     first = draws(0)
     state = arrays(env.compiled_reset(first))
     if start is not None:
-        planted = {name: np.asarray(field, getattr(state, name).dtype) for name, field in start.items()}
-        assert planted.keys() | {"time"} == set(state._fields)
-        state = state._replace(**planted)
+        assert start.keys() | {"time"} == set(_fields(state))
+        state = _planted(state, start)
     given = {"game": np.array(game), "sticky": np.array(sticky), "ramping": np.array(ramping)}
     given |= {f"first.{name}": field for name, field in first._asdict().items()}
-    given |= {f"start.{name}": field for name, field in state._asdict().items() if start is not None}
+    given |= {f"start.{name}": field for name, field in _fields(state).items() if start is not None}
     fresh = [_bits(env.observe(state))]
     rows: list[dict[str, np.ndarray]] = []
     events: Counter = Counter()
@@ -193,6 +192,26 @@ def recording(game: str) -> dict[str, np.ndarray]:
     package = theirs(given)
     require_equal(ours, package, f"{game}, recording")
     return given | package
+
+
+def _fields(state: Any) -> dict[str, np.ndarray]:
+    """The arrays of a state by name, "part.name" where a field has fields."""
+    found = {}
+    for name, field in state._asdict().items():
+        parts = {f"{name}.{part}": array for part, array in _fields(field).items()} if hasattr(field, "_fields") else {}
+        found |= parts or {name: field}
+    return found
+
+
+def _planted(state: Any, fields: Mapping[str, np.ndarray], prefix: str = "") -> Any:
+    """The state with those of its arrays that are given, by the names of `_fields`."""
+
+    def planted(name: str, field: Any) -> Any:
+        if hasattr(field, "_fields"):
+            return _planted(field, fields, f"{prefix}{name}.")
+        return np.asarray(fields.get(prefix + name, field), field.dtype)
+
+    return type(state)(*(planted(*pair) for pair in state._asdict().items()))
 
 
 def _chosen(which: np.ndarray, new: np.ndarray, old: np.ndarray) -> np.ndarray:

@@ -177,8 +177,258 @@ def _freeway_events(before: Any, noise: Any, after: Any, timestep: Any) -> dict[
     }
 
 
+# --- Space invaders ---
+
+
+def _wave(aliens: np.ndarray, top: np.ndarray, left: np.ndarray) -> np.ndarray:
+    """Where there are aliens, [N, 10, 10] bool."""
+    i = (np.arange(SIZE) - top[:, None])[:, :, None] % SIZE
+    j = (np.arange(SIZE) - left[:, None])[:, None, :]
+    is_inside = (i < 4) & (j >= 0) & (j < 6)
+    return is_inside & (aliens[:, None, None] >> np.where(is_inside, 6 * i + j, 0) & 1 == 1)
+
+
+def _space_invaders_act(state: Any) -> np.ndarray:
+    # Out of a bomb's and low aliens' way, then under the nearest column of aliens; fire where it stays.
+    columns, aliens = np.arange(SIZE), _wave(state.aliens, state.top, state.left)
+    is_bombed = (
+        (state.bomb[:, None] % SIZE == columns) & (state.bomb[:, None] // SIZE >= 6) & (state.bomb[:, None] < 100)
+    )
+    low = aliens[:, 8:].any(1)
+    beside = np.pad(low, [[0, 0], [1, 1]])
+    is_bad = is_bombed | low | beside[:, 2:] | beside[:, :-2]
+    far = np.where(aliens.any(1)[:, None, :], np.abs(columns[:, None] - columns), SIZE).min(2)
+    cost = np.where(is_bad, 100, 0) + far
+    games = np.arange(len(cost))
+    places = [np.clip(state.cannon + move, 0, SIZE - 1) for move in (0, -1, 1)]
+    best = np.argmin([cost[games, place] for place in places], axis=0)
+    fires = (state.reload == 0) & (cost[games, state.cannon] < 4)
+    return np.where(fires, 3, best)
+
+
+def _space_invaders_draw(generator: np.random.Generator, num: int) -> dict[str, np.ndarray]:
+    density = generator.choice([0.0, 0.0, 0.1, 0.5, 1.0], num)
+    aliens = 1 << generator.integers(0, 24, num)
+    for bit in range(24):
+        aliens |= (generator.random(num) < density).astype(np.int64) << bit
+    rows, columns = (
+        np.stack([aliens & (mask << step * k) != 0 for k in range(count)], axis=1)
+        for mask, step, count in ((63, 6, 4), (0x41041, 1, 6))
+    )
+    first, last = columns.argmax(1), 5 - columns[:, ::-1].argmax(1)
+    lowest = 3 - rows[:, ::-1].argmax(1)
+    time = generator.integers(0, 41, num)
+    since_bomb = np.where(time > 10, (time - 1) % 10, SIZE)
+    bomb_row = np.where(generator.random(num) < 0.7, generator.integers(since_bomb, SIZE + 1), SIZE)
+    since_shot = generator.integers(0, 12, num)
+    newest, older = 8 - since_shot, 8 - since_shot - 5 - generator.integers(0, 4, num)
+    left = generator.integers(-first, SIZE - last)
+    # Many where an alien is or comes.
+    near = np.clip(left + first + generator.integers(-1, 2, num), 0, SIZE - 1)
+    column = [np.where(generator.random(num) < 0.6, near, generator.integers(0, SIZE, num)) for _ in range(2)]
+    cells = [np.where(row >= 0, row * SIZE + x, -SIZE) for row, x in zip((newest, older), column, strict=True)]
+    return {
+        "time": time,
+        "last_action": generator.integers(0, 4, num),
+        "cannon": generator.integers(0, SIZE, num),
+        "reload": np.maximum(4 - since_shot, 0),
+        "shots": np.stack(cells, axis=1),
+        "bomb": np.where(bomb_row < SIZE, bomb_row * SIZE + generator.integers(0, SIZE, num), SIZE * SIZE),
+        "aliens": aliens,
+        "top": np.where(generator.random(num) < 0.3, SIZE - 1 - lowest, generator.integers(0, SIZE - lowest)),
+        "left": left,
+        "heading": generator.choice([-1, 1], num),
+        "march_wait": generator.choice([0, 0, 1, 3, 11], num),
+        "march_period": generator.integers(6, 13, num),
+    }
+
+
+def _space_invaders_events(before: Any, noise: Any, after: Any, timestep: Any) -> dict[str, np.ndarray]:
+    was, is_now = (_wave(state.aliens, state.top, state.left) for state in (before, after))
+    count, turns = was.sum((1, 2)), after.heading != before.heading
+    is_cleared = (timestep.reward > 0) & (count == timestep.reward)
+    met = timestep.termination & is_now[np.arange(len(count)), SIZE - 1, after.cannon]
+    is_landed = turns & was[:, SIZE - 1].any(1)
+    at_shots = np.where(after.shots >= 0, np.take_along_axis(is_now.reshape(-1, 100), after.shots % 100, axis=1), False)
+    bombed = timestep.termination & (after.bomb == 90 + after.cannon)
+    return {
+        "alien shot": timestep.reward > 0,
+        "fire while reloading": (after.last_action == 3) & (before.reload > 0),
+        "stepped": after.left != before.left,
+        "turned": turns,
+        "landed": is_landed,
+        "landed away from the cannon": is_landed & ~bombed & ~met,
+        "bombed": bombed,
+        "met an alien": met,
+        "the last alien steps in each frame": (count == 1) & (before.march_wait == 0) & (after.march_wait == 0),
+        "cleared": is_cleared,
+        "faster": after.march_period < before.march_period,
+        "cleared at the last level": is_cleared & (before.march_period == 6),
+        "a new wave over a shot": is_cleared & at_shots.any(1),
+        "bomb dropped": (before.time % 10 == 0) & (before.time > 0),
+    }
+
+
+# --- Seaquest ---
+
+GONE = 100
+
+
+def _seaquest_act(state: Any) -> np.ndarray:
+    # Away from what swims or flies toward the boat; up with six divers or little air (every second game with any), else
+    # to the nearest diver; fire at what is ahead.
+    games, enemies = np.arange(len(state.x)), state.enemies
+    frames = (state.time - 1) % 30 + 1
+    steps = frames[:, None] // 6 + 5 * np.arange(2)
+    diver_x = np.where(state.divers.heading > 0, steps, 9 - steps)
+    far = np.abs(diver_x - state.x[:, None]) + np.abs(state.divers.row - state.y[:, None])
+    far = np.where(state.divers.row > 0, far, GONE)
+    nearest = far.argmin(1)
+    some = far.min(1) < GONE
+    goes_up = (state.aboard == 6) | (state.aboard != 0) & ((state.oxygen < 60) | (games % 2 == 1))
+    to_y = np.where(state.y == 0, 2, np.where(goes_up, 0, np.where(some, state.divers.row[games, nearest], 4)))
+    to_x = np.where(goes_up | ~some, state.x, diver_x[games, nearest])
+    costs = []
+    for dx, dy in ((0, 0), (-1, 0), (0, -1), (1, 0), (0, 1)):
+        x, y = np.clip(state.x + dx, 0, 9), np.clip(state.y + dy, 0, 8)
+        in_row = enemies.row == y[:, None]
+        ahead = (x[:, None] - enemies.x) * enemies.heading
+        shot_ahead = (x[:, None] - enemies.shot_x) * enemies.heading
+        is_bad = (in_row & (enemies.x != GONE) & (ahead >= 0) & (ahead <= 1)).any(1)
+        is_bad |= (in_row & (enemies.shot_x != GONE) & (shot_ahead >= 0) & (shot_ahead <= 2)).any(1)
+        is_bad |= (y == 0) & (state.aboard == 0) & ~state.is_up
+        costs.append(1000 * is_bad + np.abs(to_x - x) + np.abs(to_y - y))
+    in_front = (enemies.x - state.x[:, None]) * state.heading[:, None] > 0
+    targets = (enemies.row == state.y[:, None]) & (enemies.x != GONE) & in_front
+    fires = (state.reload == 0) & targets.any(1)
+    return np.where(fires & (costs[0] < 1000), 5, np.argmin(costs, axis=0))
+
+
+def _seaquest_draw(generator: np.random.Generator, num: int) -> dict[str, np.ndarray]:
+    def some(low, high, *shape):
+        return generator.integers(low, high, [num, *shape])
+
+    side = np.array([1, -1])
+    time, level = some(0, 200), np.where(generator.random(num) < 0.4, 19, some(0, 20))
+    step_wait, period = np.maximum(5 - level // 2, 2), np.maximum(20 - level, 1)
+    spawn_wait = some(0, period)
+
+    # Enemies as if the level had always been the same, some of them gone.
+    slot = some(0, 32)
+    since = (slot[:, None] - 1 - np.arange(32)) % 32  # enemies that came since
+    age = (period - 1 - spawn_wait)[:, None] + period[:, None] * since
+
+    def columns(age):
+        return (age + 1) // (step_wait + 1)[:, None]
+
+    row = some(1, 9, 32)
+    heading = side[some(0, 2, 9)][np.arange(num)[:, None], row]
+    is_submarine = generator.random([num, 32]) < generator.choice([0.1, 0.33, 0.9], [num, 1])
+    fired = age - (age - 10) % 11  # its age when it last fired
+    flown = columns(fired) + 1 + age - fired
+    has_shot = is_submarine & (age >= 10) & (columns(fired) < SIZE) & (flown < SIZE)
+    is_there = (columns(age) < SIZE) & (generator.random([num, 32]) < generator.choice([0.3, 0.8, 1.0], [num, 1]))
+
+    def place(steps, is_there):
+        return np.where(is_there, np.where(heading > 0, steps, 9 - steps), GONE)
+
+    # Shots are before the boat, on either side; the older before the newer where they are on the same.
+    x, y = some(0, SIZE), some(0, 9)
+    since_shot, ways = some(0, 9), side[some(0, 2, 2)]
+    newest = x + ways[:, 0] * (1 + some(0, 2 * since_shot + 1))
+    ahead = np.where(ways[:, 0] == ways[:, 1], np.abs(newest - x), 0)
+    older = x + ways[:, 1] * (ahead + 1 + some(0, 6))
+    shot_x = np.stack([newest, older], axis=1)
+    # Each has flown a column a frame, the older for five frames more at least.
+    flown_since = np.where(ways > 0, shot_x, 9 - shot_x) - since_shot[:, None] - np.array([1, 6])
+    shot_x = np.where((flown_since >= 0) & (shot_x >= 0) & (shot_x < SIZE), shot_x, GONE)
+
+    swum = ((time - 1) % 30 + 1)[:, None] // 6 + 5 * np.arange(2)
+    comes = (time[:, None] > 30 * (1 + np.arange(2))) & (swum < SIZE) & (generator.random([num, 2]) < 0.8)
+    return {
+        "time": time,
+        "last_action": some(0, 6),
+        "x": x,
+        "y": y,
+        "heading": np.where(x == 0, -1, np.where(x == 9, 1, side[some(0, 2)])),
+        "reload": np.maximum(4 - since_shot, 0),
+        "oxygen": generator.choice([0, 1, 15, 16, 100, 199, 200], num),
+        "aboard": generator.choice([-2, -1, 0, 0, 1, 2, 5, 6, 6], num),
+        "is_up": y == 0,
+        "level": level,
+        "spawn_wait": spawn_wait,
+        "slot": slot,
+        "shots.x": shot_x,
+        "shots.row": np.clip(y[:, None] + some(-1, 2, 2), 0, 8),
+        "shots.heading": ways,
+        "divers.row": np.where(comes, some(1, 9, 2), 0),
+        "divers.heading": side[some(0, 2, 2)],
+        "enemies.x": place(columns(age), is_there),
+        "enemies.row": row,
+        "enemies.heading": heading,
+        "enemies.is_submarine": is_submarine,
+        "enemies.step_wait": (step_wait[:, None] - 1 - age) % (step_wait + 1)[:, None],
+        "enemies.shot_wait": (9 - age) % 11,
+        "enemies.shot_x": place(flown, has_shot),
+    }
+
+
+def _seaquest_events(before: Any, noise: Any, after: Any, timestep: Any) -> dict[str, np.ndarray]:
+    then, now = before.enemies, after.enemies
+    x, y = after.x[:, None], after.y[:, None]
+    was_there, is_there = then.x != GONE, now.x != GONE
+    shot_x = before.shots.x + before.shots.heading
+    at_shot = (
+        was_there[:, None] & (then.x[:, None] == shot_x[..., None]) & (then.row[:, None] == before.shots.row[..., None])
+    )
+    is_spent = (before.shots.x != GONE) & (shot_x >= 0) & (shot_x < SIZE) & (after.last_action != 5)[:, None]
+    is_spent &= after.shots.x == GONE
+    fires = was_there & then.is_submarine & (then.shot_wait == 0)
+    surfaces = ~before.is_up & after.is_up
+    cells = np.where(is_there, now.row * SIZE + now.x, -1 - np.arange(32))
+    shares = (np.sort(cells)[:, 1:] == np.sort(cells)[:, :-1]).any(1)
+    came_up_with = before.aboard[:, None] == np.arange(-9, 7)
+    met = ((now.row == y) & (now.x == x)).any(1)
+    has_room = before.aboard < 6
+    diver_gone = ((before.divers.row != 0) & (after.divers.row == 0)).any(1) & (after.time % 30 != 1)
+    return {
+        "enemy shot": timestep.reward > 0,
+        "one of several enemies in a cell shot": (at_shot.sum(2) > 1).any(1),
+        "a fish and a submarine in a cell, shot at": (
+            (at_shot & then.is_submarine[:, None]).any(2) & (at_shot & ~then.is_submarine[:, None]).any(2)
+        ).any(1),
+        "swam into a shot": (is_spent & ~at_shot.any(2)).any(1) & (timestep.reward > 0),
+        "enemy came": after.slot != before.slot,
+        "enemy refused": (before.spawn_wait == 0) & (after.slot == before.slot),
+        "enemies share a cell": shares,
+        "more than 20 enemies": is_there.sum(1) > 20,
+        "enemy left": (was_there & ~is_there & ((then.x == 0) | (then.x == 9)) & (then.step_wait == 0)).any(1),
+        "submarine fired": fires.any(1),
+        "submarine fired and is gone": (fires & ~is_there).any(1),
+        "more than 3 shots of submarines": (now.shot_x != GONE).sum(1) > 3,
+        "two shots of the boat": (after.shots.x != GONE).all(1),
+        "fire while reloading": (after.last_action == 5) & (before.reload > 0),
+        "diver taken": (after.aboard > before.aboard) & ~surfaces,
+        "diver left": diver_gone & (after.aboard == before.aboard),
+        "over a diver without room": ~has_room & (after.divers.row == y).any(1),
+        "came up": surfaces,
+        "came up with six": surfaces & came_up_with[:, 15],
+        "came up below zero": surfaces & (before.aboard < 0),
+        "came up with nobody": ~before.is_up & (after.y == 0) & ~after.is_up,
+        "came up without air": surfaces & timestep.termination & (before.oxygen == 0),
+        "harder": after.level > before.level,
+        "at the last level": after.level == 19,
+        "no air": timestep.termination & (before.oxygen == 0),
+        "met an enemy": timestep.termination & met,
+        "met a shot": timestep.termination & ((now.row == y) & (now.shot_x == x)).any(1),
+        "shot at before it flew on": timestep.termination & ((then.row == y) & (then.shot_x == x)).any(1),
+    }
+
+
 PLAYERS = {
     "breakout": Player(_breakout_act, _breakout_draw, _breakout_events),
     "asterix": Player(_asterix_act, _asterix_draw, _asterix_events),
     "freeway": Player(_freeway_act, _freeway_draw, _freeway_events),
+    "space_invaders": Player(_space_invaders_act, _space_invaders_draw, _space_invaders_events),
+    "seaquest": Player(_seaquest_act, _seaquest_draw, _seaquest_events),
 }

@@ -110,10 +110,71 @@ def _freeway_plant(game: Any, state: Mapping[str, Any]) -> None:
     game.cars = [[x, row + 1, wait, speed] for row, (x, wait, speed) in enumerate(lanes)]
 
 
+def _space_invaders_draw(call: Call) -> Any:
+    raise AssertionError("space invaders draws nothing")
+
+
+def _space_invaders_plant(game: Any, state: Mapping[str, Any]) -> None:
+    game.pos, game.shot_timer = int(state["cannon"]), int(state["reload"])
+    game.alien_dir, game.alien_move_timer = int(state["heading"]), int(state["march_wait"])
+    game.enemy_move_interval = int(state["march_period"])
+    game.alien_shot_timer = (10 - int(state["time"])) % 10 if state["time"] else 10
+    game.alien_map[:] = 0
+    for bit in np.flatnonzero(int(state["aliens"]) >> np.arange(24) & 1).tolist():
+        game.alien_map[int(state["top"]) + bit // 6, int(state["left"]) + bit % 6] = 1
+    for cell in state["shots"].tolist():
+        if cell >= 0:
+            game.f_bullet_map.flat[cell] = 1
+    if state["bomb"] < SIZE * SIZE:
+        game.e_bullet_map.flat[int(state["bomb"])] = 1
+
+
+def _seaquest_draw(call: Call) -> Any:
+    # An enemy's side, kind and row, if one comes, then a diver's side and row.
+    of_diver = call.game.e_spawn_timer > 0 or call.number > 3
+    if call.method == "randint":
+        return int(call.noise["diver_row" if of_diver else "enemy_row"])
+    if not of_diver and call.number == 2:
+        return (float(call.noise["enemy_kind"]) + 0.5) / 3
+    return (float(call.noise["diver_side" if of_diver else "enemy_side"]) + 0.5) / 2
+
+
+def _seaquest_plant(game: Any, state: Mapping[str, Any]) -> None:
+    time, level, gone = int(state["time"]), int(state["level"]), 100
+    game.sub_x, game.sub_y, game.sub_or = int(state["x"]), int(state["y"]), state["heading"] > 0
+    game.shot_timer, game.oxygen = int(state["reload"]), int(state["oxygen"])
+    game.diver_count, game.surface = int(state["aboard"]), bool(state["is_up"])
+    game.ramp_index, game.e_spawn_speed, game.move_speed = level, max(20 - level, 1), max(5 - level // 2, 2)
+    game.e_spawn_timer, game.d_spawn_timer = int(state["spawn_wait"]), (30 - time) % 30 if time else 30
+
+    def slots(part: str, *names: str) -> list[list]:
+        return [list(values) for values in zip(*(state[f"{part}.{name}"].tolist() for name in names), strict=True)]
+
+    # The package has the oldest of each first.
+    shots = reversed(slots("shots", "x", "row", "heading"))
+    game.f_bullets = [[x, row, heading > 0] for x, row, heading in shots if x != gone]
+    for k, (row, heading) in reversed(list(enumerate(slots("divers", "row", "heading")))):
+        age = (time - 1) % 30 + 30 * k
+        steps = (age + 1) // 6
+        if row:
+            game.divers.append([steps if heading > 0 else 9 - steps, row, heading > 0, (4 - age) % 6])
+    names = ("x", "row", "heading", "is_submarine", "step_wait", "shot_wait", "shot_x")
+    ring = slots("enemies", *names)
+    for x, row, heading, is_submarine, step_wait, shot_wait, shot_x in ring[state["slot"] :] + ring[: state["slot"]]:
+        if x != gone and is_submarine:
+            game.e_subs.append([x, row, heading > 0, step_wait, shot_wait])
+        elif x != gone:
+            game.e_fish.append([x, row, heading > 0, step_wait])
+        if shot_x != gone:
+            game.e_bullets.append([shot_x, row, heading > 0])
+
+
 GAMES = {
     "breakout": (_breakout_draw, _breakout_plant),
     "asterix": (_asterix_draw, _asterix_plant),
     "freeway": (_freeway_draw, _freeway_plant),
+    "space_invaders": (_space_invaders_draw, _space_invaders_plant),
+    "seaquest": (_seaquest_draw, _seaquest_plant),
 }
 
 

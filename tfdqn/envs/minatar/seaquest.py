@@ -1,21 +1,22 @@
 """Seaquest of MinAtar: a boat under water shoots fish and submarines, takes divers aboard and comes up for air.
 
-Row 0 is the surface, rows 1 to 8 are where things swim, row 9 shows gauges. All that swims keeps to its row and comes in
-at one side. What cannot be lost lies in a function of time: when divers come, and how far they have swum. The rest are
-slots of fixed number:
+Row 0 is the surface, rows 1 to 8 are where things swim, row 9 shows gauges. All that swims keeps to its row and comes
+in at one side. When divers come, and how far they have swum, follows from the time. There is room for all that may be
+there at once:
 
   shots of the boat   Two. One is fired every 5 frames at most, and has left the 10 columns after 9.
   divers              Two. One comes every 30 frames, and has left after 59.
-  enemies             A ring of 32. One crosses a column in `step_wait + 1` frames, so that it is gone after ten times
-                      so many, in which one comes every `spawn_period` frames: at level 0, 60 and 20; from level 6 on 30
-                      and 14 or fewer; at the last, 30 and 1, hence thirty at once at most. None comes into the slot of
-                      an enemy on the screen.
-  enemies' shots      One a slot, also when its submarine is gone. A submarine fires every 11 frames, and a shot has
-                      left after 10. At the last level a submarine fires 10 and 21 frames after it came, from columns
-                      3 and 7 of its way: its last shot is gone after 24 frames, before another comes into its slot.
+  enemies             A ring of 32. One crosses a column in `step_wait + 1` frames, so it is gone after ten times as
+                      many, while one comes every `spawn_period` frames: after 60 and every 20 at level 0, after 30 and
+                      every 14 at level 6, after 30 and every one at the last, hence thirty at once at most.
+  enemies' shots      One in each place of the ring, also when its submarine is gone. A submarine fires every 11 frames,
+                      and a shot has left after 10. At the last level a submarine fires 10 and 21 frames after it came,
+                      from columns 3 and 7 of its way, and its last shot is gone after 24 frames, before the next enemy
+                      comes into its place.
 
-All enemies of a row swim the same way, and no two of them came in the same frame: no two enter a cell in the same frame.
-The boat is slower than its shots, so a shot is always before it, and two shots are never in one cell.
+All enemies of a row swim the same way, and no two of them came in the same frame, so no two enter a cell in the same
+frame: at most three are in one. The boat is slower than its shots, so a shot is always before it, and two shots are
+never in one cell.
 """
 
 from __future__ import annotations
@@ -146,13 +147,11 @@ class Seaquest(common.MinAtar):
         noise = self.checked_noise(noise)
         zero = tf.zeros_like(noise.sticky)
 
-        def slots(kind: type, count: int, **fields) -> NamedTuple:
+        def slots(kind: type, count: int, **fields: int) -> NamedTuple:
             zeros = tf.repeat(zero[:, tf.newaxis], count, axis=1)
-            return kind(
-                **{name: zeros + fields.get(name, 0) for name in kind._fields if name != "is_submarine"},
-                **({"is_submarine": zeros != 0} if "is_submarine" in kind._fields else {}),
-            )
+            return kind(*(zeros + fields.get(name, 0) for name in kind._fields))
 
+        enemies = slots(Enemies, NUM_ENEMIES, x=GONE, shot_x=GONE)
         return State(
             time=zero,
             last_action=zero + common.NO_OP,
@@ -168,7 +167,7 @@ class Seaquest(common.MinAtar):
             slot=zero,
             shots=slots(Shots, NUM_SHOTS, x=GONE),
             divers=slots(Divers, NUM_DIVERS, row=NO_DIVER),
-            enemies=slots(Enemies, NUM_ENEMIES, x=GONE, shot_x=GONE),
+            enemies=enemies._replace(is_submarine=enemies.x != GONE),
         )
 
     def step(self, state: State, action: tf.Tensor, noise: Noise) -> tuple[State, TimeStep]:
@@ -233,6 +232,8 @@ class Seaquest(common.MinAtar):
         return state, timestep
 
     def observe(self, state: State) -> tf.Tensor:
+        state = tf.nest.map_structure(tf.convert_to_tensor, state)
+
         def drawn(row, x):
             """A plane in which things [N, K] are, or [N]."""
             if row.shape.rank == 1:
@@ -350,7 +351,7 @@ def _shoot(enemies: Enemies, shots: Shots, next_slot: tf.Tensor) -> tuple[Enemie
 
 
 def _diver_x(divers: Divers, frames: tf.Tensor) -> tf.Tensor:
-    """Columns [N, 2] of divers, on the screen or one off it, `frames` [N] after the newest came, that frame included."""
+    """Columns [N, 2] of divers, on the screen or one off it, `frames` [N] after the newest came, that one included."""
     columns = DIVER_PERIOD // DIVER_STEP_PERIOD * np.arange(NUM_DIVERS)  # between one and the newest
     steps = frames[:, tf.newaxis] // DIVER_STEP_PERIOD + columns
     return tf.where(divers.heading > 0, steps, SIZE - 1 - steps)

@@ -54,4 +54,6 @@ GAMES = (
     _game("minatar_breakout", "breakout:Breakout", planes=4),
     _game("minatar_asterix", "asterix:Asterix", planes=4),
     _game("minatar_freeway", "freeway:Freeway", planes=7),
+    _game("minatar_space_invaders", "space_invaders:SpaceInvaders", planes=6),
+    _game("minatar_seaquest", "seaquest:Seaquest", planes=10),
 )

@@ -1,8 +1,8 @@
-"""Space Invaders of MinAtar: a cannon in the bottom row shoots at aliens that march sideways and come down at the sides.
+"""Space Invaders of MinAtar: a cannon in the bottom row shoots at aliens that march sideways, and down at the sides.
 
-The aliens keep their formation, 4 rows of 6: a wave is the place of its upper left corner and a bit for each alien that
-is left. A wave that comes down onto the bottom row and meets a side there ends the episode; what is below the bottom
-row in that frame is drawn from the top again, as rows count modulo 10.
+The aliens keep their formation, 4 rows of 6: a wave is the place of its upper left corner and a bit for each alien
+that is left. A wave that meets a side in the bottom row ends the episode; what is below that row in the last frame is
+drawn at the top, as rows count modulo 10.
 """
 
 from __future__ import annotations
@@ -155,6 +155,7 @@ class SpaceInvaders(common.MinAtar):
         return state, timestep
 
     def observe(self, state: State) -> tf.Tensor:
+        state = tf.nest.map_structure(tf.convert_to_tensor, state)
         margin = WAVE_COLUMNS - 1  # a formation that is partly off to the left has no aliens there
         first = _aliens_in_row(_per_slot(state), np.arange(SIZE))
         aliens = tf.bitwise.right_shift(tf.bitwise.left_shift(first, margin + state.left[:, tf.newaxis]), margin)
