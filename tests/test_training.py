@@ -7,10 +7,10 @@ import pytest
 import tensorflow as tf
 
 from tfdqn import config as configuration
-from tfdqn.envs import TimeStep, make
+from tfdqn.envs import TimeStep, make, rollout
 from tfdqn.learners.dqn import rules
 from tfdqn.learners.dqn.agent import CAUSES
-from tfdqn.programs import building, metrics, rollout
+from tfdqn.programs import building, metrics
 from tfdqn.programs.metrics import MAX_REPORTS, Metrics
 from tfdqn.programs.training import Trainer
 
