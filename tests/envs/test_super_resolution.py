@@ -104,8 +104,10 @@ def played(env, frames, curriculum=0.0, num_envs=NUM_ENVS, seed=3):
         action = steered(state, generator)
         following, timestep = to_numpy(env.compiled_step(state, action, noise))
         over = timestep.termination | timestep.truncation
-        state = restarted(over, to_numpy(start(noise)), following)
-        shown = np.where(over[:, None, None], env.observe(state), timestep.observation)
+        state, shown = following, timestep.observation
+        if over.any():
+            state = restarted(over, to_numpy(start(noise)), following)
+            shown = np.where(over[:, None, None], env.observe(state), shown)
         yield state, action, over, shown
 
 
