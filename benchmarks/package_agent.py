@@ -141,7 +141,8 @@ def check_alike(configs: Sequence[configuration.Config], but_for: set[str], why:
     for other in configs[1:]:
         names = set(run_config.differences(first, other)) - but_for
         seen = ("super_resolution", "frame_stride", "action_repeat")
-        names |= {name for name in seen if getattr(first, name) != getattr(other, name)}
+        # Not every game has each of them.
+        names |= {name for name in seen if getattr(first, name, None) != getattr(other, name, None)}
         for name in sorted(names):
             raise UserError(f"one agent's {name} is {getattr(first, name)}, another's {getattr(other, name)}: {why}")
 

@@ -433,19 +433,6 @@ def test_importing_and_making_an_agent_imports_no_tensorflow():
     assert python(code).stdout == "False\n"
 
 
-def test_an_agent_that_only_plays_needs_no_library_of_the_replay():
-    code = (
-        "import sys, tfdqn\n"
-        "agent = tfdqn.load('pretrained:catch8')\n"
-        "shown = agent.env.observe(agent.env.reset(agent.env.sample_noise([0, 1], 1)))\n"
-        "import numpy as np\n"
-        "agent.act(np.repeat(np.asarray(shown)[..., None], agent.config.frame_stack, -1))\n"
-        "print(sorted({'tf_agents', 'tensorflow_probability', 'gym'} & set(sys.modules)))\n"
-    )
-    done = python(code)
-    assert done.stdout == "[]\n", done.stdout + done.stderr
-
-
 def test_nothing_of_a_fit_is_left_nor_of_an_agent_that_is_gone(trained):
     gc.collect()
     assert [ref() for ref in trained.made] == [None] * 6

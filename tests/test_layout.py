@@ -211,6 +211,7 @@ def test_what_names_a_game_is_seen():
 
 PLAYING = """
 import sys
+import numpy as np
 import tfdqn
 from tfdqn import evaluate, record
 
@@ -219,6 +220,8 @@ agent = tfdqn.Agent("catch8", seed=1)
 agent.save(folder)
 assert evaluate.main([folder, "--episodes=2", "--device=cpu"]) == 0
 assert record.main([folder, "--frames=2", "--out", folder + "/a.gif"]) == 0
+packaged = tfdqn.load("pretrained:catch8")
+packaged.act(np.zeros(packaged.model.online.input_shape[1:], np.uint8))
 player = tfdqn.load(folder)
 assert player.evaluate(episodes=2)["episodes"] == 2
 print(sorted({"tf_agents", "tensorflow_probability", "gym", "tfdqn.replay.table"} & set(sys.modules)))

@@ -60,6 +60,7 @@ def test_catch8_is_learnt_with_each_rule(rules):
     assert train(1_000_000, env="catch8", **RULES[rules]) >= 98.5
 
 
+@pytest.mark.slow
 def test_a_planted_fault_is_seen():
     """With rewards that no longer reach the learner, the same training must fail: the tests above can."""
     config = configuration.resolve({"env": "catch8", "device": "cpu", "discount": 0.0, "n_step": 1})

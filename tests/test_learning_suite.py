@@ -10,8 +10,8 @@ from tfdqn import config as configuration
 from tfdqn import train
 from tfdqn.errors import UserError
 
-TINY = "--env catch8 --total-env-frames 3000 --num-envs 16 --replay-capacity 2000 --replay-min-rows 500"
-TINY += " --eval-every-frames 1500 --eval-episodes 8 --final-eval-episodes 8 --eager --no-stop-at-goal"
+TINY = "--env catch8 --total-env-frames 600 --num-envs 16 --replay-capacity 500 --replay-min-rows 100"
+TINY += " --eval-every-frames 300 --eval-episodes 8 --final-eval-episodes 8 --eager --no-stop-at-goal"
 
 
 def test_every_experiment_is_a_valid_command():
@@ -27,16 +27,25 @@ def test_names_tell_all_experiments_apart():
     assert len(names) == len(set(names))
 
 
-def test_a_run_is_made_once_and_keeps_its_curve(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """An experiment, the folder in which its run was made where one had been killed before its first checkpoint."""
+    folder = tmp_path_factory.mktemp("experiments")
+    (folder / "tiny-s3").mkdir()
+    (folder / "tiny-s3" / "config.toml").write_text('env = "cave"')
     experiment = learning.Experiment("tiny", TINY, 1)
-    result = learning.run(experiment, 3, tmp_path)
+    return experiment, folder, learning.run(experiment, 3, folder)
+
+
+def test_a_run_is_made_once_and_keeps_its_curve(tiny, monkeypatch):
+    experiment, folder, result = tiny
     assert (result["name"], result["seed"], result["episodes"]) == ("tiny", 3, 8)
-    assert [point["env_frames"] >= 1500 for point in result["curve"]] == [True, True]
+    assert [point["env_frames"] >= 300 for point in result["curve"]] == [True, True]
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("ran again"))
-    assert learning.run(experiment, 3, tmp_path) == result
+    assert learning.run(experiment, 3, folder) == result
     assert learning.run_name(experiment, 3, ["--init-from", "runs/x"]) == "tiny-s3-init-fromruns_x"
     with pytest.raises(UserError, match="was made with other flags"):
-        learning.run(learning.Experiment("tiny", TINY + " --no-double", 1), 3, tmp_path)
+        learning.run(learning.Experiment("tiny", TINY + " --no-double", 1), 3, folder)
 
 
 def test_the_gate_fails_below_its_floor_and_on_nothing_but_that():
@@ -75,11 +84,8 @@ def test_the_gate_trains_anew_each_time(tmp_path, monkeypatch):
     assert len(folders) == 6 and len(set(folders)) == 2
 
 
-def test_a_run_that_never_came_to_a_checkpoint_begins_anew(tmp_path):
-    experiment = learning.Experiment("tiny", TINY, 1)
-    (tmp_path / "tiny-s0").mkdir()
-    (tmp_path / "tiny-s0" / "config.toml").write_text('env = "cave"')
-    assert learning.run(experiment, 0, tmp_path)["env"] == "catch8"
+def test_a_run_that_never_came_to_a_checkpoint_begins_anew(tiny):
+    assert tiny[2]["env"] == "catch8"
 
 
 @pytest.mark.parametrize(

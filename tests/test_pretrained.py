@@ -140,10 +140,13 @@ def test_the_runs_before_a_packaged_one_are_told_of(tmp_path):
         package_agent.history(folders[-1])
 
 
+CATCH = {"env": "catch8", "network": "mlp", "head": "categorical"}  # quicker to compile than the cave
+
+
 def made(folder, **settings):
-    """A run of the cave that has a best agent, as it was drawn from its seed: config, agent and folder."""
-    config = configuration.resolve({"env": "cave", "network": "columns", "device": "cpu", "threads": 1, **settings})
-    agent = build_agent(config, envs.make("cave"))
+    """A run, of the cave if not said, that has a best agent, as it was drawn from its seed: config, agent, folder."""
+    config = configuration.resolve({"env": "cave", "network": "columns", "device": "cpu", "threads": 2, **settings})
+    agent = build_agent(config, envs.make(config.env))
     for variable in agent.online.variables:  # biases are drawn, too
         variable.assign(variable + tf.random.stateless_normal(variable.shape, (config.seed, 7), stddev=0.1))
     folder.mkdir()
@@ -153,25 +156,25 @@ def made(folder, **settings):
     return config, agent, folder
 
 
-@pytest.mark.parametrize("dueling", [False, True])
+@pytest.mark.parametrize("dueling", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_several_runs_become_the_members_of_one_agent(tmp_path, monkeypatch, dueling):
     kinds = [{"atoms": 2, "seed": 1}, {"atoms": 5, "seed": 2}, {"atoms": 2, "seed": 3, "members": 2}]
     kinds[0]["precision"] = "bfloat16"
-    parts = [made(tmp_path / str(i), dueling=dueling, **kind) for i, kind in enumerate(kinds)]
+    parts = [made(tmp_path / str(i), dueling=dueling, **CATCH, **kind) for i, kind in enumerate(kinds)]
     monkeypatch.setattr(models, "PRETRAINED", tmp_path / "pretrained")
     monkeypatch.setattr(package_agent, "rounded", lambda weights: weights)
     assert package_agent.main([*(str(folder) for *_, folder in parts), "--episodes", "2"]) == 0
-    folder = tmp_path / "pretrained" / "cave"
+    folder = tmp_path / "pretrained" / "catch8"
     config = run_config.read_config(folder)
     assert (config.members, config.atoms) == (4, 5)
-    # As the cave's preset plays, not as these were trained.
-    assert (config.device, config.threads, config.precision) == ("auto", 0, "float32")
+    # As the game's preset plays, not as these were trained.
+    assert (config.device, config.threads, config.precision) == ("auto", 1, "float32")
     assert tf.keras.models.load_model(folder / models.BEST_MODEL).get_config()["precision"] == "float32"
-    joined = build_agent(config, envs.make("cave"))
+    joined = build_agent(config, envs.make("catch8"))
     models.load_weights(joined, folder / models.BEST_MODEL)
-    frames = tf.constant(np.random.default_rng(0).integers(0, 256, (6, 48, 48, 2)), tf.uint8)
+    frames = tf.constant(np.random.default_rng(0).integers(0, 256, (6, 8, 8, 1)), tf.uint8)
     values = [agent(frames).numpy() for _, agent, _ in parts]
-    exact = build_agent(parts[0][0].replace(precision="float32"), envs.make("cave"))
+    exact = build_agent(parts[0][0].replace(precision="float32"), envs.make("catch8"))
     exact.set_weights(parts[0][1].get_weights())
     values[0] = exact(frames).numpy()
     np.testing.assert_allclose(joined(frames), (values[0] + values[1] + 2 * values[2]) / 4, rtol=1e-4)
@@ -181,7 +184,7 @@ def test_several_runs_become_the_members_of_one_agent(tmp_path, monkeypatch, due
     assert joint == {"name": "RUN4", "command": "python -m benchmarks.package_agent RUN1 RUN2 RUN3"}
     assert package_agent.history(folder) == papers["steps"]
     # What is packaged again, with one more, keeps the papers of all.
-    one_more = made(tmp_path / "more", atoms=2, seed=4, dueling=dueling)[-1]
+    one_more = made(tmp_path / "more", atoms=2, seed=4, dueling=dueling, **CATCH)[-1]
     assert package_agent.main([str(folder), str(one_more), "--episodes", "2"]) == 0
     again = json.loads((folder / "training.json").read_text())
     assert again["steps"][:4] == papers["steps"] and "--seed 4" in again["steps"][4]["command"]
@@ -192,14 +195,14 @@ def test_several_runs_become_the_members_of_one_agent(tmp_path, monkeypatch, due
 def test_the_mean_of_the_weights_of_several_runs_is_one_agent_to_begin_from(tmp_path, monkeypatch):
     """Two runs from one agent, their mean, and a run from that: what they share is told once."""
     monkeypatch.setattr(models, "PRETRAINED", tmp_path / "pretrained")
-    root = made(tmp_path / "root", seed=1)[-1]
-    parts = [made(tmp_path / str(seed), seed=seed, init_from=str(root)) for seed in (2, 3)]
+    root = made(tmp_path / "root", seed=1, **CATCH)[-1]
+    parts = [made(tmp_path / str(seed), seed=seed, init_from=str(root), **CATCH) for seed in (2, 3)]
     out = tmp_path / "mean"
     command = [*(str(folder) for *_, folder in parts), "--average", "--episodes", "2"]
     assert package_agent.main([*command, "--out", str(out)]) == 0
     config = run_config.read_config(out)
     assert config.members == 1 and config.init_from == ""
-    mean = build_agent(config, envs.make("cave"))
+    mean = build_agent(config, envs.make("catch8"))
     models.load_weights(mean, out / models.BEST_MODEL)
     one, other = (agent.online.get_weights() for _, agent, _ in parts)
     for ours, first, second in zip(mean.online.get_weights(), one, other, strict=True):
@@ -210,18 +213,18 @@ def test_the_mean_of_the_weights_of_several_runs_is_one_agent_to_begin_from(tmp_
     assert ["--init-from RUN1" in line for line in commands] == [False, True, True, False]
     assert commands[3] == "python -m benchmarks.package_agent RUN2 RUN3 --average --out FOLDER"
     assert not models.PRETRAINED.exists()
-    further = made(tmp_path / "further", seed=4, init_from=str(out))[-1]
+    further = made(tmp_path / "further", seed=4, init_from=str(out), **CATCH)[-1]
     assert "--init-from RUN4" in package_agent.history(further)[4]["command"]
     # Into the package, with one of the runs that it comes from put first: every name is another's now.
     assert package_agent.main([command[1], str(further), "--average", "--episodes", "2"]) == 0
-    steps = json.loads((models.PRETRAINED / "cave" / "training.json").read_text())["steps"]
+    steps = json.loads((models.PRETRAINED / "catch8" / "training.json").read_text())["steps"]
     assert [line.split("--seed ")[1].split()[0] for line in (s["command"] for s in steps) if "--seed" in line] == list(
         "1324"
     )
     assert steps[3]["command"] == "python -m benchmarks.package_agent RUN3 RUN2 --average --out FOLDER"
     assert "--init-from RUN4" in steps[4]["command"]
     assert steps[5] == {"name": "RUN6", "command": "python -m benchmarks.package_agent RUN2 RUN5 --average"}
-    stranger = str(made(tmp_path / "stranger", seed=2)[-1])
+    stranger = str(made(tmp_path / "stranger", seed=2, **CATCH)[-1])
     with pytest.raises(UserError, match="stranger did not begin from one agent"):
         package_agent.main([command[0], stranger, "--average"])
     with pytest.raises(UserError, match="there is something there already"):

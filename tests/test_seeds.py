@@ -30,11 +30,18 @@ def test_draws_are_those_of_splitmix64():
         np.testing.assert_array_equal(seeds.draw([first, second], 5), expected)
 
 
+@pytest.fixture(scope="module")
+def many_draws():
+    """2^20 draws of one seed, and the first two of each of 6000 seeds that differ by one."""
+    two = tf.function(lambda *words: seeds.draw(seeds.at(*words), 2), autograph=False)  # the same numbers, sooner
+    words = [tuple(tf.constant(word, tf.int64) for word in (stream, t)) for stream in (5, 6) for t in range(3000)]
+    return seeds.draw([3, 4], 2**20).numpy(), np.concatenate([two(*each).numpy() for each in words])
+
+
 @pytest.mark.parametrize("low, high", [(0, 16), (20, 36), (47, 63)])
-def test_draws_are_uniform_within_a_seed_and_over_neighbouring_ones(low, high):
+def test_draws_are_uniform_within_a_seed_and_over_neighbouring_ones(many_draws, low, high):
     """Bits of 2^20 draws: of one seed, and the first one or two of each of many seeds that differ by one."""
-    long = seeds.draw([3, 4], 2**20).numpy()
-    short = np.concatenate([seeds.draw(seeds.at(stream, t), 2).numpy() for stream in (5, 6) for t in range(3000)])
+    long, short = many_draws
     for draws in (long, short, short[::2], short[1::2]):
         groups = 16 if len(draws) < 2**20 else 2**12
         counts = np.bincount((draws >> low) % 2 ** (high - low) % groups, minlength=groups)

@@ -278,7 +278,8 @@ def test_train_makes_the_environment_once_and_passes_everything_on(machine):
 
 def test_gpu_and_test_locks_come_along_where_they_are_needed(machine):
     machine.add_python("python3", "3.12")
-    machine.run("scripts/test", TFDQN_GPU="1")
+    done = machine.run("scripts/test", TFDQN_GPU="1")
+    assert done.stdout == "<-m><pytest><-n><0><-m><not slow>", done.stderr  # one process has the GPU's memory
     files = [f"requirements/{name}.txt" for name in (f"{PYTHON}/base", f"{PYTHON}/gpu", f"{PYTHON}/test", "tf-agents")]
     assert machine.steps[2].endswith("".join(f" -r {machine.checkout}/{file}" for file in files))
 
@@ -298,12 +299,13 @@ def test_tools_have_an_environment_of_their_own(machine, name):
 def test_test_runs_the_quick_tier_or_all_and_counts_as_set_up_for_train(machine):
     machine.add_python("python3", "3.13")
     first = machine.run("scripts/test", "-k", "a or b")
-    assert first.stdout == "<-m><pytest><-m><not slow><-k><a or b>", first.stderr
+    called = "<-m><pytest><-n><auto><--maxprocesses><4><--dist><worksteal>"
+    assert first.stdout == f"{called}<-m><not slow><-k><a or b>", first.stderr
     assert f"/requirements/{PYTHON}/test.txt " in machine.steps[2]
-    assert machine.run("scripts/test", "-x", "--all").stdout == "<-m><pytest><-m><><-x>"
+    assert machine.run("scripts/test", "-x", "--all").stdout == f"{called}<-m><><-x>"
     assert machine.run("scripts/train").stderr == ""
     ci = machine.run(".ci/run", COMMAND_STATUS="1")
-    assert (ci.stdout, ci.returncode) == ("<-m><pytest><-m><not slow>", 1)
+    assert (ci.stdout, ci.returncode) == (f"{called}<-m><not slow>", 1)
     assert len(machine.steps) == 4
 
 

@@ -1,5 +1,7 @@
 """What every game keeps, whatever its rules: shapes, types, and equal bits however and wherever it runs."""
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -25,6 +27,11 @@ def play(env, num_envs, frames, compile_step):
         fresh = to_numpy(reset(tf.nest.map_structure(tf.constant, noise)))
         state = restarted(timestep.termination | timestep.truncation, fresh, state)
     return envs.TimeStep(*(np.stack(column) for column in zip(*rows, strict=True)))
+
+
+@functools.cache
+def long_play(name):
+    return play(envs.make(name), 64, 150, compile_step=True)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -55,7 +62,7 @@ def test_shapes_and_types(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_frames_hold_known_levels_with_a_colour(name):
     env = envs.make(name)
-    seen = set(np.unique(play(env, 64, 80, compile_step=True).observation).tolist())
+    seen = set(np.unique(long_play(name).observation).tolist())
     assert seen <= LEVELS
     assert seen == set(env.palette)
     assert all(0 <= channel <= 255 for colour in env.palette.values() for channel in colour)
@@ -104,7 +111,7 @@ def test_draws_differ_between_seeds_and_environments(name):
 
 def test_termination_and_truncation_exclude_each_other():
     for name in NAMES:
-        timestep = play(envs.make(name), 64, 150, compile_step=True)
+        timestep = long_play(name)
         assert timestep.termination.any()
         assert not (timestep.termination & timestep.truncation).any()
 

@@ -104,8 +104,10 @@ def played(env, frames, curriculum=0.0, num_envs=NUM_ENVS, seed=3):
         action = steered(state, generator)
         following, timestep = to_numpy(env.compiled_step(state, action, noise))
         over = timestep.termination | timestep.truncation
-        state = restarted(over, to_numpy(start(noise)), following)
-        shown = np.where(over[:, None, None], env.observe(state), timestep.observation)
+        state, shown = following, timestep.observation
+        if over.any():
+            state = restarted(over, to_numpy(start(noise)), following)
+            shown = np.where(over[:, None, None], env.observe(state), shown)
         yield state, action, over, shown
 
 
@@ -113,7 +115,7 @@ def played(env, frames, curriculum=0.0, num_envs=NUM_ENVS, seed=3):
 def test_the_screen_shows_what_screens_and_moves_told_and_no_more(curriculum):
     plain = envs.make("cave")
     players, shades = None, set()
-    for state, action, over, shown in played(envs.make("cave", super_resolution=True), 160, curriculum):
+    for state, action, over, shown in played(envs.make("cave", super_resolution=True), 160, curriculum, num_envs=8):
         screens = plain.observe(state).numpy()
         if players is None:
             players = [Rememberer(screen) for screen in screens]

@@ -111,7 +111,8 @@ def test_catch_plays_the_recorded_games(name, max_jump, compiled):
     assert ends == trace.data["done"].sum() > 0
 
 
-@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "xla"])
+# Op by op it takes long; `test_contract.py` compares that with XLA in every bit.
+@pytest.mark.parametrize("compiled", [pytest.param(False, marks=pytest.mark.slow), True], ids=["eager", "xla"])
 def test_cave_plays_the_recorded_games(compiled):
     trace = Trace("cave")
     undecided = np.unpackbits(trace["undecided_bits"], axis=-1).astype(bool)

@@ -172,11 +172,11 @@ class Process:
         return self.process.returncode
 
 
-def start(folder: Path, *arguments: object) -> Process:
+def start(folder: Path, *arguments: object, nursery: Nursery | None = None) -> Process:
     """A new run in `folder`/run."""
-    return Process(*SETTINGS, *(arguments or FRAMES), "--logdir", folder)
+    return Process(*SETTINGS, *(arguments or FRAMES), "--logdir", folder, nursery=nursery)
 
 
-def resume(folder: Path, *arguments: object) -> Process:
+def resume(folder: Path, *arguments: object, nursery: Nursery | None = None) -> Process:
     """Go on with it."""
-    return Process("--resume", folder / "run", *arguments)
+    return Process("--resume", folder / "run", *arguments, nursery=nursery)

@@ -1,4 +1,7 @@
-"""Real processes, killed, stopped and started twice: what is lost, and whether the end is the same bit by bit."""
+"""Real processes, killed, stopped and started twice: what is lost, and whether the end is the same bit by bit.
+
+Most are forks that need not import and compile anew, so that the time goes into what is tested.
+"""
 
 import random
 import signal
@@ -15,13 +18,13 @@ def wait_for_new_checkpoint(process, folder):
     return process.wait_until(lambda: committed(folder / "run") != before)
 
 
-def kill_inside_a_save(process, folder):
+def kill_inside_a_save(process, folder, nursery):
     """Whether it was killed there: what it was writing is left. On a busy machine a save may end before the kill comes.
 
     Then the run goes on from that save, and the next one is aimed at.
     """
     for attempt in range(5):
-        process = resume(folder) if attempt else process
+        process = resume(folder, nursery=nursery) if attempt else process
         process.wait_until(lambda: partial(folder / "run"), pause=0.0002)
         process.kill()
         if partial(folder / "run"):
@@ -29,15 +32,15 @@ def kill_inside_a_save(process, folder):
     return False
 
 
-def test_a_run_killed_stopped_and_entered_twice_ends_like_the_unbroken_one(unbroken, tmp_path):
+def test_a_run_killed_stopped_and_entered_twice_ends_like_the_unbroken_one(unbroken, nursery, tmp_path):
     dice = random.Random(1)
-    process = start(tmp_path)
+    process = start(tmp_path, nursery=nursery)
     assert wait_for_new_checkpoint(process, tmp_path)
     time.sleep(dice.uniform(0, 1))
     process.kill()
     assert process.process.returncode == -signal.SIGKILL
 
-    process = resume(tmp_path)  # the killed one's lock is free
+    process = resume(tmp_path, nursery=nursery)  # the killed one's lock is free
     assert wait_for_new_checkpoint(process, tmp_path)
     second = resume(tmp_path)
     assert second.finish() == 3
@@ -50,12 +53,12 @@ def test_a_run_killed_stopped_and_entered_twice_ends_like_the_unbroken_one(unbro
     assert f"python -m tfdqn.train --resume {tmp_path / 'run'}" in process.errors
     stopped_at = committed(tmp_path / "run")[0]
 
-    process = resume(tmp_path)
+    process = resume(tmp_path, nursery=nursery)
     assert process.wait_until(lambda: committed(tmp_path / "run")[0] != stopped_at)
-    assert kill_inside_a_save(process, tmp_path)
+    assert kill_inside_a_save(process, tmp_path, nursery)
     assert f"checkpoints/{stopped_at}:" in process.errors  # the stopped one lost nothing
 
-    process = resume(tmp_path)
+    process = resume(tmp_path)  # one that imports and compiles for itself
     assert process.finish() == 0, process.errors
     assert differences(unbroken, tmp_path / "run") == []
     assert not partial(tmp_path / "run") and len(committed(tmp_path / "run")) == checkpoints.KEPT

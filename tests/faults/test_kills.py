@@ -4,23 +4,12 @@ import pytest
 
 from tests.faults.chain import Chain
 from tests.faults.disk import small_disk
-from tests.faults.nursery import Nursery
 
 pytestmark = pytest.mark.slow
 
 CHAINS = 10
 # Breaks in each chain: over all chains 100 kills anywhere, 100 at a save, 20 stops, and checkpoints damaged between.
 BREAKS = {"kill_anywhere": 10, "kill_in_a_save": 10, "stop": 2, "damage": 1}
-
-
-@pytest.fixture(scope="module")
-def nursery(tmp_path_factory):
-    # Compiled programs are kept between processes, for most of a resumed one's time would go into making the same ones
-    # again; one thread each, for spinning threads slow each other down on a busy machine.
-    cache = tmp_path_factory.mktemp("compiled")
-    nursery = Nursery({"TF_XLA_FLAGS": f"--tf_xla_persistent_cache_directory={cache}", "TF_NUM_INTRAOP_THREADS": "1"})
-    yield nursery
-    nursery.close()
 
 
 @pytest.mark.parametrize("seed", range(CHAINS))
