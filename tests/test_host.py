@@ -52,7 +52,7 @@ class Game(HostEnvironment):
     def __init__(self, mode):
         self.mode = mode
 
-    def open(self, num_envs, with_pictures=False):
+    def begin(self, num_envs, with_pictures=False):
         factories = [lambda i=i: Counting(i) for i in range(num_envs)]
         self.vector = SyncVectorEnv(factories, autoreset_mode=self.mode)
         return from_gymnasium.VectorGames(self.vector, self.observation_spec)
@@ -211,5 +211,5 @@ def test_what_does_not_fit_is_refused_in_one_line(arguments, line, tmp_path):
 def test_the_contract_of_compiled_games_is_not_asked_of_them():
     with pytest.raises(UserError, match="steps on the host"):
         check_env.main(["gym:CartPole-v1"])
-    with pytest.raises(TypeError, match="use open"):
+    with pytest.raises(TypeError, match="use begin"):
         Game(AutoresetMode.NEXT_STEP).reset(None)

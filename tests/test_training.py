@@ -34,13 +34,13 @@ def make_trainer(**given) -> Trainer:
 @functools.cache
 def compiled_trainer(settings):
     trainer = make_trainer(**dict(settings))
-    return trainer, {name: variable.numpy() for name, variable in trainer.variables.items()}
+    return trainer, {name: variable.numpy() for name, variable in trainer.learner.variables.items()}
 
 
 def shared_trainer(**given) -> Trainer:
     """A trainer as new, with the programs that an earlier test of the same settings has compiled."""
     trainer, initial = compiled_trainer(tuple(given.items()))
-    for name, variable in trainer.variables.items():
+    for name, variable in trainer.learner.variables.items():
         variable.assign(initial[name])
     return trainer
 

@@ -74,7 +74,7 @@ class GymnasiumGame(HostEnvironment):
             self._draws = "rgb_array" in one.metadata.get("render_modes", ())
             one.close()
 
-    def open(self, num_envs: int, with_pictures: bool = False) -> HostGames:
+    def begin(self, num_envs: int, with_pictures: bool = False) -> HostGames:
         arguments = dict(self._arguments)
         if with_pictures and self._draws:
             arguments["render_mode"] = "rgb_array"

@@ -54,12 +54,12 @@ class HostGames(abc.ABC):
 
 
 class HostEnvironment(Environment):
-    """A game that steps on the host. It must say what any game says of itself, and `open` games."""
+    """A game that steps on the host. It must say what any game says of itself, and `begin` games."""
 
     steps_on_host = True
 
     @abc.abstractmethod
-    def open(self, num_envs: int, with_pictures: bool = False) -> HostGames:
+    def begin(self, num_envs: int, with_pictures: bool = False) -> HostGames:
         """Make N environments.
 
         Args:
@@ -71,7 +71,7 @@ class HostEnvironment(Environment):
         """
 
     def _refuse(self, *_: Any, **__: Any) -> Any:
-        raise TypeError(f"{self.name} steps on the host: its states are not tensors; use open()")
+        raise TypeError(f"{self.name} steps on the host: its states are not tensors; use begin()")
 
     sample_noise = reset = step = observe = _refuse
 

@@ -138,7 +138,7 @@ def adopt(env: Environment) -> str:
         hint = f"; write {env.__name__}()" if isinstance(env, type) else ""
         raise UserError(f"env {env!r}: must be a game's name, or a tfdqn.envs.Environment{hint}")
     cls = type(env)
-    if cls.__module__.startswith("tfdqn."):
+    if cls.__module__.startswith("tfdqn.envs."):
         raise UserError(
             f'{cls.__name__}: name a game that comes along, with its settings: "{env.name}", not a game that is made'
         )

@@ -89,7 +89,7 @@ class HostTrainer(Trainer):
     def _begin_games(self, iteration: int) -> np.ndarray:
         """New episodes, other ones than those that began at an earlier iteration; their first frames."""
         if self._games is None:
-            self._games = self.env.open(self.config.num_envs)
+            self._games = self.env.begin(self.config.num_envs)
         self._action = None
         return self._games.reset(seeds_of(self.config.seed, iteration, self.config.num_envs))
 
@@ -311,7 +311,7 @@ class HostEvaluator(Evaluator):
     def _play_episodes(self, first, streams, max_frames, epsilon):
         config, env, size = self.config, self.env, self.config.eval_episodes
         if self._games is None:
-            self._games = env.open(size)
+            self._games = env.begin(size)
         frame = self._games.reset(seeds_of(int(streams[0]), 0, size, first))
         depth = (config.frame_stack - 1) * config.frame_stride + 1
         history = tf.repeat(tf.constant(frame)[tf.newaxis], depth, axis=0)
@@ -347,7 +347,7 @@ def film(config: Config, env: HostEnvironment, agent: Agent, seed: int, max_fram
     act = compiled.xla(
         lambda history, state: agent.act(stack_frames(history, config.frame_stride), state, 0.0, [0, 0], None)
     )
-    games = env.open(1, with_pictures=True)
+    games = env.begin(1, with_pictures=True)
     history = tf.constant(games.reset(seeds_of(seed, 0, 1)))[tf.newaxis]
     history = tf.repeat(history, (config.frame_stack - 1) * config.frame_stride + 1, axis=0)
     pictures, is_over, state = [games.render()], False, agent.initial_state(1)
