@@ -159,7 +159,9 @@ def go_on(run_dir, name, **changes):
     [
         ("Line", {"frame_stack": 3, "frame_stride": 2, "env_args": '{"cells": 5}'}),
         ("Planes", {"frame_stack": 1, "network": "conv", "action_repeat": 2, "jit": False}),
-        ("Planes", {"frame_stack": 3, "jit": False, "prioritized": True, "n_step": 3}),
+        pytest.param(
+            *("Planes", {"frame_stack": 3, "jit": False, "prioritized": True, "n_step": 3}), marks=pytest.mark.slow
+        ),
     ],
 )
 def test_a_broken_run_ends_like_the_unbroken_one(name, changes, tmp_path, capsys):

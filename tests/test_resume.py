@@ -31,14 +31,14 @@ TENSORFLOW = tf.__version__
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("unbroken") / "run"
-    result = make_run(run_dir).train()
+    result = make_run(run_dir, jit=True).train()
     return run_dir, result
 
 
 def test_a_run_broken_in_two_places_ends_like_the_unbroken_one(unbroken, tmp_path):
     """One break while the replay is still half empty, and one, in between two reports, that loses some work."""
     run_dir = tmp_path / "run"
-    run = make_run(run_dir, total_env_frames=3300)  # shorter: more frames are asked for below
+    run = make_run(run_dir, jit=True, total_env_frames=3300)  # shorter: more frames are asked for below
     train_until(run, 500)
     run._lock.close()
     run = resume(run_dir)
@@ -85,6 +85,7 @@ def test_a_checkpoint_from_when_games_had_one_version_is_of_that(tmp_path):
 
 EVERY_RULE = {
     "env": "cave",
+    "jit": True,
     "network": "columns",
     "precision": "bfloat16",
     "super_resolution": True,
@@ -219,7 +220,7 @@ def test_resume_refuses_what_is_no_run_and_flags_that_mean_nothing(tmp_path):
 
 def test_a_signal_ends_an_evaluation_which_the_resumed_run_then_does_whole(unbroken, tmp_path):
     run_dir = tmp_path / "run"
-    run = make_run(run_dir)
+    run = make_run(run_dir, jit=True)
 
     def should_stop():
         if run.env_frames >= 1500:  # the first evaluation

@@ -25,8 +25,9 @@ SETTINGS = {
 }
 
 
-def make_run(run_dir, **changes):
-    return Run(configuration.resolve({**SETTINGS, **changes}), run_dir, "/CPU:0", StopRequest())
+def make_run(run_dir, jit=False, **changes):
+    """Without XLA if not said, since compiling would take most of the time of tests that are about what a run keeps."""
+    return Run(configuration.resolve({**SETTINGS, "jit": jit, **changes}), run_dir, "/CPU:0", StopRequest())
 
 
 def resume(run_dir, **changes):
