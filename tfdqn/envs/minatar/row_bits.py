@@ -42,7 +42,7 @@ def crowded_rows(row: tf.Tensor, column: tf.Tensor) -> tf.Tensor:
 
 
 def screen(planes: Sequence[tf.Tensor]) -> tf.Tensor:
-    """The observation [N, 10, 10, C] bool of C planes, [N, 10] int32 each."""
+    """The observation [N, 10, 10, C] bool of C planes, 2 to 12, [N, 10] int32 each."""
     half = -(-len(planes) // 2)
     column, plane = np.divmod(np.arange(SIZE * len(planes)), len(planes))
     words, masks = [], []
