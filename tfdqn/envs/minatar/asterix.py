@@ -141,19 +141,14 @@ class Asterix(common.MinAtar):
         return state, timestep
 
     def observe(self, state: State) -> tf.Tensor:
-        player, enemy, trail, gold = range(len(self.planes))
         is_there = state.x != EMPTY
         back = state.x - tf.where(state.is_from_left, 1, -1)
-        thing = self.entry(state.x, tf.where(state.is_gold, gold, enemy), is_there)
-        behind = self.entry(back, trail, is_there & (back >= 0) & (back < SIZE))
-        lanes = [[0, 0], [FIRST_LANE, SIZE - 1 - LAST_LANE]]
-        is_players_row = tf.range(SIZE) == state.player_y[:, tf.newaxis]
-        return self.on_screen(
-            self.in_rows(
-                self.entry(state.player_x[:, tf.newaxis], player, is_players_row),
-                tf.pad(thing, lanes, constant_values=common.NO_ENTRY),
-                tf.pad(behind, lanes, constant_values=common.NO_ENTRY),
-            )
+        has_trail = is_there & (back >= 0) & (back < SIZE)
+        return self.screen(
+            common.dot(state.player_y * SIZE + state.player_x),
+            common.dot_in_lanes(tf.where(is_there & ~state.is_gold, state.x, common.NOWHERE), FIRST_LANE),
+            common.dot_in_lanes(tf.where(has_trail, back, common.NOWHERE), FIRST_LANE),
+            common.dot_in_lanes(tf.where(is_there & state.is_gold, state.x, common.NOWHERE), FIRST_LANE),
         )
 
 

@@ -21,6 +21,10 @@ BRICK_ROWS = 3
 NUM_BRICKS = BRICK_ROWS * SIZE
 WALL = 2**NUM_BRICKS - 1  # all bricks are there: bit (row - FIRST_ROW) * 10 + column is one of them
 NO_BIT = NUM_BRICKS  # a bit that no wall has
+# The bit of each cell, [100]; NO_BIT outside the rows of bricks.
+BRICK_OF_CELL = np.full(SIZE * SIZE, NO_BIT, np.int32)
+BRICK_OF_CELL[FIRST_ROW * SIZE : (FIRST_ROW + BRICK_ROWS) * SIZE] = np.arange(NUM_BRICKS)
+
 START_ROW = 3  # of the ball, at the left side flying right or at the right side flying left, and down
 START_PADDLE = 4
 BOTTOM = SIZE - 1  # row of the paddle: a ball that enters it beside the paddle is lost
@@ -49,14 +53,6 @@ class State(NamedTuple):
     trail: tf.Tensor  # [N] int32, the cell where the ball was before: row * 10 + column
     bricks: tf.Tensor  # [N] int32, those that are left, as bits
     is_inside: tf.Tensor  # [N] bool, the ball met a brick in the frame before: it flies through the next
-
-
-def _brick_bits(planes: int, plane: int) -> np.ndarray:
-    """The bit that each entry of a screen shows, [100 * C] int32; NO_BIT outside the plane and rows of bricks."""
-    bits = np.full([SIZE, SIZE, planes], NO_BIT, np.int32)
-    rows = slice(FIRST_ROW, FIRST_ROW + BRICK_ROWS)
-    bits[rows, :, plane] = np.arange(NUM_BRICKS).reshape(BRICK_ROWS, SIZE)
-    return bits.ravel()
 
 
 class Breakout(common.MinAtar):
@@ -141,11 +137,10 @@ class Breakout(common.MinAtar):
         return state, timestep
 
     def observe(self, state: State) -> tf.Tensor:
-        screen = self.dots(
-            ("paddle", BOTTOM * SIZE + state.paddle),
-            ("ball", state.ball_y * SIZE + state.ball_x),
-            ("trail", state.trail),
+        shown = tf.bitwise.bitwise_and(tf.bitwise.right_shift(state.bricks[:, tf.newaxis], BRICK_OF_CELL), 1)
+        return self.screen(
+            common.dot(BOTTOM * SIZE + state.paddle),
+            common.dot(state.ball_y * SIZE + state.ball_x),
+            common.dot(state.trail),
+            shown == 1,
         )
-        bits = _brick_bits(len(self.planes), self.planes.index("bricks"))
-        is_brick = tf.bitwise.bitwise_and(tf.bitwise.right_shift(state.bricks[:, tf.newaxis], bits), 1) == 1
-        return self.on_screen(screen | is_brick)

@@ -6,7 +6,6 @@ reinforcement learning experiments"), as the package of that name plays them. Ro
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import ClassVar
 
@@ -19,8 +18,7 @@ SIZE = 10  # rows and columns
 STICKY_BITS = 20  # of a draw that decides whether an action sticks
 STICKY_DRAWS = 2**STICKY_BITS
 NO_OP = 0  # the first action of every game, and what came before an episode's first
-NOWHERE = SIZE * SIZE  # a cell that is on no screen
-NO_ENTRY = 2**8 - 1  # an entry that no row has
+NOWHERE = SIZE * SIZE  # a cell, or a column, that is on no screen
 
 
 class MinAtar(Environment):
@@ -50,39 +48,42 @@ class MinAtar(Environment):
         """What is done, [N] int32, where `action` is chosen after `last`, by the draws `sticky`."""
         return tf.where(sticky < self._sticking_draws, last, action) if self._sticking_draws else action
 
-    def dots(self, *places: tuple[str, tf.Tensor]) -> tf.Tensor:
-        """A screen of single cells, [N, 100 * C] bool, the planes of a cell side by side.
-
-        Args:
-          places: planes and the cells [N] int32, row * 10 + column, that are set there; `NOWHERE` for none.
-        """
-        # One row of all entries is long enough for XLA to compare many an instruction, in a narrow type.
-        entry = tf.cast(tf.range(SIZE * SIZE * len(self.planes)), tf.uint16)
-        found = []
-        for plane, cell in places:
-            place = cell * len(self.planes) + self.planes.index(plane)
-            found.append(entry == tf.cast(place, tf.uint16)[:, tf.newaxis])
-        return functools.reduce(tf.logical_or, found)
-
-    def entry(self, column: tf.Tensor, plane: int | tf.Tensor, is_there: tf.Tensor) -> tf.Tensor:
-        """Where a cell of a row lies among the row's entries, for `in_rows`; shapes as `column`'s."""
-        return tf.where(is_there, column * len(self.planes) + plane, NO_ENTRY)
-
-    def in_rows(self, *entries: tf.Tensor) -> tf.Tensor:
-        """A screen, [N, 100 * C]: each of `entries`, [N, 10] as from `entry`, sets at most one cell in each row."""
-        # In bytes: many to an instruction.
-        places = tf.cast(tf.range(SIZE * len(self.planes)), tf.uint8)
-        rows = functools.reduce(
-            tf.logical_or, [places == tf.cast(entry, tf.uint8)[..., tf.newaxis] for entry in entries]
-        )
-        return tf.reshape(rows, [-1, SIZE * SIZE * len(self.planes)])
-
-    def on_screen(self, entries: tf.Tensor) -> tf.Tensor:
-        """Entries [N, 100 * C] as an observation, [N, 10, 10, C]."""
+    def screen(self, *planes: tf.Tensor) -> tf.Tensor:
+        """Planes, each [N, 100] bool, as an observation [N, 10, 10, C]."""
+        # XLA computes few entries an instruction where its loop's shape is not that of the long rows of cells: planes
+        # first, and then transposed, took half of what entries took that were computed where they lie at last.
+        entries = tf.transpose(tf.stack(planes, axis=1), [0, 2, 1])
         return tf.reshape(entries, [-1, SIZE, SIZE, len(self.planes)])
+
+
+def dot(cell: tf.Tensor) -> tf.Tensor:
+    """A plane, [N, 100] bool, with one cell [N] int32, row * 10 + column, set; `NOWHERE` for none."""
+    cells = tf.cast(tf.range(SIZE * SIZE), tf.uint8)  # in bytes: many to an instruction
+    return cells == tf.cast(_computed_once(cell), tf.uint8)[:, tf.newaxis]
+
+
+def dot_in_lanes(column: tf.Tensor, first_lane: int) -> tf.Tensor:
+    """A plane, [N, 100] bool, with at most one cell set in each of some rows, the lanes.
+
+    Args:
+      column: [N, lanes] int32; `NOWHERE` for none.
+      first_lane: the row of the first lane; they lie side by side.
+    """
+    missing = SIZE - first_lane - column.shape[1]
+    column = tf.pad(tf.cast(_computed_once(column), tf.uint8), [[0, 0], [first_lane, missing]], constant_values=NOWHERE)
+    return tf.reshape(tf.cast(tf.range(SIZE), tf.uint8) == column[..., tf.newaxis], [-1, SIZE * SIZE])
 
 
 def take_bits(rest: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor]:
     """Take a draw of `count` bits, at most 31, off wide draws [N] int64: it as int32, and what is left."""
     taken = tf.bitwise.bitwise_and(rest, tf.constant(2**count - 1, tf.int64))
     return tf.cast(taken, tf.int32), tf.bitwise.right_shift(rest, tf.constant(count, tf.int64))
+
+
+def _computed_once(values: tf.Tensor) -> tf.Tensor:
+    """Small numbers, int32, unchanged; a hint to XLA to compute each but once.
+
+    XLA copies what it thinks cheap, a whole step of a game, into the loops over the cells of a screen that read its
+    result. It never copies a division.
+    """
+    return tf.truncatediv(3 * values, 3)

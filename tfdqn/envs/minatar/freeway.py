@@ -115,19 +115,13 @@ class Freeway(common.MinAtar):
         return state, timestep
 
     def observe(self, state: State) -> tf.Tensor:
-        chicken, car, before_trails = 0, 1, 1
         back = state.car_x - tf.sign(state.car_speed)
         back = tf.where(back < 0, SIZE - 1, tf.where(back >= SIZE, 0, back))
-        is_there = tf.ones_like(back, tf.bool)
-        trail = before_trails + tf.abs(state.car_speed)
-        lanes = [[0, 0], [FIRST_LANE, SIZE - 1 - LAST_LANE]]
-        is_chickens_row = tf.range(SIZE) == state.row[:, tf.newaxis]
-        return self.on_screen(
-            self.in_rows(
-                self.entry(tf.constant([[COLUMN]]), chicken, is_chickens_row),
-                tf.pad(self.entry(state.car_x, car, is_there), lanes, constant_values=common.NO_ENTRY),
-                tf.pad(self.entry(back, trail, is_there), lanes, constant_values=common.NO_ENTRY),
-            )
+        speed = tf.abs(state.car_speed)
+        trails = (tf.where(speed == each + 1, back, common.NOWHERE) for each in range(SPEEDS))
+        return self.screen(
+            common.dot(state.row * SIZE + COLUMN),
+            *(common.dot_in_lanes(column, FIRST_LANE) for column in (state.car_x, *trails)),
         )
 
 
