@@ -28,9 +28,13 @@ def state_of(time):
 
 
 def past_of(time):
-    """With a history of three frames, which tell the time modulo 256 as it was two ago, one ago, and is."""
+    """With a history of three frames, which tell the time modulo 256 as it was two ago, one ago, and is.
+
+    What the agent carries is the time, too.
+    """
     frames = np.asarray(time)[:, None] + [-2, -1, 0]
-    return Past(state_of(time), tf.constant((frames % 256).astype(np.uint8)[:, :, None, None]))
+    history = tf.constant((frames % 256).astype(np.uint8)[:, :, None, None])
+    return Past(state_of(time), history, state_of(np.asarray(time) + 7))
 
 
 @pytest.mark.parametrize("mode", ["eager", "xla"])
@@ -71,13 +75,16 @@ def test_practisers_go_back_to_any_players_past_whole_and_players_begin_where_th
     go_back = practice.go_back if mode == "eager" else compiled.xla(practice.go_back)
     fresh, before = state_of(np.full(3003, 5)), past_of(np.full(3003, 33))
     is_over = np.arange(3003) < 2000
-    state, histories = go_back(memory, before.env_state, fresh, is_over, tf.constant([1, 2], tf.int64))
+    state, past = go_back(memory, before.env_state, fresh, is_over, tf.constant([1, 2], tf.int64))
     np.testing.assert_array_equal(state.time[:3], 5)
     values, counts = np.unique(state.time[3:2000], return_counts=True)
     assert list(values) == [70, 80, 90] and counts.min() > 550
     np.testing.assert_array_equal(state.time[2000:], 33)  # they are leading in and wait
     np.testing.assert_array_equal(state.trace[:, 1], -state.time)
-    np.testing.assert_array_equal(histories[:1997], past_of(state.time[3:2000]).history)
+    np.testing.assert_array_equal(past.history[:1997], past_of(state.time[3:2000]).history)
+    carried = practice.state_of(past, state_of(np.full(3003, 1)))
+    np.testing.assert_array_equal(carried.time[:3], 1)
+    np.testing.assert_array_equal(carried.time[3:2000], state.time[3:2000] + 7)
     other, _ = go_back(memory, before.env_state, fresh, is_over, tf.constant([1, 3], tf.int64))
     assert not np.array_equal(state.time, other.time)
 
@@ -241,7 +248,7 @@ def test_a_past_goes_frame_by_frame_to_where_it_was(mode, depth):
         frame = [decision, decision, 100 + depth - 1, 110 + depth - 1, decision]
         memory = restarts.Memory((), (), tf.constant(waiting, tf.int32))
         pushed = push_frame(history, tf.constant(frame, tf.uint8)[:, None, None], tf.constant(begins))
-        history = lead_in(memory, history, pushed, past, tf.constant(begins))
+        history = lead_in(memory, history, pushed, Past((), past, ()), tf.constant(begins))
         waiting = np.where(begins[2:], depth - 1, np.maximum(waiting - 1, 0))
         for env in range(5):
             newest[env].append(int(history[-1, env, 0, 0]))

@@ -219,9 +219,10 @@ class Seaquest(common.MinAtar):
             level=tf.where(is_harder, state.level + 1, state.level),
             spawn_wait=tf.maximum(spawn_wait - 1, 0),
             slot=slot,
-            shots=shots,
-            divers=divers,
-            enemies=enemies,
+            # All planes read these, row by row.
+            shots=row_bits.computed_once(shots),
+            divers=row_bits.computed_once(divers),
+            enemies=row_bits.computed_once(enemies),
         )
         timestep = TimeStep(
             observation=self.observe(state),
