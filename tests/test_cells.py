@@ -1,4 +1,4 @@
-"""Recurrent cells: against Keras's layers and float64, beginnings within a sequence, gradients; eager, graph and XLA."""
+"""Recurrent cells: against Keras's layers and float64, beginnings in a sequence, gradients; eager, graph and XLA."""
 
 import numpy as np
 import pytest

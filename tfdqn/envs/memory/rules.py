@@ -73,7 +73,7 @@ class Memory(Environment):
             observation=self.observe(after),
             reward=tf.cast(is_asked & (action == state.cue), tf.float32),
             termination=is_asked,
-            truncation=tf.zeros_like(is_asked),
+            truncation=(after.time > self.time_limit) & ~is_asked,  # the question comes before
         )
         return after, timestep
 
