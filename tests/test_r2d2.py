@@ -164,17 +164,16 @@ def test_a_step_is_the_gradient_in_float64_and_burn_in_has_no_part_in_it():
             np.testing.assert_allclose(old[place] - new[place], (slopes[0] - slopes[1]) / 2e-5, rtol=5e-3, atol=2e-6)
 
 
-@pytest.mark.parametrize("mode", ["graph", "xla"])
-def test_a_compiled_step_is_the_step_op_by_op(mode):
+@pytest.mark.parametrize(("cell", "mode"), [("lstm", "xla"), ("gru", "xla"), ("lstm", "graph")])
+def test_a_compiled_step_is_the_step_op_by_op(cell, mode):
     windows, weights = tf.nest.map_structure(tf.constant, windows_of())
-    for cell in ("lstm", "gru"):
-        agents = [small_agent(cell=cell) for _ in range(2)]
-        given = windows if cell == "lstm" else windows._replace(state=agents[0].initial_state(BATCH))
-        results = [agents[0].learn(given, weights), WRAP[mode](agents[1].learn)(given, weights)]
-        for name in results[0]._fields:
-            np.testing.assert_allclose(*(getattr(r, name) for r in results), rtol=1e-4, atol=1e-6, err_msg=name)
-        for ours, theirs in zip(*(agent.online.get_weights() for agent in agents), strict=True):
-            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+    agents = [small_agent(cell=cell) for _ in range(2)]
+    given = windows if cell == "lstm" else windows._replace(state=agents[0].initial_state(BATCH))
+    results = [agents[0].learn(given, weights), WRAP[mode](agents[1].learn)(given, weights)]
+    for name in results[0]._fields:
+        np.testing.assert_allclose(*(getattr(r, name) for r in results), rtol=1e-4, atol=1e-6, err_msg=name)
+    for ours, theirs in zip(*(agent.online.get_weights() for agent in agents), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
 def test_the_target_network_follows_by_copies():
@@ -231,10 +230,11 @@ def test_what_does_not_fit_is_refused_by_name(given, line):
     assert line in str(error.value)
 
 
-def test_a_resumed_run_is_equal_to_an_unbroken_one(tmp_path):
+@pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_resumed_run_is_equal_to_an_unbroken_one(tmp_path, jit):
     config = configuration.resolve(
-        {**SMALL, "device": "cpu", "total_env_frames": 4000, "eval_every_frames": 2000, "eval_episodes": 4}
-        | {"final_eval_episodes": 4, "log_every_frames": 900, "goal_score": 9.0, "replay_capacity": 2000}
+        {**SMALL, "device": "cpu", "total_env_frames": 3000, "eval_every_frames": 2000, "eval_episodes": 4}
+        | {"final_eval_episodes": 4, "log_every_frames": 900, "goal_score": 9.0, "replay_capacity": 2000, "jit": jit}
     )
     runs = {
         name: whole_runs.Run(config, tmp_path / name, "/CPU:0", whole_runs.StopRequest())
