@@ -143,3 +143,51 @@ def test_squared_is_half_the_square(mode):
 
 def test_greedy_action_takes_the_first_of_equals(mode):
     np.testing.assert_array_equal(mode(losses.greedy_action)(tf.constant([[1.0, 2.0, 2.0], [0.0, 0.0, 0.0]])), [1, 0])
+
+
+def rescaled(value, epsilon):
+    """As in the paper, in float64."""
+    value = np.asarray(value, np.float64)
+    return np.sign(value) * (np.sqrt(np.abs(value) + 1) - 1) + epsilon * value
+
+
+def unscaled(value, epsilon):
+    value = np.asarray(value, np.float64)
+    root = (np.sqrt(1 + 4 * epsilon * (np.abs(value) + 1 + epsilon)) - 1) / (2 * epsilon)
+    return np.sign(value) * (root**2 - 1)
+
+
+RETURNS = np.concatenate([np.linspace(-5, 5, 1001), [1e-6, -1e-4, 300.0, -1e4, 1e6]]).astype(np.float32)
+
+
+def test_values_are_rescaled_as_in_the_paper(mode):
+    for epsilon in (1e-3, 0.1):
+        np.testing.assert_allclose(
+            mode(lambda x, e=epsilon: losses.rescale(x, e))(RETURNS), rescaled(RETURNS, epsilon), rtol=1e-6, atol=1e-12
+        )
+        np.testing.assert_allclose(
+            mode(lambda x, e=epsilon: losses.unscale(x, e))(RETURNS), unscaled(RETURNS, epsilon), rtol=2e-6, atol=1e-9
+        )
+    # By hand: sqrt(3 + 1) - 1 = 1 and sqrt(8 + 1) - 1 = 2, without and with a tenth of the value itself.
+    hand = tf.constant([3.0, -8.0, 0.0])
+    np.testing.assert_array_equal(mode(lambda x: losses.rescale(x, 0.0))(hand), [1.0, -2.0, 0.0])
+    np.testing.assert_allclose(mode(lambda x: losses.rescale(x, 0.1))(hand), [1.3, -2.8, 0.0])
+    np.testing.assert_array_equal(mode(lambda x: losses.unscale(x, 0.0))(tf.constant([1.0, -2.0])), [3.0, -8.0])
+    np.testing.assert_allclose(mode(lambda x: losses.unscale(x, 0.1))(tf.constant([1.3, -2.8])), [3.0, -8.0], rtol=1e-6)
+
+
+def test_rescaling_and_its_inverse_undo_each_other_to_the_last_digits(mode):
+    both = mode(lambda x: losses.unscale(losses.rescale(x, 1e-3), 1e-3))
+    np.testing.assert_allclose(both(RETURNS), RETURNS, rtol=2e-6)
+
+
+def test_the_slope_of_rescaling_is_known_everywhere(mode):
+    def slope(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = losses.rescale(x, 1e-3)
+        return tape.gradient(y, x)
+
+    expected = 0.5 / np.sqrt(np.abs(RETURNS.astype(np.float64)) + 1) + 1e-3
+    np.testing.assert_allclose(mode(slope)(tf.constant(RETURNS)), expected, rtol=1e-5)
+    assert mode(slope)(tf.constant([0.0])).numpy() == np.float32(0.501)

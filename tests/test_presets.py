@@ -32,13 +32,15 @@ def test_any_one_flag_goes_with_any_preset(env, preset):
     changed = 0
     for on_gpu in (False, True):
         plain = configuration.resolve({"env": env, "preset": preset}, on_gpu=on_gpu)
-        names = configuration.plain(plain).keys() - {"env", "env_args", "preset", "network"}
+        names = configuration.plain(plain).keys() - {"env", "env_args", "preset", "network", "learner"}
         if not registry.entry(env).has_difficulties:
             names -= {"start_curriculum"}
         for name in names:
             for value in legal_values(name):
                 if (name, value) == ("replay_capacity", 1):
                     continue  # no transition has one row
+                if name == "restart_share" and value and plain.learner == "r2d2":
+                    continue  # nothing makes that fit (tests/test_r2d2.py)
                 lines, given = [], {"env": env, "preset": preset, name: value}
                 config = configuration.resolve(given, on_gpu=on_gpu, tell=lines.append)
                 assert getattr(config, name) == value

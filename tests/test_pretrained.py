@@ -19,8 +19,8 @@ from tfdqn.runs import models, run_config
 GAMES = sorted(path.name for path in models.PRETRAINED.iterdir())
 
 
-def test_there_is_one_for_every_game_but_minatars():
-    assert set(GAMES) == {name for name in registry.names() if not name.startswith("minatar_")}
+def test_there_is_one_for_every_game_but_minatars_and_memory():
+    assert set(GAMES) == {name for name in registry.names() if not name.startswith(("minatar_", "memory"))}
 
 
 @pytest.mark.parametrize("game", [pytest.param(g, marks=[pytest.mark.slow] * (g == "cave")) for g in GAMES])

@@ -189,7 +189,7 @@ class Agent:
     def act(
         self, observation: Any, *, epsilon: float = 0.0, seed: int = 0, legal_actions: Any = None
     ) -> np.ndarray | int:
-        """The actions that it takes.
+        """The actions that it takes; of an agent that remembers, those with which an episode begins.
 
         Args:
           observation: NumPy, tensor or list of the game's type: one observation, as the network sees it (frames
@@ -205,6 +205,25 @@ class Agent:
         Raises:
           ValueError: another shape or type.
         """
+        action, _ = self.act_with_state(observation, epsilon=epsilon, seed=seed, legal_actions=legal_actions)
+        return action
+
+    def act_with_state(
+        self,
+        observation: Any,
+        agent_state: Any = None,
+        *,
+        epsilon: float = 0.0,
+        seed: int = 0,
+        legal_actions: Any = None,
+    ) -> tuple[np.ndarray | int, Any]:
+        """The actions that it takes, and what it carries on: an agent that remembers has to be given that again.
+
+        Args:
+          observation: as for `act`.
+          agent_state: what was returned with the action before; None where an episode begins, for all of a batch.
+          epsilon, seed, legal_actions: as for `act`.
+        """
         import tensorflow as tf
 
         from tfdqn import seeds
@@ -213,8 +232,10 @@ class Agent:
         draw = seeds.at(seeds.stream(seed, "play"), 0)
         if legal_actions is not None and is_one:
             legal_actions = tf.convert_to_tensor(legal_actions)[tf.newaxis]
-        action, _ = self.model.act(batch, (), tf.constant(epsilon, tf.float32), draw, legal_actions)
-        return int(action[0]) if is_one else action.numpy()
+        if agent_state is None:
+            agent_state = self.model.initial_state(len(batch))
+        action, agent_state = self.model.act(batch, agent_state, tf.constant(epsilon, tf.float32), draw, legal_actions)
+        return int(action[0]) if is_one else action.numpy(), agent_state
 
     def q_values(self, observation: Any) -> np.ndarray:
         """Action values [B, A] float32, or [A] for a single observation; as for `act`."""

@@ -122,11 +122,13 @@ class Config:
 
     @property
     def window_rows(self) -> int:
-        """Consecutive replay rows that one sampled transition spans."""
-        return (self.frame_stack - 1) * self.frame_stride + 1 + self.n_step
+        """Consecutive replay rows of an environment that are needed to draw from, as its learner's room says."""
+        return next(each.window_rows(self) for each in self.rooms.values() if hasattr(each, "window_rows"))
 
     def replay_bytes(self, spec: ObservationSpec, legal_actions: int = 0) -> int:
-        """Memory of the replay: an observation, 8 bytes of action, 4 of each float, two flags a row; 0 without one.
+        """Memory of the replay; 0 without one.
+
+        A row: an observation, 8 bytes of action, 4 of each float, two flags, and what a room adds (`row_bytes`).
 
         Args:
           spec: what the game shows.
@@ -134,7 +136,8 @@ class Config:
         """
         if "replay_capacity" not in self._values:
             return 0
-        return self.replay_capacity * (spec.bytes + 8 + 4 + 4 + 2 + legal_actions + 4 * self.prioritized)
+        more = sum(each.row_bytes(self) for each in self.rooms.values() if hasattr(each, "row_bytes"))
+        return self.replay_capacity * (spec.bytes + 8 + 4 + 4 + 2 + legal_actions + 4 * self.prioritized + more)
 
 
 def _refuse_elsewhere(name: str, value: Any, values: Mapping[str, Any]) -> None:

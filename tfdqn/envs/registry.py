@@ -22,7 +22,7 @@ DEFAULT = "catch8"  # what is played where nobody says what: seconds tell whethe
 _DOORS = {"gym": "tfdqn.adapters.from_gymnasium"}
 
 # The rooms of the games that come along; each module has its `GAMES`.
-_ROOMS = tuple(f"tfdqn.envs.{room}.settings" for room in ("catch", "cave", "cartpole", "minatar"))
+_ROOMS = tuple(f"tfdqn.envs.{room}.settings" for room in ("catch", "cave", "cartpole", "minatar", "memory"))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 # name: the folder with its `settings` (`ROOMS`, in the order of `config.toml`, its `PRESET` and its sizes for a GPU)
 # and its `learner` (`LEARNER`, a `tfdqn.learners.base.Learner`).
-LEARNERS = {name: f"tfdqn.learners.{name}" for name in ("dqn", "pqn", "a2c")}
+LEARNERS = {name: f"tfdqn.learners.{name}" for name in ("dqn", "pqn", "a2c", "r2d2")}
 
 
 def settings_of(name: str) -> ModuleType:

@@ -18,6 +18,27 @@ def td_target(reward: tf.Tensor, discount: tf.Tensor, next_value: tf.Tensor) -> 
     return reward + tf.where(discount > 0, discount * next_value, 0.0)
 
 
+def rescale(value: tf.Tensor, epsilon: float) -> tf.Tensor:
+    """h(x) = sign(x) (sqrt(|x| + 1) - 1) + epsilon x (Pohlen et al. 2018, "Observe and look further", proposition A.2).
+
+    Large returns are squeezed, so that one step size suits games of any reward. Written as x / (sqrt(|x| + 1) + 1),
+    which loses no digits near 0 and has a slope there, 1/2 + epsilon.
+    """
+    return value / (tf.sqrt(tf.abs(value) + 1.0) + 1.0) + epsilon * value
+
+
+def unscale(value: tf.Tensor, epsilon: float) -> tf.Tensor:
+    """The inverse of `rescale`.
+
+    The paper's form, sign(x) (((sqrt(1 + 4 epsilon (|x| + 1 + epsilon)) - 1) / (2 epsilon))^2 - 1), takes differences
+    of almost equal numbers, which leaves three digits of a float32. With w = 2 x / (root + 1 + 2 epsilon) it is
+    w (|w| + 2), also for epsilon 0.
+    """
+    root = tf.sqrt((1.0 + 2.0 * epsilon) ** 2 + 4.0 * epsilon * tf.abs(value))
+    w = 2.0 * value / (root + 1.0 + 2.0 * epsilon)
+    return w * (tf.abs(w) + 2.0)
+
+
 def among(q: tf.Tensor, legal: tf.Tensor | None) -> tf.Tensor:
     """`q` [B, A] to choose from: -inf for every action that is not `legal` [B, A] bool; None: all are."""
     return q if legal is None else tf.where(legal, q, -math.inf)

@@ -17,6 +17,25 @@ class Sizes:
     num_envs: int = setting(64, "environments played side by side", low=1, high=1_000_000, common=True, size=True)
 
 
+@room("updates", "updates")
+class Updates:
+    batch_size: int = setting(
+        32,
+        "transitions in one update; of a recurrent learner, windows",
+        low=1,
+        high=1_000_000,
+        common=True,
+        size=True,
+        once_in="sizes",
+    )
+    iterations_per_update: int = setting(
+        1, "vector steps between updates", low=1, high=1_000, size=True, once_in="sizes"
+    )
+    updates_per_iteration: int = setting(
+        1, "updates made each time an update is due", low=1, high=1_000, size=True, once_in="sizes"
+    )
+
+
 @room("network", "the network")
 class Network:
     network: str = setting(
@@ -77,6 +96,58 @@ class Optimizer:
 @room("returns", "what is learnt")
 class Returns:
     discount: float = setting(0.99, "discount a decision", low=0, high=1, common=True, once_in="dqn")
+
+
+@room("bootstrap", "what is bootstrapped from")
+class Bootstrap:
+    n_step: int = setting(1, "decisions of reward before bootstrapping", low=1, high=128, common=True, once_in="dqn")
+    target_update_period_updates: int = setting(
+        500, "updates between hard copies to the target network", low=1, high=2**62, once_in="dqn"
+    )
+
+
+@room("replay", "the replay")
+class Replay:
+    replay_capacity: int = setting(100_000, "rows in the replay, over all environments", low=1, high=2**62, size=True)
+    replay_min_rows: int = setting(5_000, "rows in the replay before learning starts", low=1, size=True)
+    prioritized: bool = setting(False, "draw what is learnt from by its TD error")
+    priority_alpha: float = setting(0.6, "0 draws uniformly, 1 in proportion to the TD error", low=0, high=1)
+    priority_beta: float = setting(0.4, "how far weights undo the bias of the draws, at first", low=0, high=1)
+    priority_beta_updates: int = setting(100_000, "updates over which priority_beta rises to 1", low=1, high=2**53)
+
+    def check(self, config: Any) -> None:
+        capacity = self.replay_capacity - self.replay_capacity % config.num_envs
+        smallest = config.window_rows * config.num_envs
+        if capacity < smallest:
+            raise UserError(
+                f"--replay-capacity {self.replay_capacity}: what is drawn spans {config.window_rows} rows of each of "
+                f"{config.num_envs} environments; use at least {smallest}"
+            )
+        if config.batch_size > capacity:
+            raise UserError(
+                f"--batch-size {config.batch_size}: larger than the replay of {capacity} rows; use at most {capacity}"
+            )
+        if self.replay_min_rows > capacity:
+            raise UserError(
+                f"--replay-min-rows {self.replay_min_rows}: the replay holds {capacity} rows; use at most {capacity}"
+            )
+
+    def ways_to_fit(self, config: Any) -> Iterator[dict[str, Any]]:
+        window, num_envs = config.window_rows, config.num_envs
+        capacity = self.replay_capacity - self.replay_capacity % num_envs
+        if capacity < window * num_envs:
+            yield {"replay_capacity": window * num_envs}
+            yield {"num_envs": max(self.replay_capacity // window, 1)}
+            yield {"n_step": max(config.n_step - (window - self.replay_capacity // num_envs), 1)}
+            yield {"frame_stride": 1}
+            yield {"frame_stack": 1}
+        if config.batch_size > capacity:
+            yield {"replay_capacity": -(-config.batch_size // num_envs) * num_envs}
+            yield {"batch_size": max(capacity, 1)}
+        if self.replay_min_rows > capacity:
+            # Raised if the user wants to begin later; a smaller replay is learnt from once it is full.
+            yield {"replay_min_rows": max(capacity, 1)}
+            yield {"replay_capacity": -(-self.replay_min_rows // num_envs) * num_envs}
 
 
 @room("exploration", "exploration")

@@ -90,34 +90,49 @@ class PrioritizedReplay(FrameReplay):
         """Anchors by the inverse of the cumulated priorities, one from each of B equal parts of their sum."""
         age = (tf.range(self.length, dtype=tf.int64) - first) % self.length
         mass = tf.where((age < num_anchors)[:, None], self._priority, 0.0)
-        # Three levels, each of runs of as many parts: rows, sums of rows, sums of those.
-        width = 1
-        while width**3 < self.capacity:
-            width += 1
-        leaves = tf.reshape(tf.pad(tf.reshape(mass, [-1]), [[0, width**3 - self.capacity]]), [width**2, width])
-        branches = tf.reshape(tf.reduce_sum(leaves, axis=1), [width, width])
-        trunk = tf.reduce_sum(branches, axis=1)
-        total = tf.reduce_sum(trunk)
-
-        bits = seeds.draw(seed, batch_size) % 2**24
-        share = (tf.range(batch_size, dtype=tf.float32) + tf.cast(bits, tf.float32) / 2.0**24) / batch_size
-        row, rest = _descend(tf.broadcast_to(trunk, [batch_size, width]), share * total)
-        for level in (branches, leaves):
-            part, rest = _descend(tf.gather(level, row), rest)
-            row = row * width + part
-        row = tf.minimum(row, self.capacity - 1)
-        drawn = tf.gather(tf.reshape(mass, [-1]), row)
-        # Rounding may lead past the last row that counts; such an entry is no transition.
-        is_anchor = drawn > 0
-        beta = self._beta + (1.0 - self._beta) * tf.cast(
-            tf.minimum(self._num_updates, self._beta_updates), tf.float32
-        ) / float(self._beta_updates)
-        share = tf.where(is_anchor, drawn / total, 1.0)  # P(i); K cancels when the largest weight becomes 1
-        weights = tf.where(is_anchor, share**-beta, 0.0)
-        weights = tf.math.divide_no_nan(weights, tf.reduce_max(weights))
+        row, share = draw_in_proportion(tf.reshape(mass, [-1]), seed, batch_size)
         # The table's row as a number from the first anchor on, as for the uniform draw.
         slot, env = row // self.num_envs, row % self.num_envs
-        return (slot - first) % self.length * self.num_envs + env, weights
+        beta = risen(self._beta, self._num_updates, self._beta_updates)
+        return (slot - first) % self.length * self.num_envs + env, importance(share, beta)
+
+
+def draw_in_proportion(mass: tf.Tensor, seed: tf.Tensor, batch_size: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Places of masses [R], one from each of B equal parts of their sum, [B] int64; and each one's share of that sum.
+
+    Rounding may lead past the last mass, and there may be none: such a place has the share 0, and does not count.
+    """
+    # Three levels, each of runs of as many parts: masses, sums of these, sums of those.
+    size, width = mass.shape[0], 1
+    while width**3 < size:
+        width += 1
+    leaves = tf.reshape(tf.pad(mass, [[0, width**3 - size]]), [width**2, width])
+    branches = tf.reshape(tf.reduce_sum(leaves, axis=1), [width, width])
+    trunk = tf.reduce_sum(branches, axis=1)
+    total = tf.reduce_sum(trunk)
+
+    bits = seeds.draw(seed, batch_size) % 2**24
+    share = (tf.range(batch_size, dtype=tf.float32) + tf.cast(bits, tf.float32) / 2.0**24) / batch_size
+    place, rest = _descend(tf.broadcast_to(trunk, [batch_size, width]), share * total)
+    for level in (branches, leaves):
+        part, rest = _descend(tf.gather(level, place), rest)
+        place = place * width + part
+    place = tf.minimum(place, size - 1)
+    drawn = tf.gather(mass, place)
+    return place, tf.where(drawn > 0, drawn / total, 0.0)
+
+
+def importance(share: tf.Tensor, beta: tf.Tensor) -> tf.Tensor:
+    """Weights [B] of what was drawn with such probabilities [B], the largest 1; 0 where the share is."""
+    is_drawn = share > 0
+    weights = tf.where(is_drawn, tf.where(is_drawn, share, 1.0) ** -beta, 0.0)
+    return tf.math.divide_no_nan(weights, tf.reduce_max(weights))
+
+
+def risen(beta: float, num_updates: tf.Tensor, beta_updates: int) -> tf.Tensor:
+    """beta after so many updates [] int64, on its way to 1 after `beta_updates`, [] float32."""
+    progress = tf.cast(tf.minimum(num_updates, beta_updates), tf.float32) / float(beta_updates)
+    return beta + (1.0 - beta) * progress
 
 
 def _descend(masses: tf.Tensor, rest: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

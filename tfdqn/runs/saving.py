@@ -320,5 +320,7 @@ class Saver:
         run, tensors = self.run, self._tensors()
         replay = run.trainer.replay
         steps = int(replay.num_rows) // run.config.num_envs if replay else 0
-        filled = {name: steps for name, v in tensors.items() if name.startswith("replay/") and v.shape.rank}
+        filled = {
+            name: min(steps, v.shape[0]) for name, v in tensors.items() if name.startswith("replay/") and v.shape.rank
+        }
         self.path, self._facts = checkpoints.save(run.run_dir, tensors, facts, filled), facts

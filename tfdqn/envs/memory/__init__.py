@@ -1,0 +1,1 @@
+"""Memory: a cue is shown once, and asked for much later."""

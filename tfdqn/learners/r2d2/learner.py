@@ -1,0 +1,121 @@
+"""R2D2 as a run's learner: rows and states in the replay, and updates from windows that are drawn there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import tensorflow as tf
+
+from tfdqn import seeds
+from tfdqn.config import Config
+from tfdqn.envs.base import Environment
+from tfdqn.learners import base, exploration, optimizing
+from tfdqn.learners.metrics import Metrics, note_non_finite
+from tfdqn.learners.r2d2.agent import R2D2
+from tfdqn.learners.r2d2.metrics import CAUSES, METRICS
+
+if TYPE_CHECKING:
+    from tfdqn.replay.sequences import SequenceReplay
+
+
+class R2D2Learner(base.Learner):
+    """Recurrent replay distributed DQN (Kapturowski et al. 2019), with the players and the learner in one program."""
+
+    METRICS, CAUSES = METRICS, CAUSES
+
+    def __init__(self, config: Config, env: Environment, device: str):
+        super().__init__(config.replace(convolution=_convolution(config)), env, device)
+        self.iterations_per_round = config.iterations_per_update
+        self.exploration = exploration.exploration(config)
+        self.agent = self.build_agent(self.config, env)
+        self.agent.compile(optimizing.build_optimizer(config), jit_compile=config.jit and not config.eager)
+        self.agent.optimizer.build(self.agent.online.trainable_variables)
+        self.replay = build_replay(config, env, device, self.agent.initial_state(1))
+
+    @classmethod
+    def build_agent(cls, config: Config, env: Environment) -> R2D2:
+        spec = env.observation_spec.stacked(config.frame_stack)
+        return R2D2(
+            spec.shape,
+            env.num_actions,
+            network=config.network,
+            convolution=_convolution(config),
+            precision=config.precision,
+            cell=config.cell,
+            cell_units=config.cell_units,
+            burn_in=config.burn_in,
+            n_step=config.n_step,
+            discount=config.discount,
+            priority_eta=config.priority_eta,
+            rescale_epsilon=config.rescale_epsilon,
+            target_update_period_updates=config.target_update_period_updates,
+            max_gradient_norm=config.max_gradient_norm,
+            seed=config.seed,
+            observation_dtype=spec.dtype,
+            name="r2d2",
+        )
+
+    def take(self, gathered: Any, number: tf.Tensor, decision: base.Decision) -> Any:
+        self.replay.add_with_state(decision.row, decision.agent_state)
+        return gathered
+
+    def update(self, gathered: Any, observation: tf.Tensor, agent_state: Any, sums: Metrics) -> Metrics:
+        """The updates that are due, none while the replay is filled to its minimum."""
+        ready = self.replay.can_sample() & (self.replay.num_rows >= self.config.replay_min_rows)
+        due = tf.where(ready, self.config.updates_per_iteration, 0)
+        # A loop, not a condition: XLA passes the replay by without a copy, and the same code serves any count.
+        return tf.while_loop(lambda i, _: i < due, lambda i, m: (i + 1, self._learn(m)), (tf.constant(0), sums))[1]
+
+    def _learn(self, sums: Metrics) -> Metrics:
+        """One update."""
+        updates = self.agent.optimizer.iterations.read_value()  # a number now: the variable moves on below
+        seed = seeds.at(seeds.stream(self.config.seed, "replay"), updates)
+        windows, weights, index = self.replay.sample_windows(seed, self.config.batch_size)
+        result = self.agent.learn(windows, weights)
+        self.replay.update(index, result.priority)
+        sums = note_non_finite(sums, ~result.is_finite, updates + 1, 1)
+        return sums.with_update({metric.name: getattr(result, metric.name) for metric in METRICS})
+
+    def take_over(self, agent: base.Agent) -> None:
+        super().take_over(agent)
+        self.agent.copy_to_target()
+
+    @property
+    def variables(self) -> dict[str, tf.Variable]:
+        agent = self.agent
+        named = base.numbered(
+            **{
+                "agent/online": agent.online.variables,
+                "agent/target": agent.target.variables,
+                "optimizer": agent.optimizer.variables,
+            }
+        )
+        return named | {f"replay/{name}": variable for name, variable in self.replay.state.items()}
+
+
+def build_replay(config: Config, env: Environment, device: str, state: Any) -> SequenceReplay:
+    """The replay that a configuration describes; imported here, as an agent plays without TF-Agents."""
+    from tfdqn.replay.sequences import SequenceReplay
+
+    return SequenceReplay(
+        env.observation_spec,
+        num_envs=config.num_envs,
+        capacity=config.replay_capacity,
+        stack=config.frame_stack,
+        stride=config.frame_stride,
+        device=device,
+        legal_actions=env.masked_actions or None,
+        window=config.burn_in + config.sequence_length + config.n_step,
+        period=config.sequence_period,
+        state=state,
+        alpha=config.priority_alpha if config.prioritized else 0.0,
+        beta=config.priority_beta,
+        beta_updates=config.priority_beta_updates,
+    )
+
+
+def _convolution(config: Config) -> str:
+    return "patches" if config.convolution == "auto" else config.convolution
+
+
+LEARNER = R2D2Learner
