@@ -68,8 +68,8 @@ def page() -> str:
     head = ("setting", *(f"`{game.name}`" + (", article" if name == "article" else "") for game, name in columns))
     parts.append(
         "## Presets\n\n`--preset` chooses among named settings of a game: `default`, and `article` for the\n"
-        "article's settings as far as they are not faults. `--learner pqn` takes those under its name, where a game has\n"
-        "such. What you give wins over presets. An empty\n"
+        "article's settings as far as they are not faults. `--learner pqn` takes those under its name, where a game\n"
+        "has such. What you give wins over presets. An empty\n"
         "cell is the default above.\n\n" + table(head, rows)
     )
     for learner in learners.LEARNERS:

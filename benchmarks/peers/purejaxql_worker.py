@@ -1,4 +1,4 @@
-"""purejaxql's PQN on MinAtar's games in JAX: `python -m benchmarks.peers.purejaxql_worker CHECKOUT`, in its environment.
+"""purejaxql's PQN on MinAtar's games in JAX: `benchmarks.peers.purejaxql_worker CHECKOUT`, in its own environment.
 
 CHECKOUT is a folder of purejaxql (github.com/mttga/purejaxql, commit in `COMMIT`), whose `purejaxql/pqn_minatar.py`
 trains, untouched. Of what it imports, hydra, omegaconf and wandb are replaced: it is called, not started, and what it
