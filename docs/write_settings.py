@@ -56,7 +56,8 @@ def page() -> str:
             f"## `[{room.table}]`: {room.title}\n\n" + table(("setting", "default", "values", "meaning"), rows)
         )
     games = registry.games()
-    columns = [(game, name) for name in ("default", "article") for game in games if name in game.presets]
+    names = ("default", *learners.LEARNERS, "article")
+    columns = [(game, name) for name in names for game in games if name in game.presets]
     named = [name for name in configuration.FIELDS if any(name in game.presets[preset] for game, preset in columns)]
     rows = [
         (
@@ -65,10 +66,11 @@ def page() -> str:
         )
         for name in named
     ]
-    head = ("setting", *(f"`{game.name}`" + (", article" if name == "article" else "") for game, name in columns))
+    head = ("setting", *(f"`{game.name}`" + ("" if name == "default" else f", {name}") for game, name in columns))
     parts.append(
         "## Presets\n\n`--preset` chooses among named settings of a game: `default`, and `article` for the\n"
-        "article's settings as far as they are not faults. What you give wins over presets. An empty\n"
+        "article's settings as far as they are not faults. A learner takes those under its name, where a game has\n"
+        "such. What you give wins over presets. An empty\n"
         "cell is the default above.\n\n" + table(head, rows)
     )
     for learner in learners.LEARNERS:

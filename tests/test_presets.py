@@ -32,6 +32,7 @@ def test_any_one_flag_goes_with_any_preset(env, preset):
     changed = 0
     for on_gpu in (False, True):
         plain = configuration.resolve({"env": env, "preset": preset}, on_gpu=on_gpu)
+        # Another learner has settings of its own.
         names = configuration.plain(plain).keys() - {"env", "env_args", "preset", "network", "learner"}
         if not registry.entry(env).has_difficulties:
             names -= {"start_curriculum"}

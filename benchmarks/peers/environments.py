@@ -25,6 +25,7 @@ REQUIREMENTS = {
     "tensorflow": ((_LISTS / "tensorflow.txt", True), (ROOT / "requirements" / "tf-agents.txt", False)),
     "sb3": ((_LISTS / "sb3.txt", True),),
     "minatar": ((_LISTS / "minatar.txt", False),),
+    "purejaxql": ((_LISTS / "purejaxql.txt", True),),
     # Both in one process, as whoever learns one of tfdqn's games with Stable-Baselines3 has it.
     "gymnasium": ((_LISTS / "tensorflow.txt", True), (_LISTS / "sb3.txt", True)),
     "figures": ((_LISTS / "figures.txt", True),),

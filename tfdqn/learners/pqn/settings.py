@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,6 +32,7 @@ class Rule:
         if size % self.minibatches:
             yield {"minibatches": max(count for count in range(1, self.minibatches + 1) if size % count == 0)}
             yield {"num_steps": self.minibatches}
+            yield {"num_envs": self.minibatches // math.gcd(self.minibatches, self.num_steps)}
 
 
 ROOMS = (Sizes, Network, Optimizer, Returns, Rule, Exploration)
