@@ -90,6 +90,7 @@ def small_agent(**changes):
     settings = {"cell_units": UNITS, "burn_in": BURN_IN, "n_step": N_STEP, "discount": 0.9, "priority_eta": 0.75}
     agent = R2D2((3,), 2, observation_dtype="float32", **settings | changes)
     agent.compile(tf.keras.optimizers.SGD(1.0))
+    agent.optimizer.build(agent.online.trainable_variables)
     return agent
 
 
@@ -184,6 +185,19 @@ def test_the_target_network_follows_by_copies():
         expected = start if number == 1 else agent.online.get_weights()
         for found, wanted in zip(agent.target.get_weights(), expected, strict=True):
             np.testing.assert_array_equal(found, wanted)
+
+
+def test_keras_saves_it_and_brings_it_back_without_a_warning(tmp_path, caplog):
+    for cell in ("lstm", "gru"):
+        agent = small_agent(cell=cell, seed=3)
+        agent.save(tmp_path / "agent.keras")
+        again = tf.keras.models.load_model(tmp_path / "agent.keras")
+        assert again.get_config() == agent.get_config()
+        observation, state = tf.random.stateless_normal([5, 3], [1, 2]), agent.initial_state(5)
+        state = tf.nest.map_structure(lambda each: each + 0.3, state)
+        found, expected = (each.action_values(observation, state) for each in (again, agent))
+        np.testing.assert_array_equal(found, expected)
+    assert not caplog.records
 
 
 def test_numbers_that_are_not_finite_are_told():

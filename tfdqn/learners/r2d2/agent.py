@@ -57,6 +57,10 @@ class RecurrentNetwork(tf.keras.Model):
         self.values.build((None, self.cell.units))
         tf.keras.layers.Layer.build(self, input_shape)
 
+    def get_config(self) -> dict[str, Any]:
+        """Its name: whoever holds it makes it anew, and Keras would warn of what it does not know to write."""
+        return {"name": self.name}
+
     def initial_state(self, batch_size: int | tf.Tensor) -> Any:
         """What it carries at an episode's start, a NamedTuple of [B, U] each."""
         return self.cell.initial_state(batch_size)
