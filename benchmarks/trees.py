@@ -70,7 +70,13 @@ def presets() -> list[tuple[str, str]]:
     from tfdqn.envs import registry
 
     # Presets of a name side by side, as they have always been listed.
-    found = [(game.name, preset) for game in registry.games() for preset in game.presets]
+    # The rows are of loops that fill a replay: other learners' have none, or one of another kind.
+    found = [
+        (game.name, preset)
+        for game in registry.games()
+        for preset, values in game.presets.items()
+        if values.get("learner", "dqn") == "dqn"
+    ]
     return sorted(found, key=lambda pair: [preset for _, preset in found].index(pair[1]))
 
 
