@@ -23,7 +23,7 @@ from tfdqn.learners.dqn import building
 from tfdqn.programs.evaluation import Scores
 from tfdqn.runs import checkpoints, locks, models, monitor, run_config
 from tfdqn.runs.checkpoints import DATA, FOLDER
-from tfdqn.runs.saving import read_facts
+from tfdqn.runs.saving import Saver, read_facts
 
 TENSORFLOW = tf.__version__
 
@@ -56,6 +56,28 @@ def test_a_run_broken_in_two_places_ends_like_the_unbroken_one(unbroken, tmp_pat
         k: unbroken[1][k] for k in ("env_frames", "updates", "score_mean", "best_env_frames")
     }
     assert configuration.read_toml(run_dir / "config.toml")["total_env_frames"] == 4000
+
+
+@pytest.mark.parametrize("env", ["catch8", "cave"])
+def test_a_checkpoint_from_before_scores_were_summed_goes_on_with_the_scores_so_far(env, tmp_path, monkeypatch):
+    run, tensors = make_run(tmp_path / "run", env=env, network="mlp"), Saver._tensors
+    run.carry = run.trainer.run_chunk(run.carry, 6, 10**6)
+    returns = run.carry.episode_score if env == "catch8" else tf.zeros_like(run.carry.episode_score)
+
+    def as_before(saver):
+        kept = tensors(saver)
+        del kept["carry/episode_score"]
+        return kept | {"carry/episode_return": returns}
+
+    monkeypatch.setattr(Saver, "_tensors", as_before)
+    run.saver.save_last()
+    monkeypatch.undo()
+    run.monitor.close()
+    run._lock.close()
+    again = resume(tmp_path / "run")
+    tf.nest.map_structure(np.testing.assert_array_equal, again.carry, run.carry)
+    assert again.carry.episode_score.dtype == tf.float32 and (env == "catch8" or any(again.carry.episode_score))
+    again._lock.close()
 
 
 def test_a_run_that_goes_on_with_other_versions_says_so(tmp_path, capfd, monkeypatch):
