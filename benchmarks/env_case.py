@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from benchmarks import trees
 from benchmarks.timing import Bench, WrongResult
 from tfdqn.envs import Environment, make
 from tfdqn.envs.rollout import select
@@ -91,7 +92,7 @@ class EnvBench(Bench):
         self._env = make(env) if isinstance(env, str) else env
         self._num_envs, self._draws_frames, self._device = num_envs, draws_frames, device
         self._program = compiled.xla(self._play)
-        size = self._env.observation_spec.bytes
+        size = math.prod(self._env.observation_shape) * tf.as_dtype(trees.frame_dtype(self._env)).size
         self.bytes = float(num_envs * size) if draws_frames else 0.0  # written; nothing has to be read
         with tf.device(device):
             self._carry = initial_carry(self._env, num_envs, draws_frames)

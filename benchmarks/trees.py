@@ -90,6 +90,11 @@ def frame_shape(config: Any) -> tuple[int, ...]:
     return config.screen if IS_EARLIER else config.observation_spec.shape
 
 
+def frame_dtype(env: Any) -> str:
+    """The type of what a game shows."""
+    return env.observation_spec.dtype if hasattr(type(env), "observation_spec") else "uint8"
+
+
 def replay_bytes(config: Any) -> int:
     """The memory of the replay."""
     return config.replay_bytes if IS_EARLIER else config.replay_bytes(config.observation_spec)

@@ -103,7 +103,9 @@ def ours(game: str, frames: int, seed: int) -> dict[str, Any]:
         flags += f"--eval-every-frames {frames // 10} --eval-max-frames {cut} --device cpu --seed {seed}"
         command = [sys.executable, "-m", "tfdqn.train", *flags.split(), "--logdir", folder, "--run-name", "run"]
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = subprocess.run([*command, "--json"], cwd=environments.ROOT, stdout=subprocess.PIPE, text=True)
+        done = subprocess.run(
+            [*command, "--json"], cwd=environments.ROOT, stdout=subprocess.PIPE, text=True, encoding="utf-8"
+        )
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         if done.returncode:
             raise UserError(f"{game}: training ended with code {done.returncode}", done.returncode)

@@ -7,6 +7,7 @@ import tensorflow as tf
 from tfdqn import config as configuration
 from tfdqn import seeds
 from tfdqn.envs import make
+from tfdqn.learners.base import NoState
 from tfdqn.learners.dqn.building import build_agent
 from tfdqn.programs.evaluation import BLOCK_DECISIONS, STRIP_FRAMES, Evaluator, Stopped
 
@@ -17,7 +18,10 @@ class Scripted:
     def __init__(self, rule, num_actions):
         self.rule, self.num_actions = rule, num_actions
 
-    def __call__(self, observation):
+    def initial_state(self, num_envs):
+        return NoState()
+
+    def action_values(self, observation, agent_state):
         return tf.one_hot(self.rule(observation[..., -1]), self.num_actions)
 
     def act(self, observation, agent_state, epsilon, seed, legal=None):

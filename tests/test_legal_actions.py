@@ -14,8 +14,8 @@ from tfdqn.errors import UserError
 from tfdqn.learners import losses
 from tfdqn.learners.dqn import heads
 from tfdqn.learners.dqn.agent import DQN
+from tfdqn.learners.dqn.learner import build_replay
 from tfdqn.programs.evaluation import Evaluator
-from tfdqn.programs.training import build_replay
 from tfdqn.replay.table import FrameReplay
 from tfdqn.replay.transitions import Transition
 from tfdqn.runtime import memory

@@ -156,7 +156,11 @@ def theirs(given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         np.savez(files[0], **given)
         command = [str(interpreter), "-P", "-m", "benchmarks.peers.minatar_worker", *files]
         done = subprocess.run(
-            command, env={**os.environ, "PYTHONPATH": str(environments.ROOT)}, capture_output=True, text=True
+            command,
+            env={**os.environ, "PYTHONPATH": str(environments.ROOT)},
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
         )
         if done.returncode:
             raise WrongResult(f"the package's game failed: {done.stderr.strip().splitlines()[-1:]}")

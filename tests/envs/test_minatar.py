@@ -8,11 +8,12 @@ import tensorflow as tf
 
 from benchmarks.peers import minatar_parity
 from tests.envs.helpers import assert_uniform, noise_of, to_numpy
-from tfdqn import compiled, envs, seeds
 from tfdqn import config as configuration
+from tfdqn import envs, seeds
 from tfdqn.envs import ObservationSpec, check, registry
 from tfdqn.envs.minatar import asterix, breakout, common, freeway
 from tfdqn.errors import UserError
+from tfdqn.runtime import compiled
 
 FOLDER = pathlib.Path(__file__).parents[1] / "data" / "minatar"
 GAMES = [game.name for game in registry.games() if game.name.startswith("minatar_")]
