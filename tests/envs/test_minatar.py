@@ -11,6 +11,7 @@ from tests.envs.helpers import assert_uniform, noise_of, to_numpy
 from tfdqn import config as configuration
 from tfdqn import envs, seeds
 from tfdqn.envs import ObservationSpec, check, registry
+from tfdqn.envs.check import playing
 from tfdqn.envs.minatar import asterix, breakout, common, freeway
 from tfdqn.errors import UserError
 from tfdqn.runtime import compiled
@@ -121,7 +122,7 @@ def test_the_package_plays_the_same_game(name):
 
 @pytest.mark.parametrize("name", GAMES)
 def test_they_keep_the_contract(name, monkeypatch):
-    monkeypatch.setattr(check, "LONG_PLAY_FRAMES", (300, 2_000))
+    monkeypatch.setattr(playing, "LONG_PLAY_FRAMES", (300, 2_000))
     found = {each.name: each for each in check.check_env(envs.make(name), num_envs=6, steps=8)}
     assert not [str(each) for each in found.values() if each.verdict not in ("ok", "info")]
     assert found["eager and XLA"].message == "in every bit"
