@@ -132,6 +132,23 @@ def test_a_step_is_the_gradient_of_half_the_squared_error_in_float64():
         slope = (slope @ before[i].T) * (activations[i // 2] > 0)
 
 
+def test_a_round_is_bootstrapped_from_what_the_rules_allow(monkeypatch):
+    trainer = Trainer(configuration.resolve({**SMALL, "eager": True, "discount": 1.0}))
+    learner, carry = trainer.learner, trainer.initial_carry()
+    seen = []
+    monkeypatch.setattr(learner, "_learn", lambda o, a, target, w, sums: seen.append(target.numpy()) or sums)
+    gathered = learner.begin_round()._replace(discount=tf.ones([6, 8]))
+    observation = tf.random.stateless_uniform([8, 8, 8, 1], [1, 2], 0, 256, tf.int32)
+    observation = tf.cast(observation, tf.uint8)
+    values = learner.agent(observation).numpy()
+    legal = np.ones([8, 3], bool)
+    legal[np.arange(8), values.argmax(axis=1)] = False  # the best one is not allowed
+    learner.update(gathered, observation, carry.agent_state, carry.metrics, tf.constant(legal))
+    second = np.sort(values, axis=1)[:, 1]
+    last = [value for value in np.concatenate(seen[:4]) if any(np.isclose(value, second, rtol=1e-5))]
+    assert len(last) >= 8 and not any(np.isclose(np.concatenate(seen[:4])[:, None], values.max(axis=1)).ravel())
+
+
 @pytest.mark.parametrize(
     ("given", "line"),
     [

@@ -116,7 +116,14 @@ class Learner(abc.ABC):
         """Take in a decision, the round's `number` [] int32 from 0; returns what is gathered."""
 
     @abc.abstractmethod
-    def update(self, gathered: Any, observation: tf.Tensor, agent_state: Any, sums: metrics.Metrics) -> metrics.Metrics:
+    def update(
+        self,
+        gathered: Any,
+        observation: tf.Tensor,
+        agent_state: Any,
+        sums: metrics.Metrics,
+        legal: tf.Tensor | None = None,
+    ) -> metrics.Metrics:
         """Learn at a round's end.
 
         Args:
@@ -124,6 +131,7 @@ class Learner(abc.ABC):
           observation: [N, ...], what each environment shows now, before the next decision.
           agent_state: what the agent carries now.
           sums: since the last report.
+          legal: [N, A] bool, what the rules allow now; None: every action.
         """
 
     def player(self) -> contextlib.AbstractContextManager:

@@ -185,7 +185,8 @@ class Trainer:
         else:  # as a loop: it compiles once, and a small one runs as one kernel
             _, carry, gathered = tf.while_loop(lambda number, *_: number < learner.iterations_per_round, once, state)
         observation = stack_frames(carry.history, self.config.frame_stride)
-        return carry._replace(metrics=learner.update(gathered, observation, carry.agent_state, carry.metrics))
+        legal = self.env.legal_actions(carry.env_state)
+        return carry._replace(metrics=learner.update(gathered, observation, carry.agent_state, carry.metrics, legal))
 
     def _interact(self, carry: Carry) -> tuple[Carry, Decision]:
         """One decision of every environment."""

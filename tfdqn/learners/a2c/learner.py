@@ -136,7 +136,14 @@ class A2CLearner(base.Learner):
             lambda held, each: tf.tensor_scatter_nd_update(held, place, each[tf.newaxis]), gathered, now
         )
 
-    def update(self, gathered: Rollout, observation: tf.Tensor, agent_state: Any, sums: Metrics) -> Metrics:
+    def update(
+        self,
+        gathered: Rollout,
+        observation: tf.Tensor,
+        agent_state: Any,
+        sums: Metrics,
+        legal: tf.Tensor | None = None,
+    ) -> Metrics:
         """The update of a round."""
         config, agent = self.config, self.agent
         _, last_value = agent.policy_and_value(observation)

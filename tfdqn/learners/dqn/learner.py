@@ -43,7 +43,14 @@ class DQNLearner(base.Learner):
         self.replay.add(decision.row)
         return gathered
 
-    def update(self, gathered: Any, observation: tf.Tensor, agent_state: Any, sums: Metrics) -> Metrics:
+    def update(
+        self,
+        gathered: Any,
+        observation: tf.Tensor,
+        agent_state: Any,
+        sums: Metrics,
+        legal: tf.Tensor | None = None,
+    ) -> Metrics:
         """The updates that are due, none while the replay is filled to its minimum."""
         ready = self.replay.can_sample() & (self.replay.num_rows >= self.config.replay_min_rows)
         due = tf.where(ready, self.config.updates_per_iteration, 0)

@@ -123,7 +123,14 @@ class PQNLearner(base.Learner):
             lambda held, each: tf.tensor_scatter_nd_update(held, place, each[tf.newaxis]), gathered, now
         )
 
-    def update(self, gathered: Round, observation: tf.Tensor, agent_state: Any, sums: Metrics) -> Metrics:
+    def update(
+        self,
+        gathered: Round,
+        observation: tf.Tensor,
+        agent_state: Any,
+        sums: Metrics,
+        legal: tf.Tensor | None = None,
+    ) -> Metrics:
         """The epochs of a round."""
         config = self.config
         target = lambda_returns(
@@ -131,7 +138,7 @@ class PQNLearner(base.Learner):
             config.discount * gathered.discount,
             gathered.value,
             gathered.is_boundary,
-            losses.max_value(self.agent(observation)),
+            losses.max_value(self.agent(observation), legal),
             config.q_lambda,
         )
         rows = config.num_steps * config.num_envs

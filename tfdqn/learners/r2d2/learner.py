@@ -59,7 +59,14 @@ class R2D2Learner(base.Learner):
         self.replay.add_with_state(decision.row, decision.agent_state)
         return gathered
 
-    def update(self, gathered: Any, observation: tf.Tensor, agent_state: Any, sums: Metrics) -> Metrics:
+    def update(
+        self,
+        gathered: Any,
+        observation: tf.Tensor,
+        agent_state: Any,
+        sums: Metrics,
+        legal: tf.Tensor | None = None,
+    ) -> Metrics:
         """The updates that are due, none while the replay is filled to its minimum."""
         ready = self.replay.can_sample() & (self.replay.num_rows >= self.config.replay_min_rows)
         due = tf.where(ready, self.config.updates_per_iteration, 0)
