@@ -27,6 +27,7 @@ from tfdqn.errors import UserError, nearest
 GAMES = ("breakout", "asterix", "freeway", "space_invaders", "seaquest")
 CUT = {"freeway": 2_500}  # frames after which gymnax ends an episode, and so do our evaluations here
 DEFAULT_CUT = 1_000
+WHO = ("purejaxql", "tfdqn")
 EPISODES = 128
 # gymnax's games, of 0.0.6, have no actions that stick; pgx's seaquest has.
 STICKY = {"seaquest": 0.1}
@@ -39,6 +40,7 @@ def parser() -> cli.Parser:
     parser.add_argument("what", help="learn or play")
     parser.add_argument("--purejaxql", metavar="PATH", required=True, help="a checkout of purejaxql")
     parser.add_argument("--game", action="append", default=[], metavar="NAME", help=f"one of {', '.join(GAMES)}")
+    parser.add_argument("--who", action="append", default=[], metavar="NAME", help=f"one of {', '.join(WHO)}")
     parser.add_argument("--json", metavar="FILE", type=cli.path("--json"), required=True, help="write what came of it")
     parser.add_argument("--frames", type=cli.converter("--frames", int), default=3_000_000, help="of a training")
     parser.add_argument("--seed", type=cli.converter("--seed", int), default=0, help="of both")
@@ -49,9 +51,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse(argv)
     if arguments.what not in ("learn", "play"):
         raise UserError(f"{arguments.what}: no such thing; {nearest(arguments.what, ('learn', 'play'))}")
-    for game in arguments.game:
-        if game not in GAMES:
-            raise UserError(f"--game {game}: unknown; {nearest(game, GAMES)}")
+    for flag, given, known in (("--game", arguments.game, GAMES), ("--who", arguments.who, WHO)):
+        for name in given:
+            if name not in known:
+                raise UserError(f"{flag} {name}: unknown; {nearest(name, known)}")
+    who = arguments.who or WHO
     if not (Path(arguments.purejaxql) / "purejaxql" / "pqn_minatar.py").is_file():
         raise UserError(
             f"--purejaxql {arguments.purejaxql}: holds no purejaxql/pqn_minatar.py; name a checkout's folder"
@@ -64,10 +68,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             if arguments.what == "play":
                 found = [row for size in SIZES for row in rates(gymnax, pgx, game, size)]
             else:
-                found = [
-                    {"who": "purejaxql", **theirs(arguments.purejaxql, game, arguments.frames, arguments.seed)},
-                    {"who": "tfdqn", **ours(game, arguments.frames, arguments.seed)},
-                ]
+                found = []
+                if "purejaxql" in who:
+                    found.append(theirs(arguments.purejaxql, game, arguments.frames, arguments.seed))
+                if "tfdqn" in who:
+                    found.append(ours(game, arguments.frames, arguments.seed))
             for row in found:
                 rows.append({"game": game, **row, "load": os.getloadavg()[1]})
                 cli.say(json.dumps({key: value for key, value in rows[-1].items() if key != "curve"}))
@@ -85,7 +90,8 @@ def worker(checkout: str) -> line.Process:
 def theirs(checkout: str, game: str, frames: int, seed: int) -> dict[str, Any]:
     """purejaxql's training: see `purejaxql_worker.Worker.train`."""
     with worker(checkout) as process:
-        return process.ask(do="train", game=game, frames=frames, seed=seed, evaluations=10)
+        trained = process.ask(do="train", game=game, frames=frames, seed=seed, evaluations=10)
+    return {"who": "purejaxql", "seed": seed, **trained}
 
 
 def ours(game: str, frames: int, seed: int) -> dict[str, Any]:
@@ -112,6 +118,8 @@ def ours(game: str, frames: int, seed: int) -> dict[str, Any]:
         result = json.loads(done.stdout.splitlines()[-1])
         curve = learning.curve(Path(folder) / "run")
         return {
+            "who": "tfdqn",
+            "seed": seed,
             "flags": flags,
             "env_frames": result["env_frames"],
             "seconds": result["train_seconds"],
