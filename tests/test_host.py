@@ -85,7 +85,7 @@ def test_rows_are_what_was_played_in_each_autoreset_mode(mode):
     for number in range(2):
         rows = rows_of(trainer, number)
         assert [tuple(row["frame"]) for row in rows] == [(number, *place) for place in expected[:11]]
-        played = {(episode, time): action for episode, time, action in trainer._games._vector.envs[number].actions}
+        played = {(episode, time): action for episode, time, action in trainer._stage.games._vector.envs[number].actions}
         for row, (episode, time) in zip(rows, expected, strict=False):
             assert row["is_boundary"] == (time == LENGTH)
             assert row["is_first"] == (time == (first if episode else 0))
@@ -97,7 +97,7 @@ def test_rows_are_what_was_played_in_each_autoreset_mode(mode):
     # Scores count every frame that was played, also those without a row.
     ends = 2 * 2
     assert int(carry.metrics.episodes) == ends and int(carry.metrics.episode_frames) == LENGTH * ends
-    envs = trainer._games._vector.envs
+    envs = trainer._stage.games._vector.envs
     total = sum(10 * (time + 1) + action for env in envs for e, time, action in env.actions if e < 2)
     assert float(carry.metrics.score) == total
     # The newest action is not played yet where resets take a step of their own.
@@ -110,7 +110,7 @@ def test_each_action_answers_to_what_is_shown(mode, stack):
     """Greedy actions on the game's own frames: also on the first of an episode that begins in the step of an end."""
     trainer, _ = make_trainer(mode, frame_stack=stack, replay_min_rows=200, learning_rate=0.0001)
     for number in range(2):
-        for episode, time, action in trainer._games._vector.envs[number].actions:
+        for episode, time, action in trainer._stage.games._vector.envs[number].actions:
             # Where the first frame has no row, the next one begins the episode for learning, and so for acting.
             least = 1 if episode and time and mode != AutoresetMode.NEXT_STEP else 0
             frames = [[number, episode, max(t, least)] for t in range(time - stack + 1, time + 1)]
@@ -125,7 +125,7 @@ def test_eager_and_compiled_runs_agree():
     )
     assert int(eager.agent.optimizer.iterations) > 20
     for number in range(2):
-        actions = [trainer._games._vector.envs[number].actions for trainer in (eager, compiled)]
+        actions = [trainer._stage.games._vector.envs[number].actions for trainer in (eager, compiled)]
         assert actions[0] == actions[1]
     np.testing.assert_allclose(float(carry.metrics.loss), float(other.metrics.loss), rtol=1e-4)
     for ours, theirs in zip(eager.agent.online.get_weights(), compiled.agent.online.get_weights(), strict=True):
@@ -144,7 +144,7 @@ def test_results_do_not_depend_on_the_chunks_length():
 
 def test_a_carry_from_elsewhere_goes_on_with_new_episodes_and_cuts_the_old_ones(capfd):
     trainer, carry = make_trainer(AutoresetMode.NEXT_STEP, 3)
-    trainer._action = None  # as after a restart
+    trainer._iteration = -1  # as after a restart
     carry, _ = trainer.run_reporting_chunk(carry, 2, 10**9, 10**9)
     assert "2 new episodes begin" in capfd.readouterr().err
     rows = rows_of(trainer, 0)

@@ -1,8 +1,8 @@
 """Training and evaluation around games that step on the host.
 
-A decision is a step of the games in Python and one compiled call, which writes the last decision's row, takes in the
+A decision is a step of the games in Python and one program of XLA, which writes the last decision's row, takes in the
 frames that followed and chooses the next actions; the updates of a round are another. Each action is chosen before the
-updates of the round in which it is played: one round of lag, for one call in place of two.
+updates of the round in which it is played: one round of lag, for one program in place of two.
 
 What a checkpoint holds is what a compiled game's holds, but for the games: they begin new episodes when a run goes on.
 Shapes: N environments.
@@ -21,7 +21,7 @@ from tfdqn.envs.host import HostEnvironment, HostGames, HostStep
 from tfdqn.envs.rollout import push_frame, select, stack_frames
 from tfdqn.errors import UserError
 from tfdqn.learners.base import Agent, Decision
-from tfdqn.learners.metrics import MAX_REPORTS, Metrics, Reports
+from tfdqn.learners.metrics import Metrics, Reports
 from tfdqn.programs.evaluation import BLOCK_DECISIONS, FILM_DECISIONS, Evaluator, Stopped
 from tfdqn.programs.restarts import Nothing
 from tfdqn.programs.training import Carry, Trainer
@@ -29,8 +29,33 @@ from tfdqn.replay.transitions import Row
 from tfdqn.runtime import compiled
 
 
-class Elsewhere(NamedTuple):
-    """The state of games that keep it themselves."""
+class Pending(NamedTuple):
+    """What was decided and is not played yet: all the state there is here of games that keep theirs themselves."""
+
+    action: tf.Tensor  # [N] int32
+    agent_state: Any  # what the agent carries on from that
+
+
+class Stage:
+    """Where the games are: what programs hold of them, which know no trainer.
+
+    Attributes:
+      games: under way.
+      failure: what the games raised in the middle of a program.
+    """
+
+    def __init__(self, games: HostGames):
+        self.games = games
+        self.failure: BaseException | None = None
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, ...]:
+        """`HostGames.step`, without `shown` where that is `frame`."""
+        try:
+            step = self.games.step(action)
+        except BaseException as error:  # TensorFlow would make a string of it
+            self.failure = error
+            raise
+        return tuple(step[:-1]) if self.games.skips_resets else tuple(step)
 
 
 def seeds_of(seed: int, start: int, count: int, first: int = 0) -> list[int]:
@@ -41,29 +66,23 @@ def seeds_of(seed: int, start: int, count: int, first: int = 0) -> list[int]:
 class HostTrainer(Trainer):
     """A `Trainer` of a `HostEnvironment`; the same calls mean the same.
 
+    Its loops are TensorFlow's own, which call the games' Python, and programs of XLA for all else. So a step costs no
+    call of a program from Python; the games' next step and the updates of a round may run at the same time.
+
     Raises:
       UserError: settings that need a game's state.
     """
 
     def __init__(self, config: Config, device: str, env: HostEnvironment):
         _check(config, env)
-        self._games: HostGames | None = None
-        self._action: np.ndarray | None = None  # [N] int32, chosen and not yet played
-        self._agent_state: Any = None  # what the agent carries on from that
-        self._gathered: Any = None  # by the learner, in the round under way
-        self._iteration = -1  # of the carry that it was chosen for
-        self._is_over: np.ndarray | None = None  # [N] bool, as in that carry
         super().__init__(config, device, env)
-        programs = (self._note, self._choose, self._update, self._guarded_metrics)
+        self._stage = Stage(env.begin(config.num_envs))
+        self._iteration = -1  # of the carry that the games belong to
+        programs = (self._note, self._choose, self._update, self._guarded)
         programs = [compiled.program(each, jit=config.jit, eager=config.eager) for each in programs]
         self._note_program, self._choose_program, self._update_program, self._guard_program = programs
+        self._chunk = compiled.program(self._run, jit=False, eager=config.eager)
         self._is_warm = False
-
-    @property
-    def trace_count(self) -> int:
-        """How often the program of a decision was traced: 1 in a whole run."""
-        program = self._note_program
-        return program.experimental_get_tracing_count() if hasattr(program, "get_concrete_function") else 0
 
     def initial_carry(self) -> Carry:
         """Fresh episodes in every environment, nothing counted."""
@@ -71,11 +90,12 @@ class HostTrainer(Trainer):
         frame = self._begin_games(0)
         with tf.device(self.device):
             depth = (config.frame_stack - 1) * config.frame_stride + 1
-            return Carry(
+            agent_state = self.agent.initial_state(config.num_envs)
+            carry = Carry(
                 iteration=tf.zeros([], tf.int64),
                 env_frames=tf.zeros([], tf.int64),
-                env_state=Elsewhere(),
-                agent_state=self.agent.initial_state(config.num_envs),
+                env_state=Pending(tf.zeros([config.num_envs], tf.int32), agent_state),
+                agent_state=agent_state,
                 memory=Nothing(),
                 history=tf.repeat(tf.constant(frame)[tf.newaxis], depth, axis=0),
                 is_first=tf.ones([config.num_envs], tf.bool),
@@ -85,149 +105,109 @@ class HostTrainer(Trainer):
                 episode_frames=tf.zeros([config.num_envs], tf.int32),
                 metrics=self.learner.sums().zeros(),
             )
+            return carry._replace(env_state=self._choose_program(carry))
 
     def _begin_games(self, iteration: int) -> np.ndarray:
         """New episodes, other ones than those that began at an earlier iteration; their first frames."""
-        if self._games is None:
-            self._games = self.env.begin(self.config.num_envs)
-        self._action = None
-        return self._games.reset(seeds_of(self.config.seed, iteration, self.config.num_envs))
+        self._iteration = iteration
+        return self._stage.games.reset(seeds_of(self.config.seed, iteration, self.config.num_envs))
 
     def run_reporting_chunk(
         self, carry: Carry, max_rounds: int, stop_env_frames: int, next_report: int
     ) -> tuple[Carry, Reports]:
-        """As the base class's; the loop is Python's."""
-        config, rounds, frames = self.config, 0, int(carry.env_frames)
         with tf.device(self.device):
             self._warm(carry)
-            reports = Reports.none(tf.constant(next_report, tf.int64), self.learner.sums())
-            num_reports = 0
-            if max_rounds and frames < stop_env_frames:
-                carry = self._go_on(carry)
-            while rounds < max_rounds and frames < stop_env_frames and num_reports < MAX_REPORTS:
-                self._gathered = self.learner.begin_round()
-                for number in range(self.learner.iterations_per_round):
-                    carry, played = self._interact_once(carry, number)
-                    frames += played
-                rounds += 1
-                carry = carry._replace(metrics=self._update_program(carry, self._gathered, tf.constant(1)))
-                if frames >= next_report:
-                    reports, metrics = reports.close_if_due(
-                        carry.env_frames, self.agent.optimizer.iterations, carry.metrics, config.log_every_frames
-                    )
-                    carry, next_report = carry._replace(metrics=metrics), int(reports.next_env_frames)
-                    num_reports += 1
-            return carry._replace(metrics=self._guard_program(carry.metrics)), reports
+            if not max_rounds or int(carry.env_frames) >= stop_env_frames:  # plays nothing
+                return super().run_reporting_chunk(carry, max_rounds, stop_env_frames, next_report)
+            if int(carry.iteration) != self._iteration:
+                carry = self._begin_again(carry)
+        self._stage.failure = None
+        try:
+            carry, reports = super().run_reporting_chunk(carry, max_rounds, stop_env_frames, next_report)
+        except tf.errors.OpError:
+            self._iteration = -1  # the games have gone on, and nobody knows how far
+            if self._stage.failure is None:
+                raise
+            raise self._stage.failure from None
+        self._iteration = int(carry.iteration)
+        return carry, reports
 
     def _warm(self, carry: Carry) -> None:
         """Compile all programs before anything is timed; nothing is written or learnt."""
         if self._is_warm:
             return
         nothing, gathered = tf.constant(0), self.learner.begin_round()
-        frame = carry.history[-1]
-        ended = tf.zeros([self.config.num_envs], tf.bool)
+        frame, ended = carry.history[-1], tf.zeros([self.config.num_envs], tf.bool)
         step = HostStep(frame, tf.zeros([self.config.num_envs]), ended, ended, frame)
-        action, agent_state = self._choose_program(carry)
-        self._note_program(carry, gathered, nothing, action, agent_state, step, tf.constant(False), nothing)
+        self._note_program(carry, gathered, nothing, self._as_played(step), nothing)
         self._update_program(carry, gathered, nothing)
         self._guard_program(carry.metrics)
         self._is_warm = True
 
-    def _go_on(self, carry: Carry) -> Carry:
-        """Have an action ready for where the games are."""
-        iteration, num_envs = int(carry.iteration), self.config.num_envs
-        if self._action is not None and self._iteration == iteration:
-            return carry
-        if iteration:
-            # These games know nothing of the carry's episodes. To learning, they were cut off.
-            cli.say(f"{self.env.name} steps on the host: {num_envs} new episodes begin")
-            frame = self._begin_games(iteration)
-            ended, zeros = np.zeros(num_envs, bool), np.zeros(num_envs, np.float32)
-            carry = carry._replace(is_over=tf.ones([num_envs], tf.bool))
-            step = HostStep(frame, zeros, ended, ended, frame)
-            carry, self._gathered, _, _ = self._note_program(
-                carry,
-                self.learner.begin_round(),
-                tf.constant(0),
-                tf.zeros([num_envs], tf.int32),
-                carry.agent_state,
-                _tensors(step),
-                tf.constant(True),
-                tf.constant(1),
-            )
-        action, self._agent_state = self._choose_program(carry)
-        self._action, self._iteration = action.numpy(), int(carry.iteration)
-        self._is_over = np.zeros(num_envs, bool)
-        return carry
+    def _begin_again(self, carry: Carry) -> Carry:
+        """New episodes: these games know nothing of the carry's. To learning, those were cut off."""
+        num_envs = self.config.num_envs
+        cli.say(f"{self.env.name} steps on the host: {num_envs} new episodes begin")
+        frame, ended = self._begin_games(int(carry.iteration)), np.zeros(num_envs, bool)
+        pending = Pending(tf.zeros([num_envs], tf.int32), carry.agent_state)
+        carry = carry._replace(is_over=tf.ones([num_envs], tf.bool), env_state=pending)
+        step = HostStep(frame, np.zeros(num_envs, np.float32), ended, ended, frame)
+        carry = self._noted(carry, self.learner.begin_round(), tf.constant(0), step, skips_resets=True)[0]
+        return carry._replace(env_state=self._choose_program(carry))
 
-    def _interact_once(self, carry: Carry, number: int) -> tuple[Carry, int]:
-        """The round's decision of that number, told to the learner, and the next action; with the frames played."""
-        skips_resets = self._games.skips_resets
-        step = self._games.step(self._action)
-        carry, self._gathered, action, self._agent_state = self._note_program(
-            carry,
-            self._gathered,
-            tf.constant(number),
-            tf.constant(self._action),
-            self._agent_state,
-            _tensors(step),
-            tf.constant(skips_resets),
-            tf.constant(1),
-        )
-        is_played = ~self._is_over | (not skips_resets)
-        self._action, self._is_over = action.numpy(), is_played & (step.termination | step.truncation)
-        self._iteration += 1
-        return carry, int(is_played.sum())
+    def _as_played(self, step: HostStep) -> tuple[tf.Tensor, ...]:
+        """As `Stage.step` gives it."""
+        return tuple(step[:-1]) if self._stage.games.skips_resets else tuple(step)
+
+    def _once(self, number: tf.Tensor, carry: Carry, gathered: Any) -> tuple[tf.Tensor, Carry, Any]:
+        frame = tf.TensorSpec(carry.history.shape[1:], carry.history.dtype)
+        scalars = [tf.TensorSpec([self.config.num_envs], dtype) for dtype in (tf.float32, tf.bool, tf.bool)]
+        specs = self._as_played(HostStep(frame, *scalars, frame))
+        with tf.device("/CPU:0"):
+            played = tf.numpy_function(self._stage.step, [carry.env_state.action], [spec.dtype for spec in specs])
+        played = tuple(tf.ensure_shape(value, spec.shape) for value, spec in zip(played, specs, strict=True))
+        carry, gathered = self._note_program(carry, gathered, number, played, tf.constant(1))
+        return number + 1, carry, gathered
+
+    def _learn(self, carry: Carry, gathered: Any) -> Metrics:
+        return self._update_program(carry, gathered, tf.constant(1))
+
+    def _guard_weights(self, metrics: Metrics) -> Metrics:
+        return self._guard_program(metrics)
+
+    # Programs. In those that write, a loop of `times` turns, 0 or 1, and no condition: XLA passes the replay by without
+    # a copy.
 
     def _note(
-        self,
-        carry: Carry,
-        gathered: Any,
-        number: tf.Tensor,
-        action: tf.Tensor,
-        agent_state: Any,
-        step: HostStep,
-        skips_resets: tf.Tensor,
-        times: tf.Tensor,
-    ) -> tuple[Carry, Any, tf.Tensor, Any]:
-        """Take in a step of the games, `times` 0 or 1.
-
-        Returns:
-          The carry after it, what the learner has gathered, what to do next, [N] int32, and what the agent carries on.
-        """
-        # A loop, not a condition: XLA passes the replay by without a copy.
+        self, carry: Carry, gathered: Any, number: tf.Tensor, played: tuple[tf.Tensor, ...], times: tf.Tensor
+    ) -> tuple[Carry, Any]:
+        """Take in a step of the games, the round's of that number, and decide: the carry, and what is gathered."""
+        skips_resets = self._stage.games.skips_resets
+        step = HostStep(*played, *([played[0]] if skips_resets else []))
         _, carry, gathered = tf.while_loop(
             lambda i, *_: i < times,
-            lambda i, *held: (i + 1, *self._noted(*held, number, action, agent_state, step, skips_resets)),
+            lambda i, *held: (i + 1, *self._noted(*held, number, step, skips_resets)),
             (tf.constant(0), carry, gathered),
         )
-        # Where an episode is over and the next has begun, the action answers to the new one's first frame.
-        older = tf.concat([carry.history[:1], carry.history[:-1]], axis=0)
-        begun = push_frame(older, step.shown, carry.is_over)
-        history = tf.where(skips_resets, carry.history, begun)
-        action, agent_state = self._decide(carry, stack_frames(history, self.config.frame_stride), None)
-        return carry, gathered, action, agent_state
+        history = carry.history
+        if not skips_resets:
+            # Where an episode is over the next has begun, and the action answers to that one's first frame.
+            history = push_frame(tf.concat([history[:1], history[:-1]], axis=0), step.shown, carry.is_over)
+        return carry._replace(env_state=self._decided(carry, history)), gathered
 
     def _noted(
-        self,
-        carry: Carry,
-        gathered: Any,
-        number: tf.Tensor,
-        action: tf.Tensor,
-        agent_state: Any,
-        step: HostStep,
-        skips_resets: tf.Tensor,
+        self, carry: Carry, gathered: Any, number: tf.Tensor, step: HostStep, skips_resets: bool
     ) -> tuple[Carry, Any]:
-        """The carry after a decision, of which the learner knows then."""
+        """The carry after a decision, of which the learner knows then; the next one is not made yet."""
         # Where the newest frame was an episode's last, the row only holds that frame. A game that plays on in the same
         # step has its first action in no row; the next row begins the episode for learning.
         is_over = carry.is_over
-        is_played = ~(is_over & skips_resets)
+        is_played = ~is_over if skips_resets else tf.ones_like(is_over)
         row = Row(
             frame=carry.history[-1],
-            action=action,
-            reward=step.reward,
-            discount=tf.cast(~step.termination, tf.float32),
+            action=carry.env_state.action,
+            reward=tf.convert_to_tensor(step.reward),
+            discount=tf.cast(~tf.convert_to_tensor(step.termination), tf.float32),
             is_first=carry.is_first,
             is_boundary=is_over,
         )
@@ -243,12 +223,12 @@ class HostTrainer(Trainer):
             + tf.reduce_sum(tf.where(ended, tf.cast(episode_frames, tf.int64), 0)),
         )
         # A game that begins its next episode in the step of an end is answered from a fresh state there.
-        ended_state = tf.where(skips_resets, is_over, ended)
+        fresh = self.agent.initial_state(self.config.num_envs)
         carry = carry._replace(
             iteration=carry.iteration + 1,
-            agent_state=select(ended_state, self.agent.initial_state(self.config.num_envs), agent_state),
+            agent_state=select(is_over if skips_resets else ended, fresh, carry.env_state.agent_state),
             env_frames=carry.env_frames + tf.reduce_sum(tf.cast(is_played, tf.int64)),
-            history=push_frame(carry.history, step.frame, is_over),
+            history=push_frame(carry.history, tf.convert_to_tensor(step.frame), is_over),
             is_first=is_over,
             is_over=ended,
             episode_score=episode_score,
@@ -257,26 +237,23 @@ class HostTrainer(Trainer):
         )
         return carry, gathered
 
-    def _choose(self, carry: Carry) -> tuple[tf.Tensor, Any]:
-        """What to do first, [N] int32, and what the agent carries on."""
-        return self._decide(carry, stack_frames(carry.history, self.config.frame_stride), None)
+    def _choose(self, carry: Carry) -> Pending:
+        """What to do first."""
+        return self._decided(carry, carry.history)
+
+    def _decided(self, carry: Carry, history: tf.Tensor) -> Pending:
+        return Pending(*self._decide(carry, stack_frames(history, self.config.frame_stride), None))
 
     def _update(self, carry: Carry, gathered: Any, times: tf.Tensor) -> Metrics:
-        """What is learnt at a round's end, `times` 0 or 1: the sums after it."""
-        observation = stack_frames(carry.history, self.config.frame_stride)
+        """What is learnt at a round's end: the sums after it."""
 
         def update(i, sums):
-            return i + 1, self.learner.update(gathered, observation, carry.agent_state, sums)
+            return i + 1, super(HostTrainer, self)._learn(carry._replace(metrics=sums), gathered)
 
         return tf.while_loop(lambda i, _: i < times, update, (tf.constant(0), carry.metrics))[1]
 
-    def _guarded_metrics(self, metrics: Metrics) -> Metrics:
-        return self._guard_weights(metrics)
-
-
-def _tensors(step: HostStep) -> HostStep:
-    """One conversion each, of the dtypes that the program was traced for."""
-    return HostStep(*(tf.constant(value) for value in step))
+    def _guarded(self, metrics: Metrics) -> Metrics:
+        return super()._guard_weights(metrics)
 
 
 def _check(config: Config, env: HostEnvironment) -> None:

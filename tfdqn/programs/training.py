@@ -173,20 +173,24 @@ class Trainer:
 
     def _round(self, carry: Carry) -> Carry:
         """The decisions of a round, and what is learnt then."""
-        learner = self.learner
-
-        def once(number, carry, gathered):
-            carry, decision = self._interact(carry)
-            return number + 1, carry, learner.take(gathered, number, decision)
-
-        state = (tf.constant(0), carry, learner.begin_round())
-        if learner.iterations_per_round == 1:
-            _, carry, gathered = once(*state)
+        wanted = self.learner.iterations_per_round
+        state = (tf.constant(0), carry, self.learner.begin_round())
+        if wanted == 1:
+            _, carry, gathered = self._once(*state)
         else:  # as a loop: it compiles once, and a small one runs as one kernel
-            _, carry, gathered = tf.while_loop(lambda number, *_: number < learner.iterations_per_round, once, state)
+            _, carry, gathered = tf.while_loop(lambda number, *_: number < wanted, self._once, state)
+        return carry._replace(metrics=self._learn(carry, gathered))
+
+    def _once(self, number: tf.Tensor, carry: Carry, gathered: Any) -> tuple[tf.Tensor, Carry, Any]:
+        """The round's decision of that number, told to the learner."""
+        carry, decision = self._interact(carry)
+        return number + 1, carry, self.learner.take(gathered, number, decision)
+
+    def _learn(self, carry: Carry, gathered: Any) -> Metrics:
+        """What is learnt at a round's end: the sums after it."""
         observation = stack_frames(carry.history, self.config.frame_stride)
         legal = self.env.legal_actions(carry.env_state)
-        return carry._replace(metrics=learner.update(gathered, observation, carry.agent_state, carry.metrics, legal))
+        return self.learner.update(gathered, observation, carry.agent_state, carry.metrics, legal)
 
     def _interact(self, carry: Carry) -> tuple[Carry, Decision]:
         """One decision of every environment."""
