@@ -85,7 +85,9 @@ def test_rows_are_what_was_played_in_each_autoreset_mode(mode):
     for number in range(2):
         rows = rows_of(trainer, number)
         assert [tuple(row["frame"]) for row in rows] == [(number, *place) for place in expected[:11]]
-        played = {(episode, time): action for episode, time, action in trainer._stage.games._vector.envs[number].actions}
+        played = {
+            (episode, time): action for episode, time, action in trainer._stage.games._vector.envs[number].actions
+        }
         for row, (episode, time) in zip(rows, expected, strict=False):
             assert row["is_boundary"] == (time == LENGTH)
             assert row["is_first"] == (time == (first if episode else 0))

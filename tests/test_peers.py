@@ -265,7 +265,7 @@ def test_our_own_worker_has_the_infinities_again(monkeypatch):
 
     monkeypatch.setattr(tfdqn_worker, "LoopBench", build)
     with pytest.raises(Built) as raised:
-        tfdqn_worker.Tfdqn(contenders.settings("article-conv"))
+        tfdqn_worker.make(contenders.settings("article-conv"))
     pinned = {**contenders.spec("article-conv").settings, "device": "cpu"}
     assert raised.value.args == ({**pinned, "eval_episodes": contender.EVAL_EPISODES},)
 

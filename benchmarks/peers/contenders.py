@@ -27,15 +27,24 @@ class Peer:
     one_thread: tuple[str, ...] = ()  # rows on which it gets a single thread; elsewhere all of them
 
 
-# Rows are the variants of `specs.LOOPS` that peers are compared on, all with its PINNED settings.
-ROWS = ("update-every-3", "update-every-step", "batch-512", "article-conv")
+# Rows, all with `specs.PINNED`: the variants of `specs.LOOPS` that peers are compared on, and those of `DOORS`.
+LOOP_ROWS = ("update-every-3", "update-every-step", "batch-512", "article-conv")
+# Gymnasium's CartPole, which steps in Python, through tfdqn's door: one environment, and the network of catch8's rows.
+_DOOR = {"env": "gym:CartPole-v1", "network": "mlp", "num_envs": 1, "replay_min_rows": 1_000}
+DOORS: dict[str, dict[str, Any]] = {
+    "door-every-step": {**_DOOR, "batch_size": 64},
+    "door-every-4": {**_DOOR, "batch_size": 32, "iterations_per_update": 4},
+    "door-16-envs": {**_DOOR, "batch_size": 128, "num_envs": 16},
+}
+ROWS = (*LOOP_ROWS, *DOORS)
 PEERS = {
     # One thread wherever that was quicker: with more, XLA hands operations of a microsecond from thread to thread.
-    "jax": Peer("fused JAX loop", "jax_worker", "jax", ROWS, ROWS[:3]),
+    "jax": Peer("fused JAX loop", "jax_worker", "jax", LOOP_ROWS, LOOP_ROWS[:3]),
     "one-thread": Peer("tfdqn on one thread", "tfdqn_worker", None, ROWS, ROWS),
-    "tf-agents": Peer("TF-Agents", "tf_agents_worker", "tensorflow", ROWS[:2]),
-    "sb3": Peer("Stable-Baselines3", "sb3_worker", "sb3", ROWS[:2], ROWS[:2]),
-    "keras": Peer("a predict per sample", "keras_worker", "tensorflow", ROWS[:1]),
+    "tf-agents": Peer("TF-Agents", "tf_agents_worker", "tensorflow", LOOP_ROWS[:2]),
+    "sb3": Peer("Stable-Baselines3", "sb3_worker", "sb3", (*LOOP_ROWS[:2], *DOORS), ROWS),
+    "cleanrl": Peer("CleanRL's loop", "cleanrl_worker", "sb3", tuple(DOORS), ROWS),
+    "keras": Peer("a predict per sample", "keras_worker", "tensorflow", LOOP_ROWS[:1]),
 }
 # How many times faster tfdqn is to be, on a CPU: (peer, row): (bar, aim).
 BARS = {
@@ -46,6 +55,7 @@ BARS = {
     ("tf-agents", "update-every-step"): (30, 60),
     ("sb3", "update-every-step"): (60, 120),
     ("keras", "update-every-3"): (50_000, 100_000),
+    ("sb3", "door-every-step"): (3, 8),
 }
 # The fused JAX loop counts as a peer only if it is this quick, in env frames/s, where a matmul reaches this rate.
 WORTHY = {"update-every-3": 20_000, "update-every-step": 400_000, "batch-512": 500_000}
@@ -53,7 +63,10 @@ WORTHY_OPERATIONS = 180e9
 
 
 def spec(row: str) -> specs.Spec:
-    """The benchmark of `benchmarks.run` that a row is."""
+    """The benchmark of `benchmarks.run` that a row is, or one like it."""
+    if row in DOORS:
+        given = specs.PINNED | DOORS[row]
+        return specs.Spec("loop", given["env"], row, given["num_envs"], given["batch_size"], given)
     return next(spec for spec in specs.all_specs() if spec.case == "loop" and spec.variant == row)
 
 

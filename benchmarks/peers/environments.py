@@ -25,7 +25,7 @@ REQUIREMENTS = {
     "tensorflow": ((_LISTS / "tensorflow.txt", True), (ROOT / "requirements" / "tf-agents.txt", False)),
     "sb3": ((_LISTS / "sb3.txt", True),),
     "minatar": ((_LISTS / "minatar.txt", False),),
-    # Whole as it stands: orbax-checkpoint asks for a newer JAX, in which flax does not work, than what is used here of it.
+    # As it stands: orbax-checkpoint asks for a newer JAX, in which flax does not work.
     "purejaxql": ((_LISTS / "purejaxql.txt", False),),
     # Both in one process, as whoever learns one of tfdqn's games with Stable-Baselines3 has it.
     "gymnasium": ((_LISTS / "tensorflow.txt", True), (_LISTS / "sb3.txt", True)),

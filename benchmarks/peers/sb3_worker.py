@@ -34,6 +34,12 @@ class Catch8Env(gymnasium.Env):
         return self._game.frame.copy(), reward, terminated, truncated, {}
 
 
+def door_of(settings: Mapping[str, Any]) -> str | None:
+    """The name of the environment in Gymnasium's registry; None for catch8."""
+    door, _, name = settings["env"].partition(":")
+    return name if door == "gym" else None
+
+
 class Sb3(contender.Contender):
     """`DQN.learn`, called for as many steps as a repeat has."""
 
@@ -42,7 +48,9 @@ class Sb3(contender.Contender):
         if settings["one_thread"]:
             torch.set_num_threads(1)  # quicker than two for layers this small
         # In this process: the game takes some microseconds, less than a message to another process.
-        envs = DummyVecEnv([lambda i=i: Catch8Env(i) for i in range(self._num_envs)])
+        self._door = door_of(settings)
+        make = (lambda _: gymnasium.make(self._door)) if self._door else Catch8Env
+        envs = DummyVecEnv([lambda i=i: make(i) for i in range(self._num_envs)])
         self._model = DQN(
             "MlpPolicy",
             envs,
@@ -85,7 +93,8 @@ class Sb3(contender.Contender):
         return numpy_catch.play_greedy(games, lambda frames: self._model.predict(frames, deterministic=True)[0])
 
     def check(self) -> None:
-        numpy_catch.play_recorded()
+        if not self._door:
+            numpy_catch.play_recorded()
         work = self.run(3)
         if work["updates"] != 3:
             raise WrongResult(f"3 rounds made {work['updates']} updates")

@@ -29,6 +29,9 @@ from tfdqn.replay.transitions import Row
 from tfdqn.runtime import compiled
 
 
+PLAYED = ("episodes", "score", "episode_frames")  # the sums of `Metrics` that playing adds to
+
+
 class Pending(NamedTuple):
     """What was decided and is not played yet: all the state there is here of games that keep theirs themselves."""
 
@@ -139,8 +142,8 @@ class HostTrainer(Trainer):
         nothing, gathered = tf.constant(0), self.learner.begin_round()
         frame, ended = carry.history[-1], tf.zeros([self.config.num_envs], tf.bool)
         step = HostStep(frame, tf.zeros([self.config.num_envs]), ended, ended, frame)
-        self._note_program(carry, gathered, nothing, self._as_played(step), nothing)
-        self._update_program(carry, gathered, nothing)
+        self._call_note(carry, gathered, nothing, self._as_played(step), nothing)
+        self._call_update(carry, gathered, nothing)
         self._guard_program(carry.metrics)
         self._is_warm = True
 
@@ -166,11 +169,24 @@ class HostTrainer(Trainer):
         with tf.device("/CPU:0"):
             played = tf.numpy_function(self._stage.step, [carry.env_state.action], [spec.dtype for spec in specs])
         played = tuple(tf.ensure_shape(value, spec.shape) for value, spec in zip(played, specs, strict=True))
-        carry, gathered = self._note_program(carry, gathered, number, played, tf.constant(1))
+        carry, gathered = self._call_note(carry, gathered, number, played, tf.constant(1))
         return number + 1, carry, gathered
 
+    def _call_note(self, carry: Carry, gathered: Any, *more: Any) -> tuple[Carry, Any]:
+        # Each argument and result of a program costs microseconds: of the sums, only those that it adds to. They come
+        # from the last updates, so it runs behind these.
+        sums, others = carry.metrics, [name for name in carry.metrics._fields if name not in PLAYED]
+        few = carry._replace(metrics=sums._replace(**dict.fromkeys(others, ())), is_standard=())
+        noted, gathered = self._note_program(few, gathered, *more)
+        added = {name: getattr(noted.metrics, name) for name in PLAYED}
+        return noted._replace(metrics=sums._replace(**added), is_standard=carry.is_standard), gathered
+
     def _learn(self, carry: Carry, gathered: Any) -> Metrics:
-        return self._update_program(carry, gathered, tf.constant(1))
+        return self._call_update(carry, gathered, tf.constant(1))
+
+    def _call_update(self, carry: Carry, gathered: Any, times: tf.Tensor) -> Metrics:
+        unused = [name for name in carry._fields if name not in ("history", "agent_state", "metrics")]
+        return self._update_program(carry._replace(**dict.fromkeys(unused, ())), gathered, times)
 
     def _guard_weights(self, metrics: Metrics) -> Metrics:
         return self._guard_program(metrics)
