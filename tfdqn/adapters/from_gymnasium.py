@@ -78,8 +78,8 @@ class GymnasiumGame(HostEnvironment):
         arguments = dict(self._arguments)
         if with_pictures and self._draws:
             arguments["render_mode"] = "rgb_array"
-        # Where the choice is ours, the mode in which a last frame takes a step of its own, as it takes a row here; and no
-        # copies of the frames, which are read before the next step.
+        # Where the choice is ours, the mode in which a last frame takes a step of its own, as it takes a row here, and
+        # no copies of the frames: they are read before the next step.
         is_own = self._mode == "vector_entry_point"
         chosen = {} if is_own else {"vector_kwargs": {"autoreset_mode": AutoresetMode.NEXT_STEP, "copy": False}}
         with _in_one_line(self.name):

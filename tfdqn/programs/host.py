@@ -28,7 +28,6 @@ from tfdqn.programs.training import Carry, Trainer
 from tfdqn.replay.transitions import Row
 from tfdqn.runtime import compiled
 
-
 PLAYED = ("episodes", "score", "episode_frames")  # the sums of `Metrics` that playing adds to
 
 
