@@ -7,28 +7,18 @@ layer normalisation, so choose a network that has it. Shapes: T decisions, N env
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import tensorflow as tf
 
 from tfdqn import seeds
 from tfdqn.config import Config
 from tfdqn.envs.base import Environment
-from tfdqn.learners import base, exploration, losses, optimizing
-from tfdqn.learners.metrics import Metrics, note_non_finite
+from tfdqn.learners import exploration, losses
+from tfdqn.learners.metrics import Metrics
 from tfdqn.learners.pqn.agent import QNetwork
 from tfdqn.learners.pqn.metrics import CAUSES, METRICS
-
-
-class Round(NamedTuple):
-    """What was played in a round."""
-
-    observation: tf.Tensor  # [T, N, ...]
-    action: tf.Tensor  # [T, N] int32
-    reward: tf.Tensor  # [T, N] float32
-    discount: tf.Tensor  # [T, N] float32, 0 where the episode terminated, else 1
-    value: tf.Tensor  # [T, N] float32, max_a Q(s, a) among legal actions, when it was played
-    is_boundary: tf.Tensor  # [T, N] bool, the last frame of an episode: nothing was played
+from tfdqn.learners.rounds import Round, RoundLearner
 
 
 def lambda_returns(
@@ -66,62 +56,17 @@ def lambda_returns(
     return tf.while_loop(lambda number, *_: number < steps, body, start)[3]
 
 
-class PQNLearner(base.Learner):
+class PQNLearner(RoundLearner):
     """Parallelised Q-network."""
 
-    METRICS, CAUSES = METRICS, CAUSES
+    METRICS, CAUSES, AGENT = METRICS, CAUSES, QNetwork
 
     def __init__(self, config: Config, env: Environment, device: str):
-        super().__init__(config.replace(convolution=_convolution(config)), env, device)
-        self.iterations_per_round = config.num_steps
+        super().__init__(config, env, device, config.num_steps)
         self.exploration = exploration.exploration(config)
-        self.agent = self.build_agent(self.config, env)
-        self.agent.compile(optimizing.build_optimizer(config), jit_compile=config.jit and not config.eager)
-        self.agent.optimizer.build(self.agent.online.trainable_variables)
 
-    @classmethod
-    def build_agent(cls, config: Config, env: Environment) -> QNetwork:
-        spec = env.observation_spec.stacked(config.frame_stack)
-        return QNetwork(
-            spec.shape,
-            env.num_actions,
-            network=config.network,
-            convolution=_convolution(config),
-            precision=config.precision,
-            max_gradient_norm=config.max_gradient_norm,
-            seed=config.seed,
-            observation_dtype=spec.dtype,
-            name="pqn",
-        )
-
-    def begin_round(self) -> Round:
-        config = self.config
-        steps, spec = [config.num_steps, config.num_envs], self.env.observation_spec.stacked(config.frame_stack)
-        return Round(
-            observation=tf.zeros([*steps, *spec.shape], spec.dtype),
-            action=tf.zeros(steps, tf.int32),
-            reward=tf.zeros(steps),
-            discount=tf.zeros(steps),
-            value=tf.zeros(steps),
-            is_boundary=tf.zeros(steps, tf.bool),
-        )
-
-    def take(self, gathered: Round, number: tf.Tensor, decision: base.Decision) -> Round:
-        row = decision.row
-        q = self.agent(decision.observation)  # what `act` computed too: the compiler makes one of both
-        legal = None if isinstance(row.legal, tuple) else row.legal
-        now = Round(
-            observation=decision.observation,
-            action=row.action,
-            reward=row.reward,
-            discount=row.discount,
-            value=losses.max_value(q, legal),
-            is_boundary=row.is_boundary,
-        )
-        place = tf.reshape(number, [1, 1])
-        return tf.nest.map_structure(
-            lambda held, each: tf.tensor_scatter_nd_update(held, place, each[tf.newaxis]), gathered, now
-        )
+    def value(self, observation, agent_state, legal):
+        return losses.max_value(self.agent.action_values(observation, agent_state), legal)
 
     def update(
         self,
@@ -138,7 +83,7 @@ class PQNLearner(base.Learner):
             config.discount * gathered.discount,
             gathered.value,
             gathered.is_boundary,
-            losses.max_value(self.agent(observation), legal),
+            self.value(observation, agent_state, legal),
             config.q_lambda,
         )
         rows = config.num_steps * config.num_envs
@@ -160,20 +105,7 @@ class PQNLearner(base.Learner):
         return tf.while_loop(lambda i, _: i < config.epochs, epoch, (tf.constant(0), sums))[1]
 
     def _learn(self, observation, action, target, weight, sums: Metrics) -> Metrics:
-        updates = self.agent.optimizer.iterations.read_value()
-        result = self.agent.learn(observation, action, target, weight)
-        sums = note_non_finite(sums, ~result.is_finite, updates + 1, 1)
-        return sums.with_update({metric.name: getattr(result, metric.name) for metric in METRICS})
-
-    @property
-    def variables(self) -> dict[str, tf.Variable]:
-        return base.numbered(
-            **{"agent/online": self.agent.online.variables, "optimizer": self.agent.optimizer.variables}
-        )
-
-
-def _convolution(config: Config) -> str:
-    return "patches" if config.convolution == "auto" else config.convolution
+        return self.noted(sums, self.agent.learn(observation, action, target, weight))
 
 
 LEARNER = PQNLearner

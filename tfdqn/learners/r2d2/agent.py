@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from tfdqn import optimizers, seeds
+from tfdqn import seeds
 from tfdqn.envs.spec import ObservationSpec
-from tfdqn.inputs import as_tensor
-from tfdqn.learners import base, exploration, losses
+from tfdqn.learners import exploration, losses
+from tfdqn.learners.networked import NetworkAgent
 from tfdqn.networks import catalogue, layers
 from tfdqn.networks.cells import CELLS
 
@@ -129,94 +129,40 @@ class LearnResult(NamedTuple):
 
 
 @tf.keras.saving.register_keras_serializable(package="tfdqn")
-class R2D2(base.Agent):
+class R2D2(NetworkAgent):
     """A recurrent Q-network and its target network (Hausknecht and Stone 2015; Kapturowski et al. 2019).
 
     `call` maps observations [B, ...] that begin an episode to action values [B, A] float32, which are rescaled returns.
 
     Args:
-      observation_shape: (H, W, C) or (D,), frames stacked.
-      num_actions: A.
-      network: name of a network in `tfdqn.networks.catalogue`, or "module:function"; its last hidden layer feeds the
-        cell.
-      convolution, precision: see `tfdqn.networks.catalogue.build`.
-      cell: "lstm" or "gru".
-      cell_units: U.
-      burn_in: rows of a window that only bring its stored state up to date (Kapturowski et al. 2019, section 3).
-      n_step: decisions of reward before bootstrapping.
-      discount: gamma.
-      priority_eta: how much the largest TD error counts in a window's priority.
-      rescale_epsilon: see `tfdqn.learners.losses.rescale`.
-      target_update_period_updates: the target network is copied from the online one after so many.
-      max_gradient_norm: clip the gradient's global norm; None for no clipping.
-      seed: initial weights follow from it.
-      observation_dtype: "uint8", "float32" or "bool".
+      *args, **kwargs: see `NetworkAgent`, whose network's last hidden layer feeds the cell; its settings are also:
+        cell: "lstm" or "gru".
+        cell_units: U.
+        burn_in: rows of a window that only bring its stored state up to date (Kapturowski et al. 2019, section 3).
+        n_step: decisions of reward before bootstrapping.
+        discount: gamma.
+        priority_eta: how much the largest TD error counts in a window's priority.
+        rescale_epsilon: see `tfdqn.learners.losses.rescale`.
+        target_update_period_updates: the target network is copied from the online one after so many.
     """
 
-    def __init__(
-        self,
-        observation_shape: tuple[int, ...],
-        num_actions: int,
-        network: str = "mlp",
-        convolution: str = "patches",
-        precision: str = "float32",
-        cell: str = "lstm",
-        cell_units: int = 64,
-        burn_in: int = 10,
-        n_step: int = 5,
-        discount: float = 0.997,
-        priority_eta: float = 0.9,
-        rescale_epsilon: float = 1e-3,
-        target_update_period_updates: int = 400,
-        max_gradient_norm: float | None = None,
-        seed: int = 0,
-        observation_dtype: str = "uint8",
-        **kwargs: Any,
-    ):
-        super().__init__(dtype="float32", **kwargs)
-        spec = ObservationSpec(observation_shape, observation_dtype)
-        norm = None if max_gradient_norm in (None, math.inf) else float(max_gradient_norm)  # JSON has no infinity
-        self._config = {
-            "observation_shape": spec.shape,
-            "num_actions": num_actions,
-            "network": network,
-            "convolution": convolution,
-            "precision": precision,
-            "cell": cell,
-            "cell_units": cell_units,
-            "burn_in": burn_in,
-            "n_step": n_step,
-            "discount": discount,
-            "priority_eta": priority_eta,
-            "rescale_epsilon": rescale_epsilon,
-            "target_update_period_updates": target_update_period_updates,
-            "max_gradient_norm": norm,
-            "seed": seed,
-            "observation_dtype": spec.dtype,
-        }
-        self.num_actions, self._max_gradient_norm, self._observation_dtype = num_actions, norm, tf.as_dtype(spec.dtype)
-        self._burn_in, self._n_step, self._discount = burn_in, n_step, discount
-        self._priority_eta, self._rescale_epsilon = priority_eta, rescale_epsilon
-        self._period = target_update_period_updates
-        body = {"name": network, "convolution": convolution, "precision": precision}
-        self.online, self.target = (
-            RecurrentNetwork(spec, num_actions, cell, cell_units, seed, label, **body) for label in ("online", "target")
-        )
+    SETTINGS: ClassVar[dict[str, Any]] = {
+        **NetworkAgent.SETTINGS,
+        "cell": "lstm",
+        "cell_units": 64,
+        "burn_in": 10,
+        "n_step": 5,
+        "discount": 0.997,
+        "priority_eta": 0.9,
+        "rescale_epsilon": 1e-3,
+        "target_update_period_updates": 400,
+    }
+
+    def make_networks(self, spec, body):
+        given = (spec, self.num_actions, self._settings["cell"], self._settings["cell_units"])
+        self.online, self.target = (RecurrentNetwork(*given, label=label, **body) for label in ("online", "target"))
         self.target.trainable = False
         self.copy_to_target()
-        self.build((None, *spec.shape))
-        self(tf.zeros([1, *spec.shape], self._observation_dtype))  # so that Keras knows what it takes and can save it
-
-    def build(self, input_shape: Any) -> None:
-        """Nothing is left to be made."""
-        tf.keras.layers.Layer.build(self, input_shape)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**self._config, "name": self.name}
-
-    def compile_from_config(self, config: dict[str, Any]) -> None:
-        self.compile(**tf.keras.saving.deserialize_keras_object(config))
-        self.optimizer.build(self.online.trainable_variables)
 
     # Playing.
 
@@ -224,18 +170,14 @@ class R2D2(base.Agent):
         return self.online.initial_state(num_envs)
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
-        return self.online(self._entering(inputs))
+        return self.online(self.entering(inputs))
 
     def action_values(self, observation: tf.Tensor, agent_state: Any) -> tf.Tensor:
-        return self.online.step(self._entering(observation), agent_state)[0]
+        return self.online.step(self.entering(observation), agent_state)[0]
 
     def act(self, observation, agent_state, epsilon, seed, legal=None):
-        q, agent_state = self.online.step(self._entering(observation), agent_state)
+        q, agent_state = self.online.step(self.entering(observation), agent_state)
         return exploration.epsilon_greedy(q, epsilon, seed, legal), agent_state
-
-    def _entering(self, observation: Any) -> tf.Tensor:
-        shape = [None, *self._config["observation_shape"]]
-        return as_tensor(observation, self._observation_dtype, shape, "R2D2: observations")
 
     # Learning.
 
@@ -246,34 +188,29 @@ class R2D2(base.Agent):
           windows: `tfdqn.replay.sequences.Windows` of `burn_in` rows, those to learn, and `n_step` rows.
           weights: [B] float32, importance of each window in the mean loss; with 0 it does not count.
         """
-        burn_in, eta = self._burn_in, self._priority_eta
+        settings = self._settings
+        burn_in, n_step, eta = settings["burn_in"], settings["n_step"], settings["priority_eta"]
         observation, begins, state = windows.observation, windows.is_first, windows.state
         target_q = self.target.unroll(observation, begins, state)[0][burn_in:]
         if burn_in:  # outside the tape: no gradient goes there
             _, state = self.online.unroll(observation[:burn_in], begins[:burn_in], state)
         late = tf.nest.map_structure(lambda rows: rows[burn_in:], windows._replace(state=()))
-        size = late.reward.shape[0] - self._n_step
+        size = late.reward.shape[0] - n_step
         counts = tf.cast(~late.is_boundary[:size], tf.float32)
-        variables = self.online.trainable_variables
         with tf.GradientTape() as tape:
             q, _ = self.online.unroll(late.observation, late.is_first, state)
             with tape.stop_recording():
                 legal = None if isinstance(late.legal, tuple) else late.legal
                 value = losses.double_value(q, target_q, legal)
-                discount = self._discount * late.discount
+                discount = settings["discount"] * late.discount
                 target = n_step_targets(
-                    late.reward, discount, late.is_boundary, value, self._n_step, self._rescale_epsilon
+                    late.reward, discount, late.is_boundary, value, n_step, settings["rescale_epsilon"]
                 )
             q = q[:size]
             td_error = (losses.masked_value(q, late.action[:size]) - target) * counts  # [T - n, B]
             total = tf.maximum(tf.reduce_sum(counts), 1.0)
             loss = tf.reduce_sum(weights * losses.squared(td_error)) / total
-        gradients = tape.gradient(loss, variables)
-        norm = optimizers.global_norm(gradients)
-        is_finite = tf.math.is_finite(tf.stack([tf.nn.l2_loss(target * counts), loss, norm]))
-        if self._max_gradient_norm is not None:
-            gradients, _ = tf.clip_by_global_norm(gradients, self._max_gradient_norm, use_norm=norm)
-        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        norm, is_finite = self.descend(tape, loss, target * counts)
         self._sync_target()
         best = losses.max_value(q, None if legal is None else legal[:size])
         size_of_error = tf.abs(td_error)
@@ -301,6 +238,6 @@ class R2D2(base.Agent):
 
     def _sync_target(self) -> None:
         """After an update, which `optimizer.iterations` has counted."""
-        is_due = self.optimizer.iterations % self._period == 0
+        is_due = self.optimizer.iterations % self._settings["target_update_period_updates"] == 0
         for target, online in zip(self.target.variables, self.online.variables, strict=True):
             target.assign(tf.where(is_due, online, target))
