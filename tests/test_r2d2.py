@@ -232,7 +232,7 @@ def test_a_window_tells_again_what_the_players_saw_and_valued():
         ({"sequence_period": 7}, "--sequence-period 7: decisions between windows of --sequence-length 6"),
         ({"replay_capacity": 15 * 16}, "--replay-capacity 240: what is drawn spans 16 rows of each of 16 environments"),
         ({"prioritized": False, "cell": "rnn"}, "--cell rnn"),
-        ({"learner": "dqn"}, "--cell-units 32: memory has no such setting, only --learner r2d2"),
+        ({"learner": "dqn"}, "--cell-units 32: memory has no such setting, only --learner pqn and --learner r2d2"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(given, line):

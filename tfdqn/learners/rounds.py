@@ -87,10 +87,8 @@ class RoundLearner(NetworkLearner):
         return gathered._replace(state=state)
 
 
-def flat(gathered: Round) -> Round:
-    """The decisions of a round in one row, [T * N, ...] each; the state as it is."""
-
-    def one_row(each):
-        return tf.reshape(each, [each.shape[0] * each.shape[1], *each.shape[2:]])
-
-    return tf.nest.map_structure(one_row, gathered._replace(state=()))._replace(state=gathered.state)
+def one_row(gathered: Any) -> Any:
+    """Structures of [T, N, ...] as [T * N, ...]: all decisions of a round in one row."""
+    return tf.nest.map_structure(
+        lambda each: tf.reshape(each, [each.shape[0] * each.shape[1], *each.shape[2:]]), gathered
+    )

@@ -16,7 +16,7 @@ from tfdqn.envs.base import Environment
 from tfdqn.learners.a2c.agent import ActorCritic
 from tfdqn.learners.a2c.metrics import CAUSES, METRICS
 from tfdqn.learners.metrics import Metrics
-from tfdqn.learners.rounds import Round, RoundLearner, flat
+from tfdqn.learners.rounds import Round, RoundLearner, one_row
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,10 +92,9 @@ class A2CLearner(RoundLearner):
         target, weight = found + gathered.value, tf.cast(~gathered.is_boundary, tf.float32)
         if config.normalize_advantages:
             found = _normalized(found, weight)
-        found, target, weight = (tf.reshape(each, [-1]) for each in (found, target, weight))
-        rows = flat(gathered)
-        legal = None if isinstance(rows.legal, tuple) else rows.legal
-        return self.noted(sums, self.agent.learn(rows.observation, rows.action, found, target, weight, legal=legal))
+        entries = (gathered.observation, gathered.action, found, target, weight, gathered.legal)
+        *entries, legal = one_row(entries)
+        return self.noted(sums, self.agent.learn(*entries, None if isinstance(legal, tuple) else legal))
 
 
 def _normalized(values: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import tensorflow as tf
 
 from tfdqn.learners import exploration, losses
 from tfdqn.learners.networked import NetworkAgent
 from tfdqn.networks import catalogue
+from tfdqn.networks.recurrent import RecurrentNetwork
 
 
 class Values:
@@ -36,28 +37,66 @@ class LearnResult(NamedTuple):
 
 @tf.keras.saving.register_keras_serializable(package="tfdqn")
 class QNetwork(NetworkAgent):
-    """A Q-network. `call` maps observations [B, ...] to action values [B, A] float32."""
+    """A Q-network. `call` maps observations [B, ...] to action values [B, A] float32; they begin episodes to a cell.
+
+    Args:
+      *args, **kwargs: see `NetworkAgent`; its settings are also:
+        cell: "lstm" or "gru", behind the network's last hidden layer and layer normalisation; or "none".
+        cell_units: U.
+
+    Attributes:
+      remembers: whether there is a cell.
+    """
+
+    SETTINGS: ClassVar[dict[str, Any]] = {**NetworkAgent.SETTINGS, "cell": "none", "cell_units": 64}
 
     def make_networks(self, spec, body):
-        self.online = catalogue.build(spec=spec, head=Values(self.num_actions), label="online", **body)
+        cell, units = self._settings["cell"], self._settings["cell_units"]
+        self.remembers = cell != "none"
+        if self.remembers:
+            self.online = RecurrentNetwork(spec, self.num_actions, cell, units, label="online", norm=True, **body)
+        else:
+            self.online = catalogue.build(spec=spec, head=Values(self.num_actions), label="online", **body)
+
+    def initial_state(self, num_envs: int) -> Any:
+        return self.online.initial_state(num_envs) if self.remembers else super().initial_state(num_envs)
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         return self.online(self.entering(inputs))
 
-    def act(self, observation, agent_state, epsilon, seed, legal=None):
-        return exploration.epsilon_greedy(self(observation), epsilon, seed, legal), agent_state
+    def action_values(self, observation, agent_state):
+        return self._step(observation, agent_state)[0]
 
-    def learn(self, observation: tf.Tensor, action: tf.Tensor, target: tf.Tensor, weight: tf.Tensor) -> LearnResult:
+    def act(self, observation, agent_state, epsilon, seed, legal=None):
+        q, agent_state = self._step(observation, agent_state)
+        return exploration.epsilon_greedy(q, epsilon, seed, legal), agent_state
+
+    def _step(self, observation: tf.Tensor, agent_state: Any) -> tuple[tf.Tensor, Any]:
+        if not self.remembers:
+            return self(observation), agent_state
+        return self.online.step(self.entering(observation), agent_state)
+
+    def learn(
+        self,
+        observation: tf.Tensor,
+        action: tf.Tensor,
+        target: tf.Tensor,
+        weight: tf.Tensor,
+        is_first: tf.Tensor | None = None,
+        state: Any = None,
+    ) -> LearnResult:
         """Take one step of the optimizer towards targets.
 
         Args:
-          observation: [B, ...].
-          action: [B] int32, whose value is to become `target` [B] float32.
-          weight: [B] float32; with 0, an entry does not count.
+          observation: [B, ...]; where it remembers, [T, B, ...], sequences of T decisions.
+          action: [B] int32, whose value is to become `target` [B] float32; of sequences [T, B].
+          weight: [B] or [T, B] float32; with 0, an entry does not count.
+          is_first: [T, B] bool, of sequences: where an episode begins.
+          state: of sequences: what was carried when they began, [B, ...]. No gradient reaches what was before.
         """
         total = tf.maximum(tf.reduce_sum(weight), 1.0)
         with tf.GradientTape() as tape:
-            q = self(observation)
+            q = self.online.unroll(observation, is_first, state)[0] if self.remembers else self(observation)
             td_error = losses.masked_value(q, action) - target
             loss = tf.reduce_sum(weight * losses.squared(td_error)) / total
         norm, is_finite = self.descend(tape, loss, target * weight)

@@ -2,11 +2,14 @@
 
 Many environments play a round of T decisions; what happened is learnt from in some epochs of minibatches, towards
 lambda returns of the network's own values as they were while it played; then it is forgotten. What keeps that stable is
-layer normalisation, so choose a network that has it. Shapes: T decisions, N environments, A actions, B a minibatch.
+layer normalisation, so choose a network that has it. With a cell (their PQN-RNN) what is carried while playing goes on
+from round to round, and a minibatch is the whole round of some environments, unrolled from what each carried at its
+start, anew wherever an episode begins. Shapes: T decisions, N environments, A actions, B a minibatch.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -18,7 +21,7 @@ from tfdqn.learners import exploration, losses
 from tfdqn.learners.metrics import Metrics
 from tfdqn.learners.pqn.agent import QNetwork
 from tfdqn.learners.pqn.metrics import CAUSES, METRICS
-from tfdqn.learners.rounds import Round, RoundLearner
+from tfdqn.learners.rounds import Round, RoundLearner, one_row
 
 
 def lambda_returns(
@@ -86,26 +89,31 @@ class PQNLearner(RoundLearner):
             self.value(observation, agent_state, legal),
             config.q_lambda,
         )
-        rows = config.num_steps * config.num_envs
-        size = rows // config.minibatches
-        flat = [tf.reshape(each, [rows, *each.shape[2:]]) for each in (gathered.observation, gathered.action, target)]
-        weight = tf.reshape(tf.cast(~gathered.is_boundary, tf.float32), [rows])
+        weight = tf.cast(~gathered.is_boundary, tf.float32)
+        entries = (gathered.observation, gathered.action, target, weight)
+        if self.agent.remembers:  # an environment's decisions stay together, to be played again in turn
+            entries, axis, count = (*entries, gathered.is_first), 1, config.num_envs
+        else:
+            entries, axis, count = one_row(entries), 0, config.num_steps * config.num_envs
+        size = count // config.minibatches
 
         def epoch(number, sums):
             # Counted in updates: an order of its own for every epoch of the run.
             updates = self.agent.optimizer.iterations.read_value()
-            order = tf.argsort(seeds.draw(seeds.at(seeds.stream(config.seed, "replay"), updates), rows))
+            order = tf.argsort(seeds.draw(seeds.at(seeds.stream(config.seed, "replay"), updates), count))
 
             def minibatch(number, sums):
                 chosen = tf.reshape(order, [config.minibatches, size])[number]
-                return number + 1, self._learn(*(tf.gather(each, chosen) for each in (*flat, weight)), sums)
+                picked = [tf.gather(each, chosen, axis=axis) for each in entries]
+                state = tf.nest.map_structure(lambda each: tf.gather(each, chosen), gathered.state)
+                return number + 1, self._learn([*picked, state] if self.agent.remembers else picked, sums)
 
             return number + 1, tf.while_loop(lambda i, _: i < config.minibatches, minibatch, (tf.constant(0), sums))[1]
 
         return tf.while_loop(lambda i, _: i < config.epochs, epoch, (tf.constant(0), sums))[1]
 
-    def _learn(self, observation, action, target, weight, sums: Metrics) -> Metrics:
-        return self.noted(sums, self.agent.learn(observation, action, target, weight))
+    def _learn(self, entries: Sequence[Any], sums: Metrics) -> Metrics:
+        return self.noted(sums, self.agent.learn(*entries))
 
 
 LEARNER = PQNLearner
