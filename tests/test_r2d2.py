@@ -219,7 +219,9 @@ def test_a_window_tells_again_what_the_players_saw_and_valued():
         learner.take((), tf.constant(number), decision)
     windows, _, index = learner.replay.sample_windows(tf.constant([1, 2], tf.int64), 16)
     assert windows.is_first.numpy().any() and windows.is_boundary.numpy().any()
-    q, _ = trainer.agent.online.unroll(windows.observation, windows.is_first, windows.state)
+    q, _ = trainer.agent.online.unroll(
+        windows.observation, windows.is_first, windows.state, windows.action, windows.reward
+    )
     for b, (number, env) in enumerate(zip(index.numpy() // 16, index.numpy() % 16, strict=True)):
         expected = [values[number * 4 + t][env] for t in range(len(q))]
         np.testing.assert_allclose(q[:, b], expected, rtol=1e-4, atol=1e-5)

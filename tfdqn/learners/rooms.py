@@ -88,7 +88,6 @@ class Recurrence:
     def ways_to_fit(self, config: Any) -> Iterator[dict[str, Any]]:
         if self.cell != "none" and config.restart_share:
             yield {"restart_share": 0.0}
-            yield {"cell": "none"}
 
 
 @room("optimizer", "the optimizer")

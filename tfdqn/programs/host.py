@@ -246,7 +246,11 @@ class HostTrainer(Trainer):
         ended_state = tf.where(skips_resets, is_over, ended)
         carry = carry._replace(
             iteration=carry.iteration + 1,
-            agent_state=select(ended_state, self.agent.initial_state(self.config.num_envs), agent_state),
+            agent_state=select(
+                ended_state,
+                self.agent.initial_state(self.config.num_envs),
+                self.agent.rewarded(agent_state, step.reward),
+            ),
             env_frames=carry.env_frames + tf.reduce_sum(tf.cast(is_played, tf.int64)),
             history=push_frame(carry.history, step.frame, is_over),
             is_first=is_over,
@@ -331,6 +335,7 @@ class HostEvaluator(Evaluator):
                 place = min(step - 1, FILM_DECISIONS)
                 film[place], q_values[place] = frame[0], values.numpy()
             played = self._games.step(action.numpy())
+            agent_state = self.agent.rewarded(agent_state, tf.constant(played.reward))
             total += np.where(is_done, 0, played.reward)
             length += ~is_done
             is_done |= played.termination | played.truncation | (length >= max_frames)
@@ -356,6 +361,7 @@ def film(config: Config, env: HostEnvironment, agent: Agent, seed: int, max_fram
     while len(pictures) < max_frames and not is_over:
         action, state = act(history, state)
         step = games.step(action.numpy())
+        state = agent.rewarded(state, tf.constant(step.reward))
         is_over = bool(step.termination[0] | step.truncation[0])
         history = push_frame(history, tf.constant(step.frame), tf.zeros([1], tf.bool))
         pictures.append(games.render())

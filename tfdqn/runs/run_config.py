@@ -142,7 +142,7 @@ def refuse_other_source(run_dir: Path, held: Mapping[str, Any], config: Config, 
 def differences(config: Config, other: Config) -> list[str]:
     """The settings by which one's agent cannot take the other's weights."""
     names = ["env", "env_args", "learner", "downsample", "frame_stack", "network", "members", "head", "dueling"]
-    names += ["cell", "cell_units"]
+    names += ["cell", "cell_units", "previous_action_reward"]
     names += ["atoms", "value_min", "value_max"] if getattr(config, "head", None) == "categorical" else []
     return [name for name in names if getattr(config, name, None) != getattr(other, name, None)]
 

@@ -77,6 +77,7 @@ class R2D2(NetworkAgent):
         priority_eta: how much the largest TD error counts in a window's priority.
         rescale_epsilon: see `tfdqn.learners.losses.rescale`.
         target_update_period_updates: the target network is copied from the online one after so many.
+        previous_action_reward: the cell sees the action and the reward before, too (Kapturowski et al. 2019).
     """
 
     SETTINGS: ClassVar[dict[str, Any]] = {
@@ -89,11 +90,16 @@ class R2D2(NetworkAgent):
         "priority_eta": 0.9,
         "rescale_epsilon": 1e-3,
         "target_update_period_updates": 400,
+        "previous_action_reward": False,  # as of agents of earlier versions
     }
 
     def make_networks(self, spec, body):
-        given = (spec, self.num_actions, self._settings["cell"], self._settings["cell_units"])
-        self.online, self.target = (RecurrentNetwork(*given, label=label, **body) for label in ("online", "target"))
+        settings = self._settings
+        given = {"cell": settings["cell"], "cell_units": settings["cell_units"]}
+        given["sees_past"] = settings["previous_action_reward"]
+        self.online, self.target = (
+            RecurrentNetwork(spec, self.num_actions, label=label, **given, **body) for label in ("online", "target")
+        )
         self.target.trainable = False
         self.copy_to_target()
 
@@ -110,7 +116,13 @@ class R2D2(NetworkAgent):
 
     def act(self, observation, agent_state, epsilon, seed, legal=None):
         q, agent_state = self.online.step(self.entering(observation), agent_state)
-        return exploration.epsilon_greedy(q, epsilon, seed, legal), agent_state
+        action = exploration.epsilon_greedy(q, epsilon, seed, legal)
+        if self._settings["previous_action_reward"]:
+            agent_state = agent_state._replace(action=action, reward=tf.zeros_like(agent_state.reward))
+        return action, agent_state
+
+    def rewarded(self, agent_state, reward):
+        return agent_state._replace(reward=reward) if self._settings["previous_action_reward"] else agent_state
 
     # Learning.
 
@@ -124,14 +136,17 @@ class R2D2(NetworkAgent):
         settings = self._settings
         burn_in, n_step, eta = settings["burn_in"], settings["n_step"], settings["priority_eta"]
         observation, begins, state = windows.observation, windows.is_first, windows.state
-        target_q = self.target.unroll(observation, begins, state)[0][burn_in:]
+        action, reward = windows.action, windows.reward
+        target_q = self.target.unroll(observation, begins, state, action, reward)[0][burn_in:]
         if burn_in:  # outside the tape: no gradient goes there
-            _, state = self.online.unroll(observation[:burn_in], begins[:burn_in], state)
+            _, state = self.online.unroll(
+                observation[:burn_in], begins[:burn_in], state, action[:burn_in], reward[:burn_in]
+            )
         late = tf.nest.map_structure(lambda rows: rows[burn_in:], windows._replace(state=()))
         size = late.reward.shape[0] - n_step
         counts = tf.cast(~late.is_boundary[:size], tf.float32)
         with tf.GradientTape() as tape:
-            q, _ = self.online.unroll(late.observation, late.is_first, state)
+            q, _ = self.online.unroll(late.observation, late.is_first, state, late.action, late.reward)
             with tape.stop_recording():
                 legal = None if isinstance(late.legal, tuple) else late.legal
                 value = losses.double_value(q, target_q, legal)

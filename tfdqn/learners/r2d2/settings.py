@@ -23,6 +23,9 @@ from tfdqn.settings import room, setting
 
 @room("r2d2", "R2D2's windows")
 class Rule:
+    previous_action_reward: bool = setting(
+        False, "the action and the reward before enter the cell, too, as in Kapturowski et al. 2019"
+    )
     burn_in: int = setting(
         10, "decisions before those learnt, which only bring the stored state up to date", low=0, high=1024
     )
@@ -46,7 +49,9 @@ class Rule:
 
     def row_bytes(self, config: Any) -> int:
         """What the replay keeps beside each row on average: a state and a priority a window."""
-        return -(-4 * (CELLS[config.cell] * config.cell_units + 1) // self.sequence_period)
+        # The action before fills the place of two.
+        numbers = CELLS[config.cell] * config.cell_units + 3 * self.previous_action_reward + 1
+        return -(-4 * numbers // self.sequence_period)
 
     def check(self, config: Any) -> None:
         if config.cell == "none":
@@ -77,6 +82,7 @@ ROOMS = (Sizes, Updates, Network, Recurrence, Optimizer, Returns, Bootstrap, Rul
 # Kapturowski et al. 2019, table 2, but for what is learnt at a time, which is made for small games on a CPU.
 PRESET = {
     "cell": "lstm",
+    "previous_action_reward": True,
     "n_step": 5,
     "discount": 0.997,
     "prioritized": True,
