@@ -24,7 +24,7 @@ from tfdqn.settings import room, setting
 @room("r2d2", "R2D2's windows")
 class Rule:
     previous_action_reward: bool = setting(
-        False, "the action and the reward before enter the cell, too, as in Kapturowski et al. 2019"
+        False, "the action and the reward before enter the cell, too; on in new runs"
     )
     burn_in: int = setting(
         10, "decisions before those learnt, which only bring the stored state up to date", low=0, high=1024
