@@ -111,8 +111,17 @@ def windows_of(seed=1):
     return windows, np.array([1.0, 0.5, 0.25], np.float32)
 
 
+def values_of(output, last):
+    """Values [B, A] of a linear layer, or of a dueling head: a hidden layer of their own for V and A, then these."""
+    if len(last) == 2:
+        return output @ last[0] + last[1]
+    hidden = [np.maximum(output @ last[i] + last[i + 1], 0) for i in (0, 2)]
+    value, advantage = (hidden[i // 2] @ last[i + 4] + last[i + 5] for i in (0, 2))
+    return value + advantage - advantage.mean(axis=1, keepdims=True)
+
+
 def forward(weights, windows, state, steps, past=None):
-    """Values [T, B, A] and the last state in float64, from an MLP body, an LSTM and a linear layer.
+    """Values [T, B, A] and the last state in float64, from an MLP body, an LSTM and `values_of`.
 
     `past` is the action and the reward before the windows' first row; None: they are not seen.
     """
@@ -128,13 +137,13 @@ def forward(weights, windows, state, steps, past=None):
             x = np.concatenate([x, np.where(windows.is_first[t][:, None], 0, seen)], axis=1)
         state = [np.where(windows.is_first[t][:, None], 0, each) for each in state]
         state = lstm_step(x, state, kernel, recurrent, bias)
-        values.append(state[0] @ last[0] + last[1])
+        values.append(values_of(state[0], last))
     return np.array(values), state
 
 
-@pytest.mark.parametrize("sees_past", [False, True])
-def test_a_step_is_the_gradient_in_float64_and_burn_in_has_no_part_in_it(sees_past):
-    agent, (windows, weights) = small_agent(previous_action_reward=sees_past), windows_of()
+@pytest.mark.parametrize(("sees_past", "dueling"), [(False, False), (True, True)])
+def test_a_step_is_the_gradient_in_float64_and_burn_in_has_no_part_in_it(sees_past, dueling):
+    agent, (windows, weights) = small_agent(previous_action_reward=sees_past, dueling=dueling), windows_of()
     dice = np.random.default_rng(5)
     past = (np.array([1, 0, 1], np.int32), np.array([0.5, -1.0, 2.0], np.float32)) if sees_past else None
     memory = windows.state
@@ -180,7 +189,7 @@ def test_a_step_is_the_gradient_in_float64_and_burn_in_has_no_part_in_it(sees_pa
 def test_a_compiled_step_is_the_step_op_by_op():
     """Of one kind of cell: what differs between these is compared in `test_cells.py`."""
     windows, weights = tf.nest.map_structure(tf.constant, windows_of())
-    agents = [small_agent(previous_action_reward=True) for _ in range(2)]
+    agents = [small_agent(previous_action_reward=True, dueling=True) for _ in range(2)]
     windows = windows._replace(state=agents[0].initial_state(BATCH)._replace(**windows.state._asdict()))
     results = [agents[0].learn(windows, weights), compiled.xla(agents[1].learn)(windows, weights)]
     for name in results[0]._fields:
@@ -201,7 +210,7 @@ def test_the_target_network_follows_by_copies():
 
 def test_keras_saves_it_and_brings_it_back_without_a_warning(tmp_path, caplog):
     for cell in ("lstm", "gru"):
-        agent = small_agent(cell=cell, seed=3, previous_action_reward=cell == "gru")
+        agent = small_agent(cell=cell, seed=3, previous_action_reward=cell == "gru", dueling=cell == "gru")
         agent.save(tmp_path / "agent.keras")
         again = tf.keras.models.load_model(tmp_path / "agent.keras")
         assert again.get_config() == agent.get_config()
@@ -246,6 +255,7 @@ def test_a_window_tells_again_what_the_players_saw_and_valued():
     ("given", "line"),
     [
         ({"env": "cave", "delay_min": None, "delay_max": None, "restart_share": 0.5}, "--restart-share 0.5: practice"),
+        ({"cell": "none"}, "--cell none: what R2D2 adds to DQN is a memory; use lstm, or --learner dqn"),
         ({"sequence_period": 7}, "--sequence-period 7: decisions between windows of --sequence-length 6"),
         ({"replay_capacity": 15 * 16}, "--replay-capacity 240: what is drawn spans 16 rows of each of 16 environments"),
         ({"prioritized": False, "cell": "rnn"}, "--cell rnn"),

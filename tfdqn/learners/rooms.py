@@ -68,6 +68,11 @@ class Network:
             )
 
 
+@room("dueling", "the value and the advantages apart")
+class Dueling:
+    dueling: bool = setting(False, "value and advantages from hidden layers of their own", once_in="head network")
+
+
 @room("recurrence", "what the network remembers")
 class Recurrence:
     cell: str = setting(

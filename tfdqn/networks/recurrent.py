@@ -46,6 +46,8 @@ class RecurrentNetwork(tf.keras.Model):
       norm: normalise the body's features (Ba et al. 2016).
       sees_past: the action before, one-hot, and its reward enter the cell, too (Kapturowski et al. 2019, section 2.3),
         as they are and zero where an episode begins; they are carried, and `unroll` has to be told of them.
+      head: makes the last layer, from outputs of the cell [B, U] to action values [B, A], given A, U and a seed; None
+        for a linear one.
       **body: of `tfdqn.networks.catalogue.build`, its `name` among them.
     """
 
@@ -59,14 +61,15 @@ class RecurrentNetwork(tf.keras.Model):
         label: str,
         norm: bool = False,
         sees_past: bool = False,
+        head: Callable[[int, int, int], tf.keras.layers.Layer] | None = None,
         **body: Any,
     ):
         super().__init__(name=label, dtype="float32")
         self.body = catalogue.build(spec=spec, head=Features(), seed=seed, label=f"{label}_body", **body)
         self.norm = tf.keras.layers.LayerNormalization(dtype=layers.DTYPE) if norm else None
         self.cell = CELLS[cell](cell_units, seeds.stream(seed, "weights", 0, CELL))
-        initializer = tf.keras.initializers.GlorotUniform(seeds.stream(seed, "weights", 0, VALUES))
-        self.values = layers.Dense(num_actions, False, activation=None, kernel_initializer=initializer)
+        head = _linear if head is None else head
+        self.values = head(num_actions, cell_units, seeds.stream(seed, "weights", 0, VALUES))
         self._frame, self._num_actions, self._sees_past = spec.shape, num_actions, sees_past
         self.build((None, *spec.shape))
 
@@ -143,3 +146,8 @@ class RecurrentNetwork(tf.keras.Model):
     def _memory(self, state: Any) -> Any:
         """The part of a state that is the cell's."""
         return self.cell.STATE(*(getattr(state, name) for name in self.cell.STATE._fields))
+
+
+def _linear(num_actions: int, units: int, seed: int) -> tf.keras.layers.Layer:
+    initializer = tf.keras.initializers.GlorotUniform(seed)
+    return layers.Dense(num_actions, False, activation=None, kernel_initializer=initializer)

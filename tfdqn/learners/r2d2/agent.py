@@ -12,8 +12,10 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from tfdqn import seeds
 from tfdqn.learners import exploration, losses
 from tfdqn.learners.networked import NetworkAgent
+from tfdqn.networks import layers
 from tfdqn.networks.recurrent import RecurrentNetwork
 
 
@@ -61,6 +63,36 @@ class LearnResult(NamedTuple):
     priority: tf.Tensor  # [B] float32, eta max |td| + (1 - eta) mean |td| of each window
 
 
+class DuelingValues(tf.keras.layers.Layer):
+    """Action values [B, A] from features [B, F], the state's value and the advantages apart (Wang et al. 2016, eq. 9).
+
+    Args:
+      num_actions: A.
+      units: of the hidden layer that each has to itself.
+      seed: the weights are drawn from it.
+    """
+
+    def __init__(self, num_actions: int, units: int, seed: int):
+        super().__init__(dtype=layers.DTYPE)
+        draws = (tf.keras.initializers.GlorotUniform(seeds.stream(seed, "weights", 0, number)) for number in range(4))
+        self.hidden_value, self.hidden_advantage, self.value, self.advantage = (
+            layers.Dense(size, False, activation=activation, kernel_initializer=initializer)
+            for (size, activation), initializer in zip(
+                ((units, "relu"), (units, "relu"), (1, None), (num_actions, None)), draws, strict=True
+            )
+        )
+
+    def build(self, input_shape: Any) -> None:
+        for hidden, last in ((self.hidden_value, self.value), (self.hidden_advantage, self.advantage)):
+            hidden.build(input_shape)
+            last.build((None, hidden.units))
+        super().build(input_shape)
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        value, advantage = self.value(self.hidden_value(inputs)), self.advantage(self.hidden_advantage(inputs))
+        return losses.dueling_value(value[..., tf.newaxis], advantage[..., tf.newaxis])[..., 0]
+
+
 @tf.keras.saving.register_keras_serializable(package="tfdqn")
 class R2D2(NetworkAgent):
     """A recurrent Q-network and its target network (Hausknecht and Stone 2015; Kapturowski et al. 2019).
@@ -78,6 +110,7 @@ class R2D2(NetworkAgent):
         rescale_epsilon: see `tfdqn.learners.losses.rescale`.
         target_update_period_updates: the target network is copied from the online one after so many.
         previous_action_reward: the cell sees the action and the reward before, too (Kapturowski et al. 2019).
+        dueling: see `DuelingValues`; its hidden layers have U units.
     """
 
     SETTINGS: ClassVar[dict[str, Any]] = {
@@ -91,12 +124,16 @@ class R2D2(NetworkAgent):
         "rescale_epsilon": 1e-3,
         "target_update_period_updates": 400,
         "previous_action_reward": False,  # as of agents of earlier versions
+        "dueling": False,
     }
 
     def make_networks(self, spec, body):
         settings = self._settings
         given = {"cell": settings["cell"], "cell_units": settings["cell_units"]}
-        given["sees_past"] = settings["previous_action_reward"]
+        given |= {
+            "sees_past": settings["previous_action_reward"],
+            "head": DuelingValues if settings["dueling"] else None,
+        }
         self.online, self.target = (
             RecurrentNetwork(spec, self.num_actions, label=label, **given, **body) for label in ("online", "target")
         )

@@ -8,6 +8,7 @@ from typing import Any
 from tfdqn.errors import UserError
 from tfdqn.learners.rooms import (
     Bootstrap,
+    Dueling,
     Exploration,
     Network,
     Optimizer,
@@ -77,7 +78,7 @@ class Rule:
             yield {"sequence_length": max(self.sequence_length - (window - length), self.sequence_period)}
 
 
-ROOMS = (Sizes, Updates, Network, Recurrence, Optimizer, Returns, Bootstrap, Rule, Replay, Exploration)
+ROOMS = (Sizes, Updates, Network, Dueling, Recurrence, Optimizer, Returns, Bootstrap, Rule, Replay, Exploration)
 
 # Kapturowski et al. 2019, table 2, but for what is learnt at a time, which is made for small games on a CPU.
 PRESET = {
