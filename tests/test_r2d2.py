@@ -271,12 +271,32 @@ def test_what_does_not_fit_is_refused_by_name(given, line):
     assert line in str(error.value)
 
 
-@pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.slow)])
+BROKEN = {**SMALL, "device": "cpu", "num_envs": 4, "batch_size": 4, "cell_units": 4, "replay_min_rows": 200}
+BROKEN |= {"total_env_frames": 700, "replay_capacity": 400, "target_update_period_updates": 10}
+
+
+def test_all_that_changes_is_in_its_variables_and_in_the_carry():
+    """So one that has these goes on as the other does: what checkpoints rely on, which hold both."""
+    config = configuration.resolve({**BROKEN, "jit": False})
+    first, second = Trainer(config), Trainer(config)
+    carry = first.run_chunk(first.initial_carry(), 90, 10**9)
+    assert int(carry.metrics.updates) > 20 and np.any(carry.agent_state.hidden)
+    held = tf.nest.map_structure(lambda each: tf.constant(each.numpy()), carry)
+    for name, variable in second.learner.variables.items():
+        variable.assign(first.learner.variables[name])
+    ends = [trainer.run_chunk(start, 30, 10**9) for trainer, start in ((first, carry), (second, held))]
+    for ours, theirs in zip(*map(tf.nest.flatten, ends), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    for name, variable in second.learner.variables.items():
+        np.testing.assert_array_equal(variable, first.learner.variables[name], err_msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("jit", [False, True])
 def test_a_resumed_run_is_equal_to_an_unbroken_one(tmp_path, jit):
     config = configuration.resolve(
-        {**SMALL, "device": "cpu", "total_env_frames": 700, "eval_every_frames": 450, "eval_episodes": 4, "jit": jit}
-        | {"final_eval_episodes": 4, "log_every_frames": 200, "goal_score": 9.0, "replay_capacity": 400}
-        | {"num_envs": 4, "batch_size": 4, "cell_units": 4, "replay_min_rows": 200}
+        {**BROKEN, "eval_every_frames": 450, "eval_episodes": 4, "jit": jit}
+        | {"final_eval_episodes": 4, "log_every_frames": 200, "goal_score": 9.0}
     )
     runs = {
         name: whole_runs.Run(config, tmp_path / name, "/CPU:0", whole_runs.StopRequest())

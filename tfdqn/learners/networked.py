@@ -59,8 +59,8 @@ class NetworkAgent(base.Agent):
         if settings["max_gradient_norm"] == math.inf:
             settings["max_gradient_norm"] = None  # JSON has no infinity
         self.num_actions = num_actions
-        body = {"name" if key == "network" else key: settings[key] for key in ("network", "convolution", "precision")}
-        self.make_networks(spec, {**body, "seed": settings["seed"]})
+        body = {"name": settings["network"], **{key: settings[key] for key in ("convolution", "precision", "seed")}}
+        self.make_networks(spec, body)
         self.build((None, *spec.shape))
         self(tf.zeros([1, *spec.shape], spec.dtype))  # so that Keras knows what it takes and can save it
 
