@@ -16,6 +16,7 @@ from tfdqn.networks.cells import LSTMState
 from tfdqn.programs.evaluation import Evaluator
 from tfdqn.programs.training import Trainer
 from tfdqn.replay.sequences import Windows
+from tfdqn.runs import run_config
 from tfdqn.runtime import compiled
 
 WRAP = {"eager": lambda function: function, "graph": tf.function, "xla": compiled.xla}
@@ -268,6 +269,24 @@ def test_what_does_not_fit_is_refused_by_name(given, line):
         settings = {key: settings[key] for key in ("env", "learner", "cell_units")}
     with pytest.raises(UserError) as error:
         configuration.resolve(settings)
+    assert line in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "line"),
+    [
+        ('cell = "gru"', "its cell is gru, not lstm; use --cell gru"),
+        ('cell = "lstm"\ncell_units = 8', "its cell_units is 8, not 32; use --cell-units 8"),
+        (
+            'cell = "lstm"\ncell_units = 32',
+            "its previous_action_reward is False, not True; use --no-previous-action-reward",
+        ),
+    ],
+)
+def test_the_weights_of_another_memory_are_refused_by_name(tmp_path, theirs, line):
+    (tmp_path / "config.toml").write_text(f'env = "memory"\nlearner = "r2d2"\n{theirs}\n')
+    with pytest.raises(UserError) as error:
+        run_config.check_donor(configuration.resolve({**SMALL, "init_from": str(tmp_path)}))
     assert line in str(error.value)
 
 

@@ -160,7 +160,8 @@ def check_donor(config: Config) -> None:
         raise UserError(f"--init-from {error}; name a run's folder, such as runs/NAME") from None
     for name in differences(config, donor):
         ours, theirs, flag = getattr(config, name), getattr(donor, name), name.replace("_", "-")
-        raise UserError(f"--init-from {config.init_from}: its {name} is {theirs}, not {ours}; use --{flag} {theirs}")
+        use = f"--{flag} {theirs}" if not isinstance(theirs, bool) else f"--{flag}" if theirs else f"--no-{flag}"
+        raise UserError(f"--init-from {config.init_from}: its {name} is {theirs}, not {ours}; use {use}")
     if not (Path(config.init_from) / models.BEST_MODEL).is_file():
         raise UserError(
             f"--init-from {config.init_from}: holds no {models.BEST_MODEL}; the run ended before an evaluation"
