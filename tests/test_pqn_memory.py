@@ -219,5 +219,5 @@ def test_it_learns_catch8():
     settings = {"env": "catch8", "learner": "pqn", "cell": "gru", "cell_units": 32, "network": "mlp_norm"}
     config = configuration.resolve({**settings, "num_envs": 64, "num_steps": 16, "minibatches": 16})
     trainer = Trainer(config)
-    trainer.run_chunk(trainer.initial_carry(), 250, 10**9)
+    trainer.run_chunk(trainer.initial_carry(), 80, 10**9)
     assert Evaluator(config, trainer.env, trainer.agent).evaluate(64).scores.mean() > 50
