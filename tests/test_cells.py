@@ -62,18 +62,6 @@ def reference(kind, weights, inputs, begins, state):
     return outputs, state
 
 
-@pytest.mark.parametrize("mode", WRAP)
-@pytest.mark.parametrize("kind", CELLS)
-def test_a_sequence_is_that_of_plain_loops_in_float64(kind, mode):
-    cell, (inputs, begins, held) = make(kind), sequences()
-    state = cell.STATE(*held[: len(cell.STATE._fields)])
-    outputs, last = WRAP[mode](lambda x, b, s: cell.unroll(cell(x), b, s))(inputs, begins, state)
-    expected, expected_last = reference(kind, cell.get_weights(), inputs, begins, state)
-    np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
-    for each, wanted in zip(last, expected_last, strict=True):
-        np.testing.assert_allclose(each, wanted, rtol=1e-4, atol=1e-5)
-
-
 @pytest.mark.parametrize("kind", CELLS)
 def test_keras_says_the_same_of_the_same_weights(kind):
     cell, (inputs, _, _) = make(kind), sequences()
@@ -88,21 +76,30 @@ def test_keras_says_the_same_of_the_same_weights(kind):
 
 @pytest.mark.parametrize("mode", WRAP)
 @pytest.mark.parametrize("kind", CELLS)
-def test_gradients_go_through_time_and_stop_where_an_episode_begins(kind, mode):
-    """By central differences in float64, of a weighted sum of all outputs."""
+def test_a_sequence_is_that_of_plain_loops_and_its_gradients_stop_where_an_episode_begins(kind, mode):
+    """In float64; gradients by central differences, of a weighted sum of all outputs."""
     cell, (inputs, begins, held) = make(kind), sequences()
+    at_random = begins.copy()
     begins[:, 0], begins[:, 1], begins[0, 2] = False, np.arange(STEPS) == STEPS - 1, True
     state = cell.STATE(*held[: len(cell.STATE._fields)])
     weigh = np.random.default_rng(2).normal(size=(STEPS, BATCH, UNITS)).astype(np.float32)
 
-    def gradient(inputs, state):
+    def unrolled(inputs, begins, state):
         with tf.GradientTape() as tape:
             tape.watch((inputs, state))
-            outputs, _ = cell.unroll(cell(inputs), tf.constant(begins), state)
+            outputs, last = cell.unroll(cell(inputs), begins, state)
             total = tf.reduce_sum(weigh * outputs)
-        return tape.gradient(total, [inputs, state.hidden, *cell.trainable_variables])
+        return outputs, last, tape.gradient(total, [inputs, state.hidden, *cell.trainable_variables])
 
-    found = WRAP[mode](gradient)(tf.constant(inputs), tf.nest.map_structure(tf.constant, state))
+    run = WRAP[mode](unrolled)
+    for beginning in (begins, at_random):
+        given = tf.nest.map_structure(tf.constant, (inputs, beginning, state))
+        outputs, last, _ = run(*given)
+        expected, expected_last = reference(kind, cell.get_weights(), inputs, beginning, state)
+        np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
+        for each, wanted in zip(last, expected_last, strict=True):
+            np.testing.assert_allclose(each, wanted, rtol=1e-4, atol=1e-5)
+    found = run(*tf.nest.map_structure(tf.constant, (inputs, begins, state)))[2]
     values = [inputs, state.hidden, *cell.get_weights()]
 
     def total(values):

@@ -21,6 +21,9 @@ class Scripted:
     def initial_state(self, num_envs):
         return NoState()
 
+    def rewarded(self, agent_state, reward):
+        return agent_state
+
     def action_values(self, observation, agent_state):
         return tf.one_hot(self.rule(observation[..., -1]), self.num_actions)
 

@@ -92,8 +92,9 @@ FLOORS = [
     # Games and learners, and all that they let a user choose.
     ROOMS["envs"]
     | ROOMS["learners"]
-    | named("learners learners.base learners.exploration learners.losses learners.metrics learners.optimizing")
-    | named("learners.rooms config run_settings templates templates.game templates.test_game"),
+    | named("learners learners.base learners.exploration learners.losses learners.metrics")
+    | named("learners.networked learners.optimizing learners.rooms learners.rounds config run_settings")
+    | named("templates templates.game templates.test_game"),
     # What is compiled; other libraries' games.
     house("programs") | house("adapters"),
     # A run's life.

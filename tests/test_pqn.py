@@ -136,7 +136,7 @@ def test_a_round_is_bootstrapped_from_what_the_rules_allow(monkeypatch):
     trainer = Trainer(configuration.resolve({**SMALL, "eager": True, "discount": 1.0}))
     learner, carry = trainer.learner, trainer.initial_carry()
     seen = []
-    monkeypatch.setattr(learner, "_learn", lambda o, a, target, w, sums: seen.append(target.numpy()) or sums)
+    monkeypatch.setattr(learner, "_learn", lambda entries, sums: seen.append(entries[2].numpy()) or sums)
     gathered = learner.begin_round()._replace(discount=tf.ones([6, 8]))
     observation = tf.random.stateless_uniform([8, 8, 8, 1], [1, 2], 0, 256, tf.int32)
     observation = tf.cast(observation, tf.uint8)

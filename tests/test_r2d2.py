@@ -16,6 +16,7 @@ from tfdqn.networks.cells import LSTMState
 from tfdqn.programs.evaluation import Evaluator
 from tfdqn.programs.training import Trainer
 from tfdqn.replay.sequences import Windows
+from tfdqn.runs import run_config
 from tfdqn.runtime import compiled
 
 WRAP = {"eager": lambda function: function, "graph": tf.function, "xla": compiled.xla}
@@ -111,39 +112,60 @@ def windows_of(seed=1):
     return windows, np.array([1.0, 0.5, 0.25], np.float32)
 
 
-def forward(weights, windows, state, steps):
-    """Values [T, B, A] and the last state in float64, from an MLP body, an LSTM and a linear layer."""
+def values_of(output, last):
+    """Values [B, A] of a linear layer, or of a dueling head: a hidden layer of their own for V and A, then these."""
+    if len(last) == 2:
+        return output @ last[0] + last[1]
+    hidden = [np.maximum(output @ last[i] + last[i + 1], 0) for i in (0, 2)]
+    value, advantage = (hidden[i // 2] @ last[i + 4] + last[i + 5] for i in (0, 2))
+    return value + advantage - advantage.mean(axis=1, keepdims=True)
+
+
+def forward(weights, windows, state, steps, past=None):
+    """Values [T, B, A] and the last state in float64, from an MLP body, an LSTM and `values_of`.
+
+    `past` is the action and the reward before the windows' first row; None: they are not seen.
+    """
     values, state = [], [np.asarray(each, np.float64) for each in state]
     body, (kernel, recurrent, bias), last = weights[:4], weights[4:7], weights[7:]
     for t in steps:
         x = windows.observation[t].astype(np.float64)
         for i in (0, 2):
             x = np.maximum(x @ body[i] + body[i + 1], 0)
+        if past is not None:
+            action, reward = (windows.action[t - 1], windows.reward[t - 1]) if t else past
+            seen = np.concatenate([np.eye(2)[action], reward[:, None]], axis=1)
+            x = np.concatenate([x, np.where(windows.is_first[t][:, None], 0, seen)], axis=1)
         state = [np.where(windows.is_first[t][:, None], 0, each) for each in state]
         state = lstm_step(x, state, kernel, recurrent, bias)
-        values.append(state[0] @ last[0] + last[1])
+        values.append(values_of(state[0], last))
     return np.array(values), state
 
 
-def test_a_step_is_the_gradient_in_float64_and_burn_in_has_no_part_in_it():
-    agent, (windows, weights) = small_agent(), windows_of()
+@pytest.mark.parametrize(("sees_past", "dueling"), [(False, False), (True, True)])
+def test_a_step_is_the_gradient_in_float64_and_burn_in_has_no_part_in_it(sees_past, dueling):
+    agent, (windows, weights) = small_agent(previous_action_reward=sees_past, dueling=dueling), windows_of()
     dice = np.random.default_rng(5)
+    past = (np.array([1, 0, 1], np.int32), np.array([0.5, -1.0, 2.0], np.float32)) if sees_past else None
+    memory = windows.state
+    if sees_past:
+        windows = windows._replace(state=type(agent.initial_state(1))(*memory, *past))
     agent.target.set_weights([w + dice.normal(0, 0.2, w.shape) for w in agent.target.get_weights()])
     before = [value.astype(np.float64) for value in agent.online.get_weights()]
     frozen = [value.astype(np.float64) for value in agent.target.get_weights()]
     steps = BURN_IN + LEARNT + N_STEP
-    target_q, _ = forward(frozen, windows, windows.state, range(steps))
+    target_q, _ = forward(frozen, windows, memory, range(steps), past)
     # The state that burn-in ends with is that of the weights as they are: a number, whatever they become.
-    _, state = forward(before, windows, windows.state, range(BURN_IN))
+    _, state = forward(before, windows, memory, range(BURN_IN), past)
     late = range(BURN_IN, steps)
-    online_q, _ = forward(before, windows, state, late)
+    online_q, _ = forward(before, windows, state, late, past)
     value = np.take_along_axis(target_q[BURN_IN:], online_q.argmax(-1)[..., None], -1)[..., 0]
     rest = [each[BURN_IN:] for each in (windows.reward, 0.9 * windows.discount, windows.is_boundary)]
     target = reference_targets(*rest, value, N_STEP, 1e-3)
     counts = ~windows.is_boundary[BURN_IN : BURN_IN + LEARNT]
 
     def errors(weights_now):
-        q, _ = forward(weights_now, windows, state, late)
+        q, _ = forward(weights_now, windows, state, late, past)
         chosen = np.take_along_axis(q, windows.action[BURN_IN:][..., None], -1)[:LEARNT, :, 0]
         return np.where(counts, chosen - target, 0)
 
@@ -165,12 +187,12 @@ def test_a_step_is_the_gradient_in_float64_and_burn_in_has_no_part_in_it():
             np.testing.assert_allclose(old[place] - new[place], (slopes[0] - slopes[1]) / 2e-5, rtol=5e-3, atol=2e-6)
 
 
-@pytest.mark.parametrize(("cell", "mode"), [("lstm", "xla"), ("gru", "xla"), ("lstm", "graph")])
-def test_a_compiled_step_is_the_step_op_by_op(cell, mode):
+def test_a_compiled_step_is_the_step_op_by_op():
+    """Of one kind of cell: what differs between these is compared in `test_cells.py`."""
     windows, weights = tf.nest.map_structure(tf.constant, windows_of())
-    agents = [small_agent(cell=cell) for _ in range(2)]
-    given = windows if cell == "lstm" else windows._replace(state=agents[0].initial_state(BATCH))
-    results = [agents[0].learn(given, weights), WRAP[mode](agents[1].learn)(given, weights)]
+    agents = [small_agent(previous_action_reward=True, dueling=True) for _ in range(2)]
+    windows = windows._replace(state=agents[0].initial_state(BATCH)._replace(**windows.state._asdict()))
+    results = [agents[0].learn(windows, weights), compiled.xla(agents[1].learn)(windows, weights)]
     for name in results[0]._fields:
         np.testing.assert_allclose(*(getattr(r, name) for r in results), rtol=1e-4, atol=1e-6, err_msg=name)
     for ours, theirs in zip(*(agent.online.get_weights() for agent in agents), strict=True):
@@ -189,12 +211,12 @@ def test_the_target_network_follows_by_copies():
 
 def test_keras_saves_it_and_brings_it_back_without_a_warning(tmp_path, caplog):
     for cell in ("lstm", "gru"):
-        agent = small_agent(cell=cell, seed=3)
+        agent = small_agent(cell=cell, seed=3, previous_action_reward=cell == "gru", dueling=cell == "gru")
         agent.save(tmp_path / "agent.keras")
         again = tf.keras.models.load_model(tmp_path / "agent.keras")
         assert again.get_config() == agent.get_config()
         observation, state = tf.random.stateless_normal([5, 3], [1, 2]), agent.initial_state(5)
-        state = tf.nest.map_structure(lambda each: each + 0.3, state)
+        state = state._replace(hidden=state.hidden + 0.3)
         found, expected = (each.action_values(observation, state) for each in (again, agent))
         np.testing.assert_array_equal(found, expected)
     assert not caplog.records
@@ -209,7 +231,9 @@ def test_numbers_that_are_not_finite_are_told():
 
 def test_a_window_tells_again_what_the_players_saw_and_valued():
     """Played with a memory that goes on and is reset; unrolled from what the replay holds, the values are the same."""
-    trainer = Trainer(configuration.resolve({**SMALL, "eager": True, "frame_stack": 2, "epsilon_end": 0.5}))
+    settings = {key: value for key, value in SMALL.items() if not key.startswith("delay")}
+    settings |= {"env": "catch8", "eager": True, "frame_stack": 2, "epsilon_end": 0.5}  # rewards come within episodes
+    trainer = Trainer(configuration.resolve(settings))
     learner, carry, values = trainer.learner, trainer.initial_carry(), []
     for number in range(22):
         observation_state = carry.agent_state
@@ -219,7 +243,10 @@ def test_a_window_tells_again_what_the_players_saw_and_valued():
         learner.take((), tf.constant(number), decision)
     windows, _, index = learner.replay.sample_windows(tf.constant([1, 2], tf.int64), 16)
     assert windows.is_first.numpy().any() and windows.is_boundary.numpy().any()
-    q, _ = trainer.agent.online.unroll(windows.observation, windows.is_first, windows.state)
+    assert np.unique(windows.reward).size > 1
+    q, _ = trainer.agent.online.unroll(
+        windows.observation, windows.is_first, windows.state, windows.action, windows.reward
+    )
     for b, (number, env) in enumerate(zip(index.numpy() // 16, index.numpy() % 16, strict=True)):
         expected = [values[number * 4 + t][env] for t in range(len(q))]
         np.testing.assert_allclose(q[:, b], expected, rtol=1e-4, atol=1e-5)
@@ -229,10 +256,11 @@ def test_a_window_tells_again_what_the_players_saw_and_valued():
     ("given", "line"),
     [
         ({"env": "cave", "delay_min": None, "delay_max": None, "restart_share": 0.5}, "--restart-share 0.5: practice"),
+        ({"cell": "none"}, "--cell none: what R2D2 adds to DQN is a memory; use lstm, or --learner dqn"),
         ({"sequence_period": 7}, "--sequence-period 7: decisions between windows of --sequence-length 6"),
         ({"replay_capacity": 15 * 16}, "--replay-capacity 240: what is drawn spans 16 rows of each of 16 environments"),
         ({"prioritized": False, "cell": "rnn"}, "--cell rnn"),
-        ({"learner": "dqn"}, "--cell-units 32: memory has no such setting, only --learner r2d2"),
+        ({"learner": "dqn"}, "--cell-units 32: memory has no such setting, only --learner pqn and --learner r2d2"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(given, line):
@@ -244,18 +272,58 @@ def test_what_does_not_fit_is_refused_by_name(given, line):
     assert line in str(error.value)
 
 
-@pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("theirs", "line"),
+    [
+        ('cell = "gru"', "its cell is gru, not lstm; use --cell gru"),
+        ('cell = "lstm"\ncell_units = 8', "its cell_units is 8, not 32; use --cell-units 8"),
+        (
+            'cell = "lstm"\ncell_units = 32',
+            "its previous_action_reward is False, not True; use --no-previous-action-reward",
+        ),
+    ],
+)
+def test_the_weights_of_another_memory_are_refused_by_name(tmp_path, theirs, line):
+    (tmp_path / "config.toml").write_text(f'env = "memory"\nlearner = "r2d2"\n{theirs}\n')
+    with pytest.raises(UserError) as error:
+        run_config.check_donor(configuration.resolve({**SMALL, "init_from": str(tmp_path)}))
+    assert line in str(error.value)
+
+
+BROKEN = {**SMALL, "device": "cpu", "num_envs": 4, "batch_size": 4, "cell_units": 4, "replay_min_rows": 200}
+BROKEN |= {"total_env_frames": 700, "replay_capacity": 400, "target_update_period_updates": 10}
+
+
+def test_all_that_changes_is_in_its_variables_and_in_the_carry():
+    """So one that has these goes on as the other does: what checkpoints rely on, which hold both."""
+    config = configuration.resolve({**BROKEN, "jit": False})
+    first, second = Trainer(config), Trainer(config)
+    carry = first.run_chunk(first.initial_carry(), 90, 10**9)
+    assert int(carry.metrics.updates) > 20 and np.any(carry.agent_state.hidden)
+    held = tf.nest.map_structure(lambda each: tf.constant(each.numpy()), carry)
+    for name, variable in second.learner.variables.items():
+        variable.assign(first.learner.variables[name])
+    ends = [trainer.run_chunk(start, 30, 10**9) for trainer, start in ((first, carry), (second, held))]
+    for ours, theirs in zip(*map(tf.nest.flatten, ends), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    for name, variable in second.learner.variables.items():
+        np.testing.assert_array_equal(variable, first.learner.variables[name], err_msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("jit", [False, True])
 def test_a_resumed_run_is_equal_to_an_unbroken_one(tmp_path, jit):
     config = configuration.resolve(
-        {**SMALL, "device": "cpu", "total_env_frames": 3000, "eval_every_frames": 2000, "eval_episodes": 4}
-        | {"final_eval_episodes": 4, "log_every_frames": 900, "goal_score": 9.0, "replay_capacity": 2000, "jit": jit}
+        {**BROKEN, "eval_every_frames": 450, "eval_episodes": 4, "jit": jit}
+        | {"final_eval_episodes": 4, "log_every_frames": 200, "goal_score": 9.0}
     )
     runs = {
         name: whole_runs.Run(config, tmp_path / name, "/CPU:0", whole_runs.StopRequest())
         for name in ("whole", "broken")
     }
     runs["whole"].train()
-    whole_runs.train_until(runs["broken"], 1700, 9)
+    whole_runs.train_until(runs["broken"], 400, 9)
+    assert runs["broken"].updates > 20
     runs["broken"].close()
     resumed = whole_runs.resume(tmp_path / "broken")
     resumed.train()
@@ -265,11 +333,13 @@ def test_a_resumed_run_is_equal_to_an_unbroken_one(tmp_path, jit):
 
 
 def test_it_remembers_what_it_was_shown_and_carries_that_wherever_it_plays(tmp_path):
-    config = configuration.resolve(SMALL)
+    config = configuration.resolve({**SMALL, "learning_rate": 2e-3})
     trainer = Trainer(config)
-    carry = trainer.run_chunk(trainer.initial_carry(), 1000, 10**9)
-    assert trainer.trace_count == 1 and int(carry.metrics.non_finite_updates) == 0
-    assert Evaluator(config, trainer.env, trainer.agent).evaluate(64).scores.mean() > 0.95
+    evaluator, carry, best = Evaluator(config, trainer.env, trainer.agent), trainer.initial_carry(), 0.0
+    while best <= 0.95 and int(carry.env_frames) < 60_000:
+        carry = trainer.run_chunk(carry, 250, 10**9)
+        best = evaluator.evaluate(64).scores.mean()
+    assert best > 0.95 and trainer.trace_count == 1 and int(carry.metrics.non_finite_updates) == 0
     # From Python, too; and an agent that is not told what it carried does not know.
     agent = tfdqn.Agent(**SMALL)
     agent.model.online.set_weights(trainer.agent.online.get_weights())
@@ -287,6 +357,7 @@ def test_it_remembers_what_it_was_shown_and_carries_that_wherever_it_plays(tmp_p
         assert score > 0.95 if remembers else score < 0.6
 
 
+@pytest.mark.slow  # that no frame tells of the cue, `envs/test_memory_game.py` shows
 def test_one_that_forgets_can_but_guess():
     """The same game and twice as many updates, with the network's values alone: a quarter is chance."""
     given = {key: SMALL[key] for key in ("env", "delay_min", "delay_max", "num_envs", "replay_min_rows")}

@@ -213,6 +213,7 @@ class Agent:
         observation: Any,
         agent_state: Any = None,
         *,
+        reward: Any = None,
         epsilon: float = 0.0,
         seed: int = 0,
         legal_actions: Any = None,
@@ -222,11 +223,14 @@ class Agent:
         Args:
           observation: as for `act`.
           agent_state: what was returned with the action before; None where an episode begins, for all of a batch.
+          reward: what that action has paid, a number, or [B] for many observations; None: nothing. An agent that was
+            trained with `previous_action_reward` sees it.
           epsilon, seed, legal_actions: as for `act`.
         """
         import tensorflow as tf
 
         from tfdqn import seeds
+        from tfdqn.inputs import as_tensor
 
         batch, is_one = self._batch(observation)
         draw = seeds.at(seeds.stream(seed, "play"), 0)
@@ -234,6 +238,9 @@ class Agent:
             legal_actions = tf.convert_to_tensor(legal_actions)[tf.newaxis]
         if agent_state is None:
             agent_state = self.model.initial_state(len(batch))
+        elif reward is not None:
+            paid = as_tensor([reward] if is_one else reward, tf.float32, [len(batch)], "reward")
+            agent_state = self.model.rewarded(agent_state, paid)
         action, agent_state = self.model.act(batch, agent_state, tf.constant(epsilon, tf.float32), draw, legal_actions)
         return int(action[0]) if is_one else action.numpy(), agent_state
 

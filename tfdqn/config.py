@@ -292,7 +292,7 @@ def _take(
         if value != RETIRED[name]:
             raise UserError(f"--config {path}: {name} {value!r} is no longer known; use {RETIRED[name]!r}")
         return
-    if name not in fields and not (name in FIELDS and FIELDS[name].metadata["once_in"] == table):
+    if name not in fields and not (name in FIELDS and table in FIELDS[name].metadata["once_in"].split()):
         home = FIELDS[name].metadata["group"] if name in FIELDS else None
         hint = f"it belongs into [{home}]" if home else nearest(name, fields)
         raise UserError(f"--config {path}: unknown setting {name!r}; {hint}")

@@ -102,15 +102,18 @@ def film(config: Config, env: Environment, agent: Agent, seed: int, max_frames: 
             raise UserError(f"{env.name} has no pictures: give it a method render(state) -> [N, H, W, 3] uint8")
         return drawn.numpy()[0]
 
-    screens, action, agent_state = [picture(state, frame)], None, agent.initial_state(1)
+    screens, action, agent_state, paid = [picture(state, frame)], None, agent.initial_state(1), tf.zeros([1])
     while len(screens) < max_frames:
         decision_frame = (len(screens) - 1) % config.action_repeat
         if decision_frame == 0:
             action, agent_state = act(history, agent_state, env.legal_actions(state))
+            paid = tf.zeros([1])
         noise = env.sample_noise(seeds.at(stream, len(screens)), 1)
         state, timestep = env.compiled_step(state, action, noise)
         screens.append(picture(state, timestep.observation))
+        paid += timestep.reward
         if decision_frame == config.action_repeat - 1:
+            agent_state = agent.rewarded(agent_state, paid)
             history = push_frame(history, timestep.observation, tf.zeros([1], tf.bool))
         if bool(timestep.termination[0] | timestep.truncation[0]):
             break

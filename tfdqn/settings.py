@@ -49,7 +49,7 @@ def setting(
       size: one of those that a GPU has values of its own for.
       code: it may name code, as "module:name" or "path/to/file.py:name"; a run's folder alone never has it run.
       path: it names a local file or folder.
-      once_in: the table that held it in `config.toml` of earlier versions.
+      once_in: the tables that held it in `config.toml` of earlier versions, with spaces between.
     """
     limits = {"choices": choices, "low": low, "high": high, "above": above}
     marks = {"resumable": resumable, "common": common, "size": size, "code": code, "path": path, "once_in": once_in}

@@ -56,6 +56,10 @@ class Agent(tf.keras.Model):
         """What it takes each action to be worth, [N, A] float32."""
         return self(observation)
 
+    def rewarded(self, agent_state: Any, reward: tf.Tensor) -> Any:
+        """What it carries on, once the actions of its last decision have paid `reward` [N] float32."""
+        return agent_state
+
     @abc.abstractmethod
     def act(
         self, observation: tf.Tensor, agent_state: Any, epsilon: tf.Tensor, seed: tf.Tensor, legal: tf.Tensor | None
@@ -70,7 +74,7 @@ class Agent(tf.keras.Model):
           legal: [N, A] bool, at least one action each; None: every action.
 
         Returns:
-          Actions [N] int32, and what it carries on.
+          Actions [N] int32, and what it carries on; whoever plays them tells `rewarded` what they paid.
         """
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from tfdqn.envs import loading
 from tfdqn.errors import UserError, nearest
-from tfdqn.networks.names import CONVOLUTIONS, NETWORKS, PRECISIONS
+from tfdqn.networks.names import CELLS, CONVOLUTIONS, NETWORKS, PRECISIONS
 from tfdqn.settings import room, setting
 
 
@@ -66,6 +66,33 @@ class Network:
                 f"--network {self.network}: unknown; {nearest(self.network, NETWORKS)} (or your own: "
                 "path/to/my_network.py:my_body)"
             )
+
+
+@room("dueling", "the value and the advantages apart")
+class Dueling:
+    dueling: bool = setting(False, "value and advantages from hidden layers of their own", once_in="head network")
+
+
+@room("recurrence", "what the network remembers")
+class Recurrence:
+    cell: str = setting(
+        "none",
+        "what remembers the episode so far, behind the network's body; none: an observation is all that is seen",
+        choices=("none", *CELLS),
+        once_in="r2d2",
+    )
+    cell_units: int = setting(64, "numbers that it puts out", low=1, high=4096, common=True, once_in="r2d2")
+
+    def check(self, config: Any) -> None:
+        if self.cell != "none" and config.restart_share:
+            raise UserError(
+                f"--restart-share {config.restart_share}: practice begins in the middle of an episode, whose past a "
+                "recurrent agent would have to learn from, too; use 0"
+            )
+
+    def ways_to_fit(self, config: Any) -> Iterator[dict[str, Any]]:
+        if self.cell != "none" and config.restart_share:
+            yield {"restart_share": 0.0}
 
 
 @room("optimizer", "the optimizer")

@@ -215,7 +215,7 @@ class Evaluator:
             return _Carry(
                 step=carry.step + 1,
                 env_state=select(carry.is_done, carry.env_state, state),
-                agent_state=agent_state,
+                agent_state=agent.rewarded(agent_state, timestep.reward),
                 history=push_frame(carry.history, timestep.observation, tf.zeros([size], tf.bool)),
                 is_done=carry.is_done | ended,
                 episode_score=carry.episode_score + tf.where(carry.is_done, 0.0, score),

@@ -239,9 +239,10 @@ class HostTrainer(Trainer):
         )
         # A game that begins its next episode in the step of an end is answered from a fresh state there.
         fresh = self.agent.initial_state(self.config.num_envs)
+        remembered = self.agent.rewarded(carry.env_state.agent_state, tf.convert_to_tensor(step.reward))
         carry = carry._replace(
             iteration=carry.iteration + 1,
-            agent_state=select(is_over if skips_resets else ended, fresh, carry.env_state.agent_state),
+            agent_state=select(is_over if skips_resets else ended, fresh, remembered),
             env_frames=carry.env_frames + tf.reduce_sum(tf.cast(is_played, tf.int64)),
             history=push_frame(carry.history, tf.convert_to_tensor(step.frame), is_over),
             is_first=is_over,
@@ -323,6 +324,7 @@ class HostEvaluator(Evaluator):
                 place = min(step - 1, FILM_DECISIONS)
                 film[place], q_values[place] = frame[0], values.numpy()
             played = self._games.step(action.numpy())
+            agent_state = self.agent.rewarded(agent_state, tf.constant(played.reward))
             total += np.where(is_done, 0, played.reward)
             length += ~is_done
             is_done |= played.termination | played.truncation | (length >= max_frames)
@@ -348,6 +350,7 @@ def film(config: Config, env: HostEnvironment, agent: Agent, seed: int, max_fram
     while len(pictures) < max_frames and not is_over:
         action, state = act(history, state)
         step = games.step(action.numpy())
+        state = agent.rewarded(state, tf.constant(step.reward))
         is_over = bool(step.termination[0] | step.truncation[0])
         history = push_frame(history, tf.constant(step.frame), tf.zeros([1], tf.bool))
         pictures.append(games.render())

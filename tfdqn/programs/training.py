@@ -203,6 +203,7 @@ class Trainer:
         state, timestep, score, frames, noise = play(
             env, carry.env_state, action, stream, carry.iteration, config.action_repeat
         )
+        agent_state = self.agent.rewarded(agent_state, timestep.reward)
         # Where the newest frame was an episode's last, nothing is played: the row only holds that frame, and the
         # environment starts afresh (Gymnasium calls this next-step autoreset). Nor while rows are to hold the frames
         # before a start: they are the past of the decisions that follow, and no transitions themselves.

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import tensorflow as tf
 
-from tfdqn import optimizers, seeds
-from tfdqn.envs.spec import ObservationSpec
-from tfdqn.inputs import as_tensor
-from tfdqn.learners import base, losses
+from tfdqn import seeds
+from tfdqn.learners import losses
+from tfdqn.learners.networked import NetworkAgent
 from tfdqn.networks import catalogue
 
 
@@ -39,75 +37,25 @@ class LearnResult(NamedTuple):
 
 
 @tf.keras.saving.register_keras_serializable(package="tfdqn")
-class ActorCritic(base.Agent):
+class ActorCritic(NetworkAgent):
     """A policy and a value. `call` maps observations [B, ...] to log-probabilities of the actions, [B, A] float32.
 
     Args:
-      observation_shape: (H, W, C) or (D,), frames stacked.
-      num_actions: A.
-      network: name of a network in `tfdqn.networks.catalogue`, or "module:function".
-      convolution, precision: see `tfdqn.networks.catalogue.build`.
-      max_gradient_norm: clip the gradient's global norm; None for no clipping.
-      entropy_weight, value_weight: of these parts of the loss; the policy's has 1.
-      seed: initial weights follow from it.
-      observation_dtype: "uint8", "float32" or "bool".
+      *args, **kwargs: see `NetworkAgent`; its settings are also:
+        entropy_weight, value_weight: of these parts of the loss; the policy's has 1.
     """
 
-    def __init__(
-        self,
-        observation_shape: tuple[int, ...],
-        num_actions: int,
-        network: str = "mlp",
-        convolution: str = "patches",
-        precision: str = "float32",
-        max_gradient_norm: float | None = None,
-        entropy_weight: float = 0.01,
-        value_weight: float = 0.5,
-        seed: int = 0,
-        observation_dtype: str = "uint8",
-        **kwargs: Any,
-    ):
-        super().__init__(dtype="float32", **kwargs)
-        spec = ObservationSpec(observation_shape, observation_dtype)
-        norm = None if max_gradient_norm in (None, math.inf) else float(max_gradient_norm)  # JSON has no infinity
-        self._config = {
-            "observation_shape": spec.shape,
-            "num_actions": num_actions,
-            "network": network,
-            "convolution": convolution,
-            "precision": precision,
-            "max_gradient_norm": norm,
-            "entropy_weight": entropy_weight,
-            "value_weight": value_weight,
-            "seed": seed,
-            "observation_dtype": spec.dtype,
-        }
-        self.num_actions, self._max_gradient_norm, self._observation_dtype = num_actions, norm, tf.as_dtype(spec.dtype)
-        self._entropy_weight, self._value_weight = entropy_weight, value_weight
-        self.online = catalogue.build(
-            network, spec, PolicyAndValue(num_actions), seed, "online", convolution=convolution, precision=precision
-        )
-        self.build((None, *spec.shape))
-        self(tf.zeros([1, *spec.shape], self._observation_dtype))  # so that Keras knows what it takes and can save it
+    SETTINGS: ClassVar[dict[str, Any]] = {**NetworkAgent.SETTINGS, "entropy_weight": 0.01, "value_weight": 0.5}
 
-    def build(self, input_shape: Any) -> None:
-        """Nothing is left to be made."""
-        tf.keras.layers.Layer.build(self, input_shape)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**self._config, "name": self.name}
-
-    def compile_from_config(self, config: dict[str, Any]) -> None:
-        self.compile(**tf.keras.saving.deserialize_keras_object(config))
-        self.optimizer.build(self.online.trainable_variables)
+    def make_networks(self, spec, body):
+        self.online = catalogue.build(spec=spec, head=PolicyAndValue(self.num_actions), label="online", **body)
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         return self.policy_and_value(inputs)[0]
 
     def policy_and_value(self, inputs: tf.Tensor, legal: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
         """Log-probabilities of the actions [B, A] (of illegal ones -inf), and V(s) [B]."""
-        shape = [None, *self._config["observation_shape"]]
-        output = self.online(as_tensor(inputs, self._observation_dtype, shape, "ActorCritic: observations"))
+        output = self.online(self.entering(inputs))
         logits = losses.among(output[:, :-1], legal)
         return tf.nn.log_softmax(logits), output[:, -1]
 
@@ -140,23 +88,17 @@ class ActorCritic(base.Agent):
           weight: [B] float32; with 0, an entry does not count.
           legal: [B, A] bool, what the rules allowed; None: every action.
         """
-        total = tf.maximum(tf.reduce_sum(weight), 1.0)
+        settings, total = self._settings, tf.maximum(tf.reduce_sum(weight), 1.0)
 
         def mean(values):
             return tf.reduce_sum(weight * values) / total
 
-        variables = self.online.trainable_variables
         with tf.GradientTape() as tape:
             log_policy, value = self.policy_and_value(observation, legal)
             finite = tf.where(tf.math.is_finite(log_policy), log_policy, 0.0)  # 0 log 0 is 0
             policy_loss = -mean(advantage * losses.masked_value(finite, action))
             value_loss = mean(losses.squared(value - target))
             entropy = -mean(tf.reduce_sum(tf.exp(log_policy) * finite, axis=1))
-            loss = policy_loss + self._value_weight * value_loss - self._entropy_weight * entropy
-        gradients = tape.gradient(loss, variables)
-        norm = optimizers.global_norm(gradients)
-        is_finite = tf.math.is_finite(tf.stack([tf.nn.l2_loss(advantage * weight), loss, norm]))
-        if self._max_gradient_norm is not None:
-            gradients, _ = tf.clip_by_global_norm(gradients, self._max_gradient_norm, use_norm=norm)
-        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+            loss = policy_loss + settings["value_weight"] * value_loss - settings["entropy_weight"] * entropy
+        norm, is_finite = self.descend(tape, loss, advantage * weight)
         return LearnResult(loss, policy_loss, value_loss, entropy, mean(value), norm, is_finite)

@@ -7,7 +7,17 @@ from collections.abc import Iterator
 from typing import Any
 
 from tfdqn.errors import UserError
-from tfdqn.learners.rooms import Bootstrap, Exploration, Network, Optimizer, Replay, Returns, Sizes, Updates
+from tfdqn.learners.rooms import (
+    Bootstrap,
+    Dueling,
+    Exploration,
+    Network,
+    Optimizer,
+    Replay,
+    Returns,
+    Sizes,
+    Updates,
+)
 from tfdqn.settings import room, setting
 
 HEADS = ("scalar", "categorical")
@@ -26,7 +36,6 @@ class Head:
     atoms: int = setting(51, "returns that the categorical head tells apart", low=2, high=201, once_in="network")
     value_min: float = setting(-1.0, "least return of the categorical head", low=-1e6, high=1e6, once_in="network")
     value_max: float = setting(1.0, "largest return of the categorical head", low=-1e6, high=1e6, once_in="network")
-    dueling: bool = setting(False, "value and advantages from hidden layers of their own", once_in="network")
 
     def check(self, config: Any) -> None:
         if self.head != "categorical":
@@ -86,7 +95,7 @@ class Rule:
             yield {"play_target": False}
 
 
-ROOMS = (Sizes, Updates, Network, Head, Optimizer, Returns, Bootstrap, Rule, Replay, Exploration)
+ROOMS = (Sizes, Updates, Network, Head, Dueling, Optimizer, Returns, Bootstrap, Rule, Replay, Exploration)
 PRESET: dict[str, Any] = {}
 FIELDS = {field.name: field for each in ROOMS for field in dataclasses.fields(each)}
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import tensorflow as tf
 
-from tfdqn import optimizers
-from tfdqn.envs.spec import ObservationSpec
-from tfdqn.inputs import as_tensor
-from tfdqn.learners import base, exploration, losses
+from tfdqn.learners import exploration, losses
+from tfdqn.learners.networked import NetworkAgent
 from tfdqn.networks import catalogue
+from tfdqn.networks.recurrent import RecurrentNetwork
 
 
 class Values:
@@ -38,89 +36,70 @@ class LearnResult(NamedTuple):
 
 
 @tf.keras.saving.register_keras_serializable(package="tfdqn")
-class QNetwork(base.Agent):
-    """A Q-network. `call` maps observations [B, ...] to action values [B, A] float32.
+class QNetwork(NetworkAgent):
+    """A Q-network. `call` maps observations [B, ...] to action values [B, A] float32; they begin episodes to a cell.
 
     Args:
-      observation_shape: (H, W, C) or (D,), frames stacked.
-      num_actions: A.
-      network: name of a network in `tfdqn.networks.catalogue`, or "module:function".
-      convolution, precision: see `tfdqn.networks.catalogue.build`.
-      max_gradient_norm: clip the gradient's global norm; None for no clipping.
-      seed: initial weights follow from it.
-      observation_dtype: "uint8", "float32" or "bool".
+      *args, **kwargs: see `NetworkAgent`; its settings are also:
+        cell: "lstm" or "gru", behind the network's last hidden layer and layer normalisation; or "none".
+        cell_units: U.
+
+    Attributes:
+      remembers: whether there is a cell.
     """
 
-    def __init__(
-        self,
-        observation_shape: tuple[int, ...],
-        num_actions: int,
-        network: str = "mlp",
-        convolution: str = "patches",
-        precision: str = "float32",
-        max_gradient_norm: float | None = None,
-        seed: int = 0,
-        observation_dtype: str = "uint8",
-        **kwargs: Any,
-    ):
-        super().__init__(dtype="float32", **kwargs)
-        spec = ObservationSpec(observation_shape, observation_dtype)
-        norm = None if max_gradient_norm in (None, math.inf) else float(max_gradient_norm)  # JSON has no infinity
-        self._config = {
-            "observation_shape": spec.shape,
-            "num_actions": num_actions,
-            "network": network,
-            "convolution": convolution,
-            "precision": precision,
-            "max_gradient_norm": norm,
-            "seed": seed,
-            "observation_dtype": spec.dtype,
-        }
-        self.num_actions, self._max_gradient_norm, self._observation_dtype = num_actions, norm, tf.as_dtype(spec.dtype)
-        self.online = catalogue.build(
-            network, spec, Values(num_actions), seed, "online", convolution=convolution, precision=precision
-        )
-        self.build((None, *spec.shape))
-        self(tf.zeros([1, *spec.shape], self._observation_dtype))  # so that Keras knows what it takes and can save it
+    SETTINGS: ClassVar[dict[str, Any]] = {**NetworkAgent.SETTINGS, "cell": "none", "cell_units": 64}
 
-    def build(self, input_shape: Any) -> None:
-        """Nothing is left to be made."""
-        tf.keras.layers.Layer.build(self, input_shape)
+    def make_networks(self, spec, body):
+        cell, units = self._settings["cell"], self._settings["cell_units"]
+        self.remembers = cell != "none"
+        if self.remembers:
+            self.online = RecurrentNetwork(spec, self.num_actions, cell, units, label="online", norm=True, **body)
+        else:
+            self.online = catalogue.build(spec=spec, head=Values(self.num_actions), label="online", **body)
 
-    def get_config(self) -> dict[str, Any]:
-        return {**self._config, "name": self.name}
-
-    def compile_from_config(self, config: dict[str, Any]) -> None:
-        self.compile(**tf.keras.saving.deserialize_keras_object(config))
-        self.optimizer.build(self.online.trainable_variables)
+    def initial_state(self, num_envs: int) -> Any:
+        return self.online.initial_state(num_envs) if self.remembers else super().initial_state(num_envs)
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
-        shape = [None, *self._config["observation_shape"]]
-        return self.online(as_tensor(inputs, self._observation_dtype, shape, "QNetwork: observations"))
+        return self.online(self.entering(inputs))
+
+    def action_values(self, observation, agent_state):
+        return self._step(observation, agent_state)[0]
 
     def act(self, observation, agent_state, epsilon, seed, legal=None):
-        return exploration.epsilon_greedy(self(observation), epsilon, seed, legal), agent_state
+        q, agent_state = self._step(observation, agent_state)
+        return exploration.epsilon_greedy(q, epsilon, seed, legal), agent_state
 
-    def learn(self, observation: tf.Tensor, action: tf.Tensor, target: tf.Tensor, weight: tf.Tensor) -> LearnResult:
+    def _step(self, observation: tf.Tensor, agent_state: Any) -> tuple[tf.Tensor, Any]:
+        if not self.remembers:
+            return self(observation), agent_state
+        return self.online.step(self.entering(observation), agent_state)
+
+    def learn(
+        self,
+        observation: tf.Tensor,
+        action: tf.Tensor,
+        target: tf.Tensor,
+        weight: tf.Tensor,
+        is_first: tf.Tensor | None = None,
+        state: Any = None,
+    ) -> LearnResult:
         """Take one step of the optimizer towards targets.
 
         Args:
-          observation: [B, ...].
-          action: [B] int32, whose value is to become `target` [B] float32.
-          weight: [B] float32; with 0, an entry does not count.
+          observation: [B, ...]; where it remembers, [T, B, ...], sequences of T decisions.
+          action: [B] int32, whose value is to become `target` [B] float32; of sequences [T, B].
+          weight: [B] or [T, B] float32; with 0, an entry does not count.
+          is_first: [T, B] bool, of sequences: where an episode begins.
+          state: of sequences: what was carried when they began, [B, ...]. No gradient reaches what was before.
         """
         total = tf.maximum(tf.reduce_sum(weight), 1.0)
-        variables = self.online.trainable_variables
         with tf.GradientTape() as tape:
-            q = self(observation)
+            q = self.online.unroll(observation, is_first, state)[0] if self.remembers else self(observation)
             td_error = losses.masked_value(q, action) - target
             loss = tf.reduce_sum(weight * losses.squared(td_error)) / total
-        gradients = tape.gradient(loss, variables)
-        norm = optimizers.global_norm(gradients)
-        is_finite = tf.math.is_finite(tf.stack([tf.nn.l2_loss(target * weight), loss, norm]))
-        if self._max_gradient_norm is not None:
-            gradients, _ = tf.clip_by_global_norm(gradients, self._max_gradient_norm, use_norm=norm)
-        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        norm, is_finite = self.descend(tape, loss, target * weight)
         best = losses.max_value(q)
         size = tf.reduce_sum(weight * tf.abs(td_error)) / total
         return LearnResult(loss, size, tf.reduce_mean(best), tf.reduce_max(best), norm, is_finite)

@@ -2,33 +2,26 @@
 
 Many environments play a round of T decisions; what happened is learnt from in some epochs of minibatches, towards
 lambda returns of the network's own values as they were while it played; then it is forgotten. What keeps that stable is
-layer normalisation, so choose a network that has it. Shapes: T decisions, N environments, A actions, B a minibatch.
+layer normalisation, so choose a network that has it. With a cell (their PQN-RNN) what is carried while playing goes on
+from round to round, and a minibatch is the whole round of some environments, unrolled from what each carried at its
+start, anew wherever an episode begins. Shapes: T decisions, N environments, A actions, B a minibatch.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 
 from tfdqn import seeds
 from tfdqn.config import Config
 from tfdqn.envs.base import Environment
-from tfdqn.learners import base, exploration, losses, optimizing
-from tfdqn.learners.metrics import Metrics, note_non_finite
+from tfdqn.learners import exploration, losses
+from tfdqn.learners.metrics import Metrics
 from tfdqn.learners.pqn.agent import QNetwork
 from tfdqn.learners.pqn.metrics import CAUSES, METRICS
-
-
-class Round(NamedTuple):
-    """What was played in a round."""
-
-    observation: tf.Tensor  # [T, N, ...]
-    action: tf.Tensor  # [T, N] int32
-    reward: tf.Tensor  # [T, N] float32
-    discount: tf.Tensor  # [T, N] float32, 0 where the episode terminated, else 1
-    value: tf.Tensor  # [T, N] float32, max_a Q(s, a) among legal actions, when it was played
-    is_boundary: tf.Tensor  # [T, N] bool, the last frame of an episode: nothing was played
+from tfdqn.learners.rounds import Round, RoundLearner, one_row
 
 
 def lambda_returns(
@@ -66,62 +59,17 @@ def lambda_returns(
     return tf.while_loop(lambda number, *_: number < steps, body, start)[3]
 
 
-class PQNLearner(base.Learner):
+class PQNLearner(RoundLearner):
     """Parallelised Q-network."""
 
-    METRICS, CAUSES = METRICS, CAUSES
+    METRICS, CAUSES, AGENT = METRICS, CAUSES, QNetwork
 
     def __init__(self, config: Config, env: Environment, device: str):
-        super().__init__(config.replace(convolution=_convolution(config)), env, device)
-        self.iterations_per_round = config.num_steps
+        super().__init__(config, env, device, config.num_steps)
         self.exploration = exploration.exploration(config)
-        self.agent = self.build_agent(self.config, env)
-        self.agent.compile(optimizing.build_optimizer(config), jit_compile=config.jit and not config.eager)
-        self.agent.optimizer.build(self.agent.online.trainable_variables)
 
-    @classmethod
-    def build_agent(cls, config: Config, env: Environment) -> QNetwork:
-        spec = env.observation_spec.stacked(config.frame_stack)
-        return QNetwork(
-            spec.shape,
-            env.num_actions,
-            network=config.network,
-            convolution=_convolution(config),
-            precision=config.precision,
-            max_gradient_norm=config.max_gradient_norm,
-            seed=config.seed,
-            observation_dtype=spec.dtype,
-            name="pqn",
-        )
-
-    def begin_round(self) -> Round:
-        config = self.config
-        steps, spec = [config.num_steps, config.num_envs], self.env.observation_spec.stacked(config.frame_stack)
-        return Round(
-            observation=tf.zeros([*steps, *spec.shape], spec.dtype),
-            action=tf.zeros(steps, tf.int32),
-            reward=tf.zeros(steps),
-            discount=tf.zeros(steps),
-            value=tf.zeros(steps),
-            is_boundary=tf.zeros(steps, tf.bool),
-        )
-
-    def take(self, gathered: Round, number: tf.Tensor, decision: base.Decision) -> Round:
-        row = decision.row
-        q = self.agent(decision.observation)  # what `act` computed too: the compiler makes one of both
-        legal = None if isinstance(row.legal, tuple) else row.legal
-        now = Round(
-            observation=decision.observation,
-            action=row.action,
-            reward=row.reward,
-            discount=row.discount,
-            value=losses.max_value(q, legal),
-            is_boundary=row.is_boundary,
-        )
-        place = tf.reshape(number, [1, 1])
-        return tf.nest.map_structure(
-            lambda held, each: tf.tensor_scatter_nd_update(held, place, each[tf.newaxis]), gathered, now
-        )
+    def value(self, observation, agent_state, legal):
+        return losses.max_value(self.agent.action_values(observation, agent_state), legal)
 
     def update(
         self,
@@ -138,42 +86,34 @@ class PQNLearner(base.Learner):
             config.discount * gathered.discount,
             gathered.value,
             gathered.is_boundary,
-            losses.max_value(self.agent(observation), legal),
+            self.value(observation, agent_state, legal),
             config.q_lambda,
         )
-        rows = config.num_steps * config.num_envs
-        size = rows // config.minibatches
-        flat = [tf.reshape(each, [rows, *each.shape[2:]]) for each in (gathered.observation, gathered.action, target)]
-        weight = tf.reshape(tf.cast(~gathered.is_boundary, tf.float32), [rows])
+        weight = tf.cast(~gathered.is_boundary, tf.float32)
+        entries = (gathered.observation, gathered.action, target, weight)
+        if self.agent.remembers:  # an environment's decisions stay together, to be played again in turn
+            entries, axis, count = (*entries, gathered.is_first), 1, config.num_envs
+        else:
+            entries, axis, count = one_row(entries), 0, config.num_steps * config.num_envs
+        size = count // config.minibatches
 
         def epoch(number, sums):
             # Counted in updates: an order of its own for every epoch of the run.
             updates = self.agent.optimizer.iterations.read_value()
-            order = tf.argsort(seeds.draw(seeds.at(seeds.stream(config.seed, "replay"), updates), rows))
+            order = tf.argsort(seeds.draw(seeds.at(seeds.stream(config.seed, "replay"), updates), count))
 
             def minibatch(number, sums):
                 chosen = tf.reshape(order, [config.minibatches, size])[number]
-                return number + 1, self._learn(*(tf.gather(each, chosen) for each in (*flat, weight)), sums)
+                picked = [tf.gather(each, chosen, axis=axis) for each in entries]
+                state = tf.nest.map_structure(lambda each: tf.gather(each, chosen), gathered.state)
+                return number + 1, self._learn([*picked, state] if self.agent.remembers else picked, sums)
 
             return number + 1, tf.while_loop(lambda i, _: i < config.minibatches, minibatch, (tf.constant(0), sums))[1]
 
         return tf.while_loop(lambda i, _: i < config.epochs, epoch, (tf.constant(0), sums))[1]
 
-    def _learn(self, observation, action, target, weight, sums: Metrics) -> Metrics:
-        updates = self.agent.optimizer.iterations.read_value()
-        result = self.agent.learn(observation, action, target, weight)
-        sums = note_non_finite(sums, ~result.is_finite, updates + 1, 1)
-        return sums.with_update({metric.name: getattr(result, metric.name) for metric in METRICS})
-
-    @property
-    def variables(self) -> dict[str, tf.Variable]:
-        return base.numbered(
-            **{"agent/online": self.agent.online.variables, "optimizer": self.agent.optimizer.variables}
-        )
-
-
-def _convolution(config: Config) -> str:
-    return "patches" if config.convolution == "auto" else config.convolution
+    def _learn(self, entries: Sequence[Any], sums: Metrics) -> Metrics:
+        return self.noted(sums, self.agent.learn(*entries))
 
 
 LEARNER = PQNLearner

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tfdqn.errors import UserError
-from tfdqn.learners.rooms import Exploration, Network, Optimizer, Returns, Sizes
+from tfdqn.learners.rooms import Exploration, Network, Optimizer, Recurrence, Returns, Sizes
 from tfdqn.settings import room, setting
 
 
@@ -19,23 +19,33 @@ class Rule:
     q_lambda: float = setting(0.65, "how far returns reach before bootstrapping: 0 one decision, 1 all", low=0, high=1)
 
     def check(self, config: Any) -> None:
-        size = self.num_steps * config.num_envs
-        if size % self.minibatches:
-            fits = max(count for count in range(1, self.minibatches + 1) if size % count == 0)
+        whole, what = self._whole(config)
+        if whole % self.minibatches:
             raise UserError(
-                f"--minibatches {self.minibatches}: does not divide the {size} decisions of a round (--num-steps "
-                f"{self.num_steps} of --num-envs {config.num_envs}); use {fits}"
+                f"--minibatches {self.minibatches}: does not divide the {whole} {what}; use {self._fitting(whole)}"
             )
 
     def ways_to_fit(self, config: Any) -> Iterator[dict[str, Any]]:
-        size = self.num_steps * config.num_envs
-        if size % self.minibatches:
-            yield {"minibatches": max(count for count in range(1, self.minibatches + 1) if size % count == 0)}
-            yield {"num_steps": self.minibatches}
-            yield {"num_envs": self.minibatches // math.gcd(self.minibatches, self.num_steps)}
+        whole, _ = self._whole(config)
+        if whole % self.minibatches:
+            steps = whole // config.num_envs  # what an environment adds to it
+            yield {"minibatches": self._fitting(whole)}
+            if steps > 1:
+                yield {"num_steps": self.minibatches}
+            yield {"num_envs": self.minibatches // math.gcd(self.minibatches, steps)}
+
+    def _whole(self, config: Any) -> tuple[int, str]:
+        """How many things are cut into minibatches, and in words what they are."""
+        if config.cell != "none":
+            return config.num_envs, f"environments (--num-envs), whose decisions a --cell {config.cell} learns in turn"
+        steps = f"decisions of a round (--num-steps {self.num_steps} of --num-envs {config.num_envs})"
+        return self.num_steps * config.num_envs, steps
+
+    def _fitting(self, size: int) -> int:
+        return max(count for count in range(1, self.minibatches + 1) if size % count == 0)
 
 
-ROOMS = (Sizes, Network, Optimizer, Returns, Rule, Exploration)
+ROOMS = (Sizes, Network, Recurrence, Optimizer, Returns, Rule, Exploration)
 
 # Gallici et al. 2024 on MinAtar, but for Adam in the place of RAdam.
 PRESET = {

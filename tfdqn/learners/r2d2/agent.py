@@ -6,82 +6,17 @@ Shapes: T rows of a window, B batch, A actions, U units of the cell.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from tfdqn import optimizers, seeds
-from tfdqn.envs.spec import ObservationSpec
-from tfdqn.inputs import as_tensor
-from tfdqn.learners import base, exploration, losses
-from tfdqn.networks import catalogue, layers
-from tfdqn.networks.cells import CELLS
-
-CELL, VALUES = 1001, 1002  # numbers that tell these layers' weights apart from the body's
-
-
-class Features:
-    """A head that adds nothing: a body up to its last hidden layer."""
-
-    def connect(self, features: Any, hidden: Callable, dense: Callable) -> Any:
-        """The output from the body's features: see `tfdqn.networks.catalogue.Head`."""
-        return hidden(0)(features)
-
-
-class RecurrentNetwork(tf.keras.Model):
-    """A body, a cell and a number an action.
-
-    Args:
-      spec: of the observations.
-      num_actions: A.
-      cell, cell_units: a name in `tfdqn.networks.cells.CELLS`, and U.
-      seed: initial weights follow from it.
-      **body: of `tfdqn.networks.catalogue.build`, its `name` among them.
-    """
-
-    def __init__(
-        self, spec: ObservationSpec, num_actions: int, cell: str, cell_units: int, seed: int, label: str, **body: Any
-    ):
-        super().__init__(name=label, dtype="float32")
-        self.body = catalogue.build(spec=spec, head=Features(), seed=seed, label=f"{label}_body", **body)
-        self.cell = CELLS[cell](cell_units, seeds.stream(seed, "weights", 0, CELL))
-        initializer = tf.keras.initializers.GlorotUniform(seeds.stream(seed, "weights", 0, VALUES))
-        self.values = layers.Dense(num_actions, False, activation=None, kernel_initializer=initializer)
-        self._frame = spec.shape
-        self.build((None, *spec.shape))
-
-    def build(self, input_shape: Any) -> None:
-        self.cell.build((None, self.body.output_shape[-1]))
-        self.values.build((None, self.cell.units))
-        tf.keras.layers.Layer.build(self, input_shape)
-
-    def get_config(self) -> dict[str, Any]:
-        """Its name: whoever holds it makes it anew, and Keras would warn of what it does not know to write."""
-        return {"name": self.name}
-
-    def initial_state(self, batch_size: int | tf.Tensor) -> Any:
-        """What it carries at an episode's start, a NamedTuple of [B, U] each."""
-        return self.cell.initial_state(batch_size)
-
-    def step(self, observation: tf.Tensor, state: Any) -> tuple[tf.Tensor, Any]:
-        """Action values [B, A] of observations [B, ...], and the next state."""
-        state = self.cell.step(self.cell(self.body(observation)), state)
-        return self.values(state.hidden), state
-
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Action values [B, A] of observations [B, ...] that begin an episode."""
-        return self.step(inputs, self.initial_state(tf.shape(inputs)[0]))[0]
-
-    def unroll(self, observation: tf.Tensor, begins: tf.Tensor, state: Any) -> tuple[tf.Tensor, Any]:
-        """Action values [T, B, A] of sequences [T, B, ...], and the state after them; see `Cell.unroll`."""
-        sizes = observation.shape[:2]
-        # Whatever hangs on no state is computed of all rows at once.
-        given = self.cell(self.body(tf.reshape(observation, [-1, *self._frame])))
-        outputs, state = self.cell.unroll(tf.reshape(given, [*sizes, given.shape[-1]]), begins, state)
-        values = self.values(tf.reshape(outputs, [-1, self.cell.units]))
-        return tf.reshape(values, [*sizes, values.shape[-1]]), state
+from tfdqn import seeds
+from tfdqn.learners import exploration, losses
+from tfdqn.learners.networked import NetworkAgent
+from tfdqn.networks import layers
+from tfdqn.networks.recurrent import RecurrentNetwork
 
 
 def n_step_targets(
@@ -128,95 +63,82 @@ class LearnResult(NamedTuple):
     priority: tf.Tensor  # [B] float32, eta max |td| + (1 - eta) mean |td| of each window
 
 
+class DuelingValues(tf.keras.layers.Layer):
+    """Action values [B, A] from features [B, F], the state's value and the advantages apart (Wang et al. 2016, eq. 9).
+
+    Args:
+      num_actions: A.
+      units: of the hidden layer that each has to itself.
+      seed: the weights are drawn from it.
+    """
+
+    def __init__(self, num_actions: int, units: int, seed: int):
+        super().__init__(dtype=layers.DTYPE)
+        draws = (tf.keras.initializers.GlorotUniform(seeds.stream(seed, "weights", 0, number)) for number in range(4))
+        self.hidden_value, self.hidden_advantage, self.value, self.advantage = (
+            layers.Dense(size, False, activation=activation, kernel_initializer=initializer)
+            for (size, activation), initializer in zip(
+                ((units, "relu"), (units, "relu"), (1, None), (num_actions, None)), draws, strict=True
+            )
+        )
+
+    def build(self, input_shape: Any) -> None:
+        for hidden, last in ((self.hidden_value, self.value), (self.hidden_advantage, self.advantage)):
+            hidden.build(input_shape)
+            last.build((None, hidden.units))
+        super().build(input_shape)
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        value, advantage = self.value(self.hidden_value(inputs)), self.advantage(self.hidden_advantage(inputs))
+        return losses.dueling_value(value[..., tf.newaxis], advantage[..., tf.newaxis])[..., 0]
+
+
 @tf.keras.saving.register_keras_serializable(package="tfdqn")
-class R2D2(base.Agent):
+class R2D2(NetworkAgent):
     """A recurrent Q-network and its target network (Hausknecht and Stone 2015; Kapturowski et al. 2019).
 
     `call` maps observations [B, ...] that begin an episode to action values [B, A] float32, which are rescaled returns.
 
     Args:
-      observation_shape: (H, W, C) or (D,), frames stacked.
-      num_actions: A.
-      network: name of a network in `tfdqn.networks.catalogue`, or "module:function"; its last hidden layer feeds the
-        cell.
-      convolution, precision: see `tfdqn.networks.catalogue.build`.
-      cell: "lstm" or "gru".
-      cell_units: U.
-      burn_in: rows of a window that only bring its stored state up to date (Kapturowski et al. 2019, section 3).
-      n_step: decisions of reward before bootstrapping.
-      discount: gamma.
-      priority_eta: how much the largest TD error counts in a window's priority.
-      rescale_epsilon: see `tfdqn.learners.losses.rescale`.
-      target_update_period_updates: the target network is copied from the online one after so many.
-      max_gradient_norm: clip the gradient's global norm; None for no clipping.
-      seed: initial weights follow from it.
-      observation_dtype: "uint8", "float32" or "bool".
+      *args, **kwargs: see `NetworkAgent`, whose network's last hidden layer feeds the cell; its settings are also:
+        cell: "lstm" or "gru".
+        cell_units: U.
+        burn_in: rows of a window that only bring its stored state up to date (Kapturowski et al. 2019, section 3).
+        n_step: decisions of reward before bootstrapping.
+        discount: gamma.
+        priority_eta: how much the largest TD error counts in a window's priority.
+        rescale_epsilon: see `tfdqn.learners.losses.rescale`.
+        target_update_period_updates: the target network is copied from the online one after so many.
+        previous_action_reward: the cell sees the action and the reward before, too (Kapturowski et al. 2019).
+        dueling: see `DuelingValues`; its hidden layers have U units.
     """
 
-    def __init__(
-        self,
-        observation_shape: tuple[int, ...],
-        num_actions: int,
-        network: str = "mlp",
-        convolution: str = "patches",
-        precision: str = "float32",
-        cell: str = "lstm",
-        cell_units: int = 64,
-        burn_in: int = 10,
-        n_step: int = 5,
-        discount: float = 0.997,
-        priority_eta: float = 0.9,
-        rescale_epsilon: float = 1e-3,
-        target_update_period_updates: int = 400,
-        max_gradient_norm: float | None = None,
-        seed: int = 0,
-        observation_dtype: str = "uint8",
-        **kwargs: Any,
-    ):
-        super().__init__(dtype="float32", **kwargs)
-        spec = ObservationSpec(observation_shape, observation_dtype)
-        norm = None if max_gradient_norm in (None, math.inf) else float(max_gradient_norm)  # JSON has no infinity
-        self._config = {
-            "observation_shape": spec.shape,
-            "num_actions": num_actions,
-            "network": network,
-            "convolution": convolution,
-            "precision": precision,
-            "cell": cell,
-            "cell_units": cell_units,
-            "burn_in": burn_in,
-            "n_step": n_step,
-            "discount": discount,
-            "priority_eta": priority_eta,
-            "rescale_epsilon": rescale_epsilon,
-            "target_update_period_updates": target_update_period_updates,
-            "max_gradient_norm": norm,
-            "seed": seed,
-            "observation_dtype": spec.dtype,
+    SETTINGS: ClassVar[dict[str, Any]] = {
+        **NetworkAgent.SETTINGS,
+        "cell": "lstm",
+        "cell_units": 64,
+        "burn_in": 10,
+        "n_step": 5,
+        "discount": 0.997,
+        "priority_eta": 0.9,
+        "rescale_epsilon": 1e-3,
+        "target_update_period_updates": 400,
+        "previous_action_reward": False,  # as of agents of earlier versions
+        "dueling": False,
+    }
+
+    def make_networks(self, spec, body):
+        settings = self._settings
+        given = {"cell": settings["cell"], "cell_units": settings["cell_units"]}
+        given |= {
+            "sees_past": settings["previous_action_reward"],
+            "head": DuelingValues if settings["dueling"] else None,
         }
-        self.num_actions, self._max_gradient_norm, self._observation_dtype = num_actions, norm, tf.as_dtype(spec.dtype)
-        self._burn_in, self._n_step, self._discount = burn_in, n_step, discount
-        self._priority_eta, self._rescale_epsilon = priority_eta, rescale_epsilon
-        self._period = target_update_period_updates
-        body = {"name": network, "convolution": convolution, "precision": precision}
         self.online, self.target = (
-            RecurrentNetwork(spec, num_actions, cell, cell_units, seed, label, **body) for label in ("online", "target")
+            RecurrentNetwork(spec, self.num_actions, label=label, **given, **body) for label in ("online", "target")
         )
         self.target.trainable = False
         self.copy_to_target()
-        self.build((None, *spec.shape))
-        self(tf.zeros([1, *spec.shape], self._observation_dtype))  # so that Keras knows what it takes and can save it
-
-    def build(self, input_shape: Any) -> None:
-        """Nothing is left to be made."""
-        tf.keras.layers.Layer.build(self, input_shape)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**self._config, "name": self.name}
-
-    def compile_from_config(self, config: dict[str, Any]) -> None:
-        self.compile(**tf.keras.saving.deserialize_keras_object(config))
-        self.optimizer.build(self.online.trainable_variables)
 
     # Playing.
 
@@ -224,18 +146,20 @@ class R2D2(base.Agent):
         return self.online.initial_state(num_envs)
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
-        return self.online(self._entering(inputs))
+        return self.online(self.entering(inputs))
 
     def action_values(self, observation: tf.Tensor, agent_state: Any) -> tf.Tensor:
-        return self.online.step(self._entering(observation), agent_state)[0]
+        return self.online.step(self.entering(observation), agent_state)[0]
 
     def act(self, observation, agent_state, epsilon, seed, legal=None):
-        q, agent_state = self.online.step(self._entering(observation), agent_state)
-        return exploration.epsilon_greedy(q, epsilon, seed, legal), agent_state
+        q, agent_state = self.online.step(self.entering(observation), agent_state)
+        action = exploration.epsilon_greedy(q, epsilon, seed, legal)
+        if self._settings["previous_action_reward"]:
+            agent_state = agent_state._replace(action=action, reward=tf.zeros_like(agent_state.reward))
+        return action, agent_state
 
-    def _entering(self, observation: Any) -> tf.Tensor:
-        shape = [None, *self._config["observation_shape"]]
-        return as_tensor(observation, self._observation_dtype, shape, "R2D2: observations")
+    def rewarded(self, agent_state, reward):
+        return agent_state._replace(reward=reward) if self._settings["previous_action_reward"] else agent_state
 
     # Learning.
 
@@ -246,34 +170,32 @@ class R2D2(base.Agent):
           windows: `tfdqn.replay.sequences.Windows` of `burn_in` rows, those to learn, and `n_step` rows.
           weights: [B] float32, importance of each window in the mean loss; with 0 it does not count.
         """
-        burn_in, eta = self._burn_in, self._priority_eta
+        settings = self._settings
+        burn_in, n_step, eta = settings["burn_in"], settings["n_step"], settings["priority_eta"]
         observation, begins, state = windows.observation, windows.is_first, windows.state
-        target_q = self.target.unroll(observation, begins, state)[0][burn_in:]
+        action, reward = windows.action, windows.reward
+        target_q = self.target.unroll(observation, begins, state, action, reward)[0][burn_in:]
         if burn_in:  # outside the tape: no gradient goes there
-            _, state = self.online.unroll(observation[:burn_in], begins[:burn_in], state)
+            _, state = self.online.unroll(
+                observation[:burn_in], begins[:burn_in], state, action[:burn_in], reward[:burn_in]
+            )
         late = tf.nest.map_structure(lambda rows: rows[burn_in:], windows._replace(state=()))
-        size = late.reward.shape[0] - self._n_step
+        size = late.reward.shape[0] - n_step
         counts = tf.cast(~late.is_boundary[:size], tf.float32)
-        variables = self.online.trainable_variables
         with tf.GradientTape() as tape:
-            q, _ = self.online.unroll(late.observation, late.is_first, state)
+            q, _ = self.online.unroll(late.observation, late.is_first, state, late.action, late.reward)
             with tape.stop_recording():
                 legal = None if isinstance(late.legal, tuple) else late.legal
                 value = losses.double_value(q, target_q, legal)
-                discount = self._discount * late.discount
+                discount = settings["discount"] * late.discount
                 target = n_step_targets(
-                    late.reward, discount, late.is_boundary, value, self._n_step, self._rescale_epsilon
+                    late.reward, discount, late.is_boundary, value, n_step, settings["rescale_epsilon"]
                 )
             q = q[:size]
             td_error = (losses.masked_value(q, late.action[:size]) - target) * counts  # [T - n, B]
             total = tf.maximum(tf.reduce_sum(counts), 1.0)
             loss = tf.reduce_sum(weights * losses.squared(td_error)) / total
-        gradients = tape.gradient(loss, variables)
-        norm = optimizers.global_norm(gradients)
-        is_finite = tf.math.is_finite(tf.stack([tf.nn.l2_loss(target * counts), loss, norm]))
-        if self._max_gradient_norm is not None:
-            gradients, _ = tf.clip_by_global_norm(gradients, self._max_gradient_norm, use_norm=norm)
-        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        norm, is_finite = self.descend(tape, loss, target * counts)
         self._sync_target()
         best = losses.max_value(q, None if legal is None else legal[:size])
         size_of_error = tf.abs(td_error)
@@ -301,6 +223,6 @@ class R2D2(base.Agent):
 
     def _sync_target(self) -> None:
         """After an update, which `optimizer.iterations` has counted."""
-        is_due = self.optimizer.iterations % self._period == 0
+        is_due = self.optimizer.iterations % self._settings["target_update_period_updates"] == 0
         for target, online in zip(self.target.variables, self.online.variables, strict=True):
             target.assign(tf.where(is_due, online, target))

@@ -9,8 +9,9 @@ import tensorflow as tf
 from tfdqn import seeds
 from tfdqn.config import Config
 from tfdqn.envs.base import Environment
-from tfdqn.learners import base, exploration, optimizing
-from tfdqn.learners.metrics import Metrics, note_non_finite
+from tfdqn.learners import base, exploration
+from tfdqn.learners.metrics import Metrics
+from tfdqn.learners.networked import NetworkLearner
 from tfdqn.learners.r2d2.agent import R2D2
 from tfdqn.learners.r2d2.metrics import CAUSES, METRICS
 
@@ -18,42 +19,16 @@ if TYPE_CHECKING:
     from tfdqn.replay.sequences import SequenceReplay
 
 
-class R2D2Learner(base.Learner):
+class R2D2Learner(NetworkLearner):
     """Recurrent replay distributed DQN (Kapturowski et al. 2019), with the players and the learner in one program."""
 
-    METRICS, CAUSES = METRICS, CAUSES
+    METRICS, CAUSES, AGENT = METRICS, CAUSES, R2D2
 
     def __init__(self, config: Config, env: Environment, device: str):
-        super().__init__(config.replace(convolution=_convolution(config)), env, device)
+        super().__init__(config, env, device)
         self.iterations_per_round = config.iterations_per_update
         self.exploration = exploration.exploration(config)
-        self.agent = self.build_agent(self.config, env)
-        self.agent.compile(optimizing.build_optimizer(config), jit_compile=config.jit and not config.eager)
-        self.agent.optimizer.build(self.agent.online.trainable_variables)
         self.replay = build_replay(config, env, device, self.agent.initial_state(1))
-
-    @classmethod
-    def build_agent(cls, config: Config, env: Environment) -> R2D2:
-        spec = env.observation_spec.stacked(config.frame_stack)
-        return R2D2(
-            spec.shape,
-            env.num_actions,
-            network=config.network,
-            convolution=_convolution(config),
-            precision=config.precision,
-            cell=config.cell,
-            cell_units=config.cell_units,
-            burn_in=config.burn_in,
-            n_step=config.n_step,
-            discount=config.discount,
-            priority_eta=config.priority_eta,
-            rescale_epsilon=config.rescale_epsilon,
-            target_update_period_updates=config.target_update_period_updates,
-            max_gradient_norm=config.max_gradient_norm,
-            seed=config.seed,
-            observation_dtype=spec.dtype,
-            name="r2d2",
-        )
 
     def take(self, gathered: Any, number: tf.Tensor, decision: base.Decision) -> Any:
         self.replay.add_with_state(decision.row, decision.agent_state)
@@ -80,8 +55,7 @@ class R2D2Learner(base.Learner):
         windows, weights, index = self.replay.sample_windows(seed, self.config.batch_size)
         result = self.agent.learn(windows, weights)
         self.replay.update(index, result.priority)
-        sums = note_non_finite(sums, ~result.is_finite, updates + 1, 1)
-        return sums.with_update({metric.name: getattr(result, metric.name) for metric in METRICS})
+        return self.noted(sums, result)
 
     def take_over(self, agent: base.Agent) -> None:
         super().take_over(agent)
@@ -89,15 +63,9 @@ class R2D2Learner(base.Learner):
 
     @property
     def variables(self) -> dict[str, tf.Variable]:
-        agent = self.agent
-        named = base.numbered(
-            **{
-                "agent/online": agent.online.variables,
-                "agent/target": agent.target.variables,
-                "optimizer": agent.optimizer.variables,
-            }
-        )
-        return named | {f"replay/{name}": variable for name, variable in self.replay.state.items()}
+        target = base.numbered(**{"agent/target": self.agent.target.variables})
+        replay = {f"replay/{name}": variable for name, variable in self.replay.state.items()}
+        return super().variables | target | replay
 
 
 def build_replay(config: Config, env: Environment, device: str, state: Any) -> SequenceReplay:
@@ -119,10 +87,6 @@ def build_replay(config: Config, env: Environment, device: str, state: Any) -> S
         beta=config.priority_beta,
         beta_updates=config.priority_beta_updates,
     )
-
-
-def _convolution(config: Config) -> str:
-    return "patches" if config.convolution == "auto" else config.convolution
 
 
 LEARNER = R2D2Learner

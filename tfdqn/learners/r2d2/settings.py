@@ -6,16 +6,27 @@ from collections.abc import Iterator
 from typing import Any
 
 from tfdqn.errors import UserError
-from tfdqn.learners.rooms import Bootstrap, Exploration, Network, Optimizer, Replay, Returns, Sizes, Updates
+from tfdqn.learners.rooms import (
+    Bootstrap,
+    Dueling,
+    Exploration,
+    Network,
+    Optimizer,
+    Recurrence,
+    Replay,
+    Returns,
+    Sizes,
+    Updates,
+)
+from tfdqn.networks.names import CELLS
 from tfdqn.settings import room, setting
 
-CELLS = {"lstm": 2, "gru": 1}  # and of how many vectors the state is
 
-
-@room("r2d2", "R2D2's memory and windows")
+@room("r2d2", "R2D2's windows")
 class Rule:
-    cell: str = setting("lstm", "what remembers, behind the network's body", choices=tuple(CELLS))
-    cell_units: int = setting(64, "numbers that it puts out", low=1, high=4096, common=True)
+    previous_action_reward: bool = setting(
+        False, "the action and the reward before enter the cell, too; on in new runs"
+    )
     burn_in: int = setting(
         10, "decisions before those learnt, which only bring the stored state up to date", low=0, high=1024
     )
@@ -39,14 +50,13 @@ class Rule:
 
     def row_bytes(self, config: Any) -> int:
         """What the replay keeps beside each row on average: a state and a priority a window."""
-        return -(-4 * (CELLS[self.cell] * self.cell_units + 1) // self.sequence_period)
+        # The action before fills the place of two.
+        numbers = CELLS[config.cell] * config.cell_units + 3 * self.previous_action_reward + 1
+        return -(-4 * numbers // self.sequence_period)
 
     def check(self, config: Any) -> None:
-        if config.restart_share:
-            raise UserError(
-                f"--restart-share {config.restart_share}: practice begins in the middle of an episode, whose past a "
-                "recurrent agent would have to learn from, too; use 0"
-            )
+        if config.cell == "none":
+            raise UserError("--cell none: what R2D2 adds to DQN is a memory; use lstm, or --learner dqn")
         if self.sequence_period > self.sequence_length:
             raise UserError(
                 f"--sequence-period {self.sequence_period}: decisions between windows of --sequence-length "
@@ -54,8 +64,8 @@ class Rule:
             )
 
     def ways_to_fit(self, config: Any) -> Iterator[dict[str, Any]]:
-        if config.restart_share:
-            yield {"restart_share": 0.0}
+        if config.cell == "none":
+            yield {"cell": "lstm"}
         if self.sequence_period > self.sequence_length:
             yield {"sequence_period": self.sequence_length}
             yield {"sequence_length": self.sequence_period}
@@ -68,10 +78,12 @@ class Rule:
             yield {"sequence_length": max(self.sequence_length - (window - length), self.sequence_period)}
 
 
-ROOMS = (Sizes, Updates, Network, Optimizer, Returns, Bootstrap, Rule, Replay, Exploration)
+ROOMS = (Sizes, Updates, Network, Dueling, Recurrence, Optimizer, Returns, Bootstrap, Rule, Replay, Exploration)
 
 # Kapturowski et al. 2019, table 2, but for what is learnt at a time, which is made for small games on a CPU.
 PRESET = {
+    "cell": "lstm",
+    "previous_action_reward": True,
     "n_step": 5,
     "discount": 0.997,
     "prioritized": True,
