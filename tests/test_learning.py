@@ -38,6 +38,9 @@ def test_the_articles_settings_learn_too():
 
 RULES = {
     "all together": {"dueling": True, "prioritized": True, "head": "categorical", "n_step": 3},
+    "quantiles": {"head": "quantile"},
+    "Munchausen": {"munchausen_alpha": 0.9},
+    "Munchausen quantiles": {"munchausen_alpha": 0.9, "head": "quantile"},
     "dueling": {"dueling": True},
     "prioritized": {"prioritized": True},
     "categorical": {"head": "categorical"},
@@ -51,10 +54,11 @@ RULES = {
     "clipped gradient": {"max_gradient_norm": 1.0},
     "falling rate": {"learning_rate": 1e-3, "learning_rate_decay_updates": 10_000},
 }
+QUICK = ("all together", "quantiles")
 
 
 @pytest.mark.parametrize(
-    "rules", [pytest.param(name, marks=[pytest.mark.slow] * (i > 0)) for i, name in enumerate(RULES)]
+    "rules", [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in RULES]
 )
 def test_catch8_is_learnt_with_each_rule(rules):
     assert train(1_000_000, env="catch8", **RULES[rules]) >= 98.5

@@ -142,7 +142,9 @@ def refuse_other_source(run_dir: Path, held: Mapping[str, Any], config: Config, 
 def differences(config: Config, other: Config) -> list[str]:
     """The settings by which one's agent cannot take the other's weights."""
     names = ["env", "env_args", "learner", "downsample", "frame_stack", "network", "members", "head", "dueling"]
-    names += ["atoms", "value_min", "value_max"] if getattr(config, "head", None) == "categorical" else []
+    names += {"categorical": ["atoms", "value_min", "value_max"], "quantile": ["quantiles"]}.get(
+        getattr(config, "head", None), []
+    )
     return [name for name in names if getattr(config, name, None) != getattr(other, name, None)]
 
 

@@ -47,9 +47,12 @@ class DQN(base.Agent):
         2009), not those of a flawless one.
       advantage_alpha: widen the gap between the best action and the others to 1 / (1 - advantage_alpha) times its
         size (Bellemare et al. 2016); the gap is the online network's.
+      munchausen_alpha, munchausen_temperature, munchausen_clip: learn the returns of a soft policy, whose
+        log-probability is added to the reward (see `tfdqn.learners.dqn.targets.MunchausenTarget`); with alpha 0 not.
       dueling: learn the state's value and the actions' advantages apart (Wang et al. 2016).
-      head: "scalar", the expected return; or "categorical", probabilities of `atoms` returns from `value_min` to
-        `value_max` (Bellemare et al. 2017), which learns by cross-entropy and has no use for `loss`.
+      head: "scalar", the expected return; "categorical", probabilities of `atoms` returns from `value_min` to
+        `value_max` (Bellemare et al. 2017), which learns by cross-entropy; or "quantile", `quantiles` of the return
+        (Dabney et al. 2018a), which learn by a Huber loss with `huber_kappa`. The last two have no use for `loss`.
       max_gradient_norm: clip the gradient's global norm, which is that of all members together; None or infinity for
         no clipping.
       seed: initial weights follow from it. None is refused: no draw in tfdqn is hidden.
@@ -74,11 +77,16 @@ class DQN(base.Agent):
         double: bool = True,
         target_epsilon: float = 0.0,
         advantage_alpha: float = 0.0,
+        munchausen_alpha: float = 0.0,
+        munchausen_temperature: float = 0.03,
+        munchausen_clip: float = -1.0,
         dueling: bool = False,
         head: str = "scalar",
         atoms: int = 51,
         value_min: float = -1.0,
         value_max: float = 1.0,
+        quantiles: int = 51,
+        huber_kappa: float = 1.0,
         max_gradient_norm: float | None = None,
         seed: int = 0,
         observation_dtype: str = "uint8",
@@ -97,11 +105,16 @@ class DQN(base.Agent):
             "double": double,
             "target_epsilon": target_epsilon,
             "advantage_alpha": advantage_alpha,
+            "munchausen_alpha": munchausen_alpha,
+            "munchausen_temperature": munchausen_temperature,
+            "munchausen_clip": munchausen_clip,
             "dueling": dueling,
             "head": head,
             "atoms": atoms,
             "value_min": value_min,
             "value_max": value_max,
+            "quantiles": quantiles,
+            "huber_kappa": huber_kappa,
             "max_gradient_norm": math.inf if max_gradient_norm is None else float(max_gradient_norm),
             "seed": seed,
         }
@@ -118,8 +131,7 @@ class DQN(base.Agent):
         self.num_actions = num_actions
         self._members = members
         self._target_policy = rules.TARGETS[target](settings)
-        self._chooser = rules.CHOOSERS[double]
-        self._advantage_alpha = advantage_alpha
+        self._target_rule = rules.TARGET_RULES[munchausen_alpha > 0](settings)
         self._max_gradient_norm = settings["max_gradient_norm"]
         one = rules.HEADS[head](num_actions, settings)
         self.online, self.target = (
@@ -235,7 +247,7 @@ class DQN(base.Agent):
             over_all = {"skip_gradients_aggregation": True}  # it would be their sum, and after the clipping
         norm = optimizers.global_norm(gradients)
         # By its square, too: a target of 1e38 is finite, has a finite Huber loss, and is as wrong as an infinite one.
-        is_finite = tf.math.is_finite(tf.stack([tf.nn.l2_loss(target), loss, norm]))
+        is_finite = tf.math.is_finite(tf.stack([_half_square(target), loss, norm]))
         if self._max_gradient_norm != math.inf:
             gradients, _ = tf.clip_by_global_norm(gradients, self._max_gradient_norm, use_norm=norm)
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True), **over_all)
@@ -292,13 +304,7 @@ class DQN(base.Agent):
     def _target_of(self, transitions: Transition, values: tf.Tensor) -> Any:
         """What to learn, given the action values [B, A] of the observations."""
         bootstrap = self._target_policy.bootstrap(self.online, self.target)
-        next_observation = transitions.next_observation
-        next_output = bootstrap(next_observation)
-        choosing_q = self.head.values(self._chooser(self.online, bootstrap, next_observation, next_output))
-        reward = losses.advantage_learning(
-            transitions.reward, values, transitions.action, self._advantage_alpha, transitions.legal
-        )
-        return self.head.target(reward, transitions.discount, next_output, choosing_q, transitions.next_legal)
+        return self._target_rule.target(self.head, self.online, bootstrap, transitions, values)
 
     # The target network.
 
@@ -328,3 +334,8 @@ class DQN(base.Agent):
     def _sync_target(self) -> None:
         """After an update, which `optimizer.iterations` has counted."""
         self._target_policy.follow(self.online, self.target, self.optimizer.iterations)
+
+
+def _half_square(target: Any) -> tf.Tensor:
+    """Half the sum of the squares of all numbers in a target, [] float32."""
+    return tf.add_n([tf.nn.l2_loss(part) for part in tf.nest.flatten(target)])

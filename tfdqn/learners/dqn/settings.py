@@ -8,9 +8,10 @@ from typing import Any
 
 from tfdqn.errors import UserError
 from tfdqn.learners.rooms import Bootstrap, Exploration, Network, Optimizer, Replay, Returns, Sizes, Updates
-from tfdqn.settings import room, setting
+from tfdqn.settings import flag_of, room, setting
 
-HEADS = ("scalar", "categorical")
+HEADS = ("scalar", "categorical", "quantile")
+LEARNS_BY = {"categorical": "cross-entropy", "quantile": "quantile regression"}  # in place of `loss`
 TARGETS = ("hard", "soft", "none")
 
 
@@ -19,16 +20,25 @@ class Head:
     members: int = setting(1, "networks side by side, whose values are averaged", low=1, high=100, once_in="network")
     head: str = setting(
         "scalar",
-        "expected returns, or probabilities of returns learnt by cross-entropy",
+        "expected returns; probabilities of returns, learnt by cross-entropy; or quantiles of returns",
         choices=HEADS,
         once_in="network",
     )
     atoms: int = setting(51, "returns that the categorical head tells apart", low=2, high=201, once_in="network")
     value_min: float = setting(-1.0, "least return of the categorical head", low=-1e6, high=1e6, once_in="network")
     value_max: float = setting(1.0, "largest return of the categorical head", low=-1e6, high=1e6, once_in="network")
+    quantiles: int = setting(51, "quantiles that the quantile head learns", low=1, high=256)
+    huber_kappa: float = setting(1.0, "error beyond which the loss of quantiles grows linearly", above=0, high=1e6)
     dueling: bool = setting(False, "value and advantages from hidden layers of their own", once_in="network")
 
     def check(self, config: Any) -> None:
+        if self.head == "scalar":
+            return
+        if config.loss != "huber":
+            raise UserError(
+                f"--loss {config.loss}: --head {self.head} learns by {LEARNS_BY[self.head]}; leave out --loss, or use "
+                "--head scalar"
+            )
         if self.head != "categorical":
             return
         # In float32 the atoms must lie apart.
@@ -36,13 +46,11 @@ class Head:
             raise UserError(
                 f"--value-max {self.value_max}: must be well above --value-min {self.value_min} for --head categorical"
             )
-        if config.loss != "huber":
-            raise UserError(
-                f"--loss {config.loss}: --head categorical learns by cross-entropy; leave out --loss, or use "
-                "--head scalar"
-            )
 
     def ways_to_fit(self, config: Any) -> Iterator[dict[str, Any]]:
+        if self.head != "scalar" and config.loss != "huber":
+            yield {"head": "scalar"}
+            yield {"loss": "huber"}
         if self.head != "categorical":
             return
         least = 1e-3 * max(1.0, abs(self.value_min))
@@ -51,9 +59,6 @@ class Head:
             yield {"value_min": self.value_max - width}
             yield {"value_max": self.value_min + max(width, 2 * least)}
             yield {"head": "scalar"}
-        if config.loss != "huber":
-            yield {"head": "scalar"}
-            yield {"loss": "huber"}
 
 
 @room("dqn", "the learning rule")
@@ -71,6 +76,13 @@ class Rule:
     advantage_alpha: float = setting(
         0.0, "how much of an action's lag behind the best is taken off its reward", low=0, high=0.99
     )
+    munchausen_alpha: float = setting(
+        0.0, "share of the taken action's log-probability that is added to its reward (Munchausen)", low=0, high=1
+    )
+    munchausen_temperature: float = setting(
+        0.03, "of the policy whose returns are then learnt, softmax of Q over it", above=0, high=1e6
+    )
+    munchausen_clip: float = setting(-1.0, "least of temperature * log-probability that counts", low=-1e6, high=0)
 
     def window_rows(self, config: Any) -> int:
         """Consecutive replay rows that one sampled transition spans."""
@@ -79,11 +91,27 @@ class Rule:
     def check(self, config: Any) -> None:
         if self.play_target and self.target != "soft":
             raise UserError(f"--play-target: a {self.target} target is no average of weights; add --target soft")
+        for name, value, _ in self._other_policies(config):
+            raise UserError(
+                f"--munchausen-alpha {self.munchausen_alpha}: its soft policy does not go with {flag_of(name)} "
+                f"{value}; use one or the other"
+            )
+
+    def _other_policies(self, config: Any) -> Iterator[tuple[str, Any, Any]]:
+        """What contradicts the soft policy of `munchausen_alpha`: a setting, its value, and one that does not."""
+        fits = {"head": (config.head != "categorical", "scalar"), "target_epsilon": (not self.target_epsilon, 0.0)}
+        fits["advantage_alpha"] = (not self.advantage_alpha, 0.0)
+        for name, (is_fine, other) in fits.items():
+            if self.munchausen_alpha and not is_fine:
+                yield name, getattr(config, name), other
 
     def ways_to_fit(self, config: Any) -> Iterator[dict[str, Any]]:
         if self.play_target and self.target != "soft":
             yield {"target": "soft"}
             yield {"play_target": False}
+        for name, _, fitting in self._other_policies(config):
+            yield {name: fitting}
+            yield {"munchausen_alpha": 0.0}
 
 
 ROOMS = (Sizes, Updates, Network, Head, Optimizer, Returns, Bootstrap, Rule, Replay, Exploration)
