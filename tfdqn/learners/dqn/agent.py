@@ -201,16 +201,16 @@ class DQN(base.Agent):
         self,
         observation: tf.Tensor,
         agent_state: Any,
-        epsilon: tf.Tensor,
+        epsilon: tf.Tensor | exploration.Explore,
         seed: tf.Tensor,
         legal: tf.Tensor | None = None,
     ) -> tuple[tf.Tensor, Any]:
-        """Choose epsilon-greedy actions.
+        """Choose actions.
 
         Args:
           observation: [N, H, W, stack] uint8.
           agent_state: what a recurrent agent carries between decisions; () here, returned as it came.
-          epsilon: [] float32, the share of uniformly random actions.
+          epsilon: [] or [N] float32, the share of uniformly random actions; or how to explore in training.
           seed: [2] int64.
           legal: [N, A] bool, what the rules allow, at least one action each; None: every action.
 
@@ -219,7 +219,7 @@ class DQN(base.Agent):
         """
         observation = self._inputs.observations(observation)
         legal = self._inputs.legal(legal, observation.shape[:1], "legal actions")
-        return exploration.epsilon_greedy(self(observation), epsilon, seed, legal), agent_state
+        return exploration.choose(self(observation), epsilon, seed, legal), agent_state
 
     # Learning.
 

@@ -99,7 +99,7 @@ class QNetwork(base.Agent):
         return self.online(as_tensor(inputs, self._observation_dtype, shape, "QNetwork: observations"))
 
     def act(self, observation, agent_state, epsilon, seed, legal=None):
-        return exploration.epsilon_greedy(self(observation), epsilon, seed, legal), agent_state
+        return exploration.choose(self(observation), epsilon, seed, legal), agent_state
 
     def learn(self, observation: tf.Tensor, action: tf.Tensor, target: tf.Tensor, weight: tf.Tensor) -> LearnResult:
         """Take one step of the optimizer towards targets.

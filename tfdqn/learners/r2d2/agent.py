@@ -231,7 +231,7 @@ class R2D2(base.Agent):
 
     def act(self, observation, agent_state, epsilon, seed, legal=None):
         q, agent_state = self.online.step(self._entering(observation), agent_state)
-        return exploration.epsilon_greedy(q, epsilon, seed, legal), agent_state
+        return exploration.choose(q, epsilon, seed, legal), agent_state
 
     def _entering(self, observation: Any) -> tf.Tensor:
         shape = [None, *self._config["observation_shape"]]
