@@ -13,7 +13,7 @@ import tensorflow as tf
 from tfdqn import seeds
 from tfdqn.envs import loading
 from tfdqn.envs.spec import ObservationSpec
-from tfdqn.networks import bodies, layers
+from tfdqn.networks import bodies, layers, noisy
 from tfdqn.networks.names import CONVOLUTIONS, PRECISIONS
 
 LEAST_ROUNDED = 64  # units of a hidden dense layer whose products may be rounded; narrower ones cost little
@@ -47,12 +47,16 @@ class Body(NamedTuple):
 class _Maker:
     """Makes the layers of one network; a number that each has to itself tells their weights apart."""
 
-    def __init__(self, seed: int, member: int, convolution: str, precision: str):
-        self._seed, self._member = seed, member
+    def __init__(self, seed: int, member: int, convolution: str, precision: str, sigma: float):
+        self._seed, self._member, self._sigma, self._is_at_head = seed, member, sigma, False
         self._is_native, self._is_rounded = convolution == "native", precision == "bfloat16"
 
     def seed_of(self, number: int) -> int:
         return seeds.stream(self._seed, "weights", self._member, number)
+
+    def begin_head(self) -> None:
+        """From now on dense layers are the head's, which may be noisy."""
+        self._is_at_head = True
 
     def grey(self):
         return layers.Greyscale()
@@ -61,8 +65,10 @@ class _Maker:
         return tf.keras.layers.Flatten("channels_last", dtype=layers.DTYPE)
 
     def dense(self, units, number, activation="relu", is_last=False):
-        initializer = tf.keras.initializers.GlorotUniform(self.seed_of(number))
-        rounded = self._is_rounded and units >= LEAST_ROUNDED and not is_last
+        seed, rounded = self.seed_of(number), self._is_rounded and units >= LEAST_ROUNDED and not is_last
+        if self._is_at_head and self._sigma:
+            return noisy.NoisyDense(units, rounded, seed, self._sigma, activation=activation)
+        initializer = tf.keras.initializers.GlorotUniform(seed)
         return layers.Dense(units, rounded, activation=activation, kernel_initializer=initializer)
 
     def conv(self, filters, kernel_size, stride, number, padding="same", activation="relu"):
@@ -152,6 +158,7 @@ def build(
     members: int = 1,
     convolution: str = "patches",
     precision: str = "float32",
+    noisy_sigma: float = 0.0,
 ) -> tf.keras.Model:
     """Make a network by its name.
 
@@ -172,6 +179,8 @@ def build(
       convolution: "patches", times a matrix, or "native", TensorFlow's own; the same weights fit either.
       precision: "float32", or "bfloat16" to round the factors of the products in hidden dense layers of 64 units or
         more (see `tfdqn.networks.products`); the same weights fit either.
+      noisy_sigma: above 0, the head's dense layers, the last hidden ones among them, are noisy with it (see
+        `tfdqn.networks.noisy`).
 
     Returns:
       A Keras model from observations [B, ...] to the head's output; of several, to all of theirs, and they are its
@@ -185,7 +194,7 @@ def build(
     if precision not in PRECISIONS:
         raise ValueError(f"precision {precision!r}: must be one of {', '.join(PRECISIONS)}")
     check_fits(name, spec)
-    makers = [_Maker(seed, member, convolution, precision) for member in range(members)]
+    makers = [_Maker(seed, member, convolution, precision, noisy_sigma) for member in range(members)]
     if members == 1:
         return _one(name, spec, head, makers[0], label)
     each = [_one(name, spec, head, maker, f"{label}_{i}") for i, maker in enumerate(makers)]
@@ -215,6 +224,7 @@ def _one(name: str, spec: ObservationSpec, head: Head, make: _Maker, label: str)
     else:
         body, hidden = BODIES[name].make(make)
         features = _through(body, inputs)
+    make.begin_head()
     output = head.connect(
         features,
         lambda number: lambda features: _through(hidden(100 * number), features),

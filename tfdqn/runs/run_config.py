@@ -142,6 +142,7 @@ def refuse_other_source(run_dir: Path, held: Mapping[str, Any], config: Config, 
 def differences(config: Config, other: Config) -> list[str]:
     """The settings by which one's agent cannot take the other's weights."""
     names = ["env", "env_args", "learner", "downsample", "frame_stack", "network", "members", "head", "dueling"]
+    names.append("noisy")
     names += {"categorical": ["atoms", "value_min", "value_max"], "quantile": ["quantiles"]}.get(
         getattr(config, "head", None), []
     )

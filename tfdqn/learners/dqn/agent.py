@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from tfdqn import optimizers
+from tfdqn import optimizers, seeds
 from tfdqn.envs.spec import ObservationSpec
 from tfdqn.inputs import refusal
 from tfdqn.learners import base, exploration, losses
 from tfdqn.learners.dqn import entering, heads, rules
 from tfdqn.learners.dqn.metrics import LearnResult
-from tfdqn.networks import catalogue
+from tfdqn.networks import catalogue, drawing
 from tfdqn.replay.transitions import Transition
 
 
@@ -50,6 +51,8 @@ class DQN(base.Agent):
       munchausen_alpha, munchausen_temperature, munchausen_clip: learn the returns of a soft policy, whose
         log-probability is added to the reward (see `tfdqn.learners.dqn.targets.MunchausenTarget`); with alpha 0 not.
       dueling: learn the state's value and the actions' advantages apart (Wang et al. 2016).
+      noisy: the head's layers have noise in their weights, `noisy_sigma` at first, while the agent explores and learns
+        (Fortunato et al. 2018).
       head: "scalar", the expected return; "categorical", probabilities of `atoms` returns from `value_min` to
         `value_max` (Bellemare et al. 2017), which learns by cross-entropy; or "quantile", `quantiles` of the return
         (Dabney et al. 2018a), which learn by a Huber loss with `huber_kappa`. The last two have no use for `loss`.
@@ -81,6 +84,8 @@ class DQN(base.Agent):
         munchausen_temperature: float = 0.03,
         munchausen_clip: float = -1.0,
         dueling: bool = False,
+        noisy: bool = False,
+        noisy_sigma: float = 0.5,
         head: str = "scalar",
         atoms: int = 51,
         value_min: float = -1.0,
@@ -109,6 +114,8 @@ class DQN(base.Agent):
             "munchausen_temperature": munchausen_temperature,
             "munchausen_clip": munchausen_clip,
             "dueling": dueling,
+            "noisy": noisy,
+            "noisy_sigma": noisy_sigma,
             "head": head,
             "atoms": atoms,
             "value_min": value_min,
@@ -128,14 +135,16 @@ class DQN(base.Agent):
         if settings["max_gradient_norm"] == math.inf:
             self._config["max_gradient_norm"] = None  # JSON has no infinity
         seed = settings["seed"]
-        self.num_actions = num_actions
+        self.num_actions, self._seed, self._draws = num_actions, seed, noisy
         self._members = members
         self._target_policy = rules.TARGETS[target](settings)
         self._target_rule = rules.TARGET_RULES[munchausen_alpha > 0](settings)
         self._max_gradient_norm = settings["max_gradient_norm"]
         one = rules.HEADS[head](num_actions, settings)
         self.online, self.target = (
-            catalogue.build(network, spec, one, seed, label, members, convolution, precision)
+            catalogue.build(
+                network, spec, one, seed, label, members, convolution, precision, noisy_sigma if noisy else 0.0
+            )
             for label in ("online", "target")
         )
         self.head = heads.Ensemble(one, members) if members > 1 else one
@@ -219,7 +228,11 @@ class DQN(base.Agent):
         """
         observation = self._inputs.observations(observation)
         legal = self._inputs.legal(legal, observation.shape[:1], "legal actions")
-        return exploration.choose(self(observation), epsilon, seed, legal), agent_state
+        # Each environment with noise of its own.
+        explores = self._draws and isinstance(epsilon, exploration.Explore)
+        with drawing.within(drawing.Draws(seed, _rows(observation)) if explores else None):
+            values = self(observation)
+        return exploration.choose(values, epsilon, seed, legal), agent_state
 
     # Learning.
 
@@ -289,9 +302,11 @@ class DQN(base.Agent):
         self, transitions: Transition, weights: tf.Tensor, tape: tf.GradientTape | None = None
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, Any]:
         """The mean loss [], TD errors [B], the network's output, and the target, which no gradient goes through."""
-        output = self.online(transitions.observation, training=tape is not None)
+        online, target_network = self._to_learn()
+        output = online(transitions.observation, training=tape is not None)
         with tape.stop_recording() if tape else contextlib.nullcontext():
-            target = self._target_of(transitions, self.head.values(output))
+            bootstrap = self._target_policy.bootstrap(online, target_network)
+            target = self._target_rule.target(self.head, online, bootstrap, transitions, self.head.values(output))
         each_loss, td_error = self.head.loss(output, transitions.action, target)
         return tf.reduce_mean(weights * each_loss), td_error, output, target
 
@@ -301,10 +316,22 @@ class DQN(base.Agent):
         self._reports["mean_q"].update_state(mean_q)
         return {metric.name: metric.result() for metric in self.metrics}
 
-    def _target_of(self, transitions: Transition, values: tf.Tensor) -> Any:
-        """What to learn, given the action values [B, A] of the observations."""
-        bootstrap = self._target_policy.bootstrap(self.online, self.target)
-        return self._target_rule.target(self.head, self.online, bootstrap, transitions, values)
+    def _to_learn(self) -> tuple[Callable, Callable]:
+        """Both networks as they are called in an update: with noise, if any, that is drawn anew for each call."""
+        if not self._draws:
+            return self.online, self.target
+        optimizer, numbers = getattr(self, "optimizer", None), itertools.count()
+        updates = tf.zeros([], tf.int64) if optimizer is None else optimizer.iterations.read_value()
+
+        def drawn(network: tf.keras.Model) -> Callable:
+            def call(observation: tf.Tensor, **given: Any) -> tf.Tensor:
+                seed = seeds.at(seeds.stream(self._seed, "noise", next(numbers)), updates)
+                with drawing.within(drawing.Draws(seed, 1)):
+                    return network(observation, **given)
+
+            return call
+
+        return drawn(self.online), drawn(self.target)
 
     # The target network.
 
@@ -334,6 +361,11 @@ class DQN(base.Agent):
     def _sync_target(self) -> None:
         """After an update, which `optimizer.iterations` has counted."""
         self._target_policy.follow(self.online, self.target, self.optimizer.iterations)
+
+
+def _rows(batch: tf.Tensor) -> int | tf.Tensor:
+    """B of a batch [B, ...], as a number where it is known."""
+    return batch.shape[0] or tf.shape(batch)[0]
 
 
 def _half_square(target: Any) -> tf.Tensor:

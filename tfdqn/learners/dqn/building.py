@@ -30,6 +30,8 @@ def build_agent(config: Config, env: Environment) -> DQN:
         munchausen_temperature=config.munchausen_temperature,
         munchausen_clip=config.munchausen_clip,
         dueling=config.dueling,
+        noisy=config.noisy,
+        noisy_sigma=config.noisy_sigma,
         head=config.head,
         atoms=config.atoms,
         value_min=config.value_min,

@@ -30,6 +30,8 @@ class Head:
     quantiles: int = setting(51, "quantiles that the quantile head learns", low=1, high=256)
     huber_kappa: float = setting(1.0, "error beyond which the loss of quantiles grows linearly", above=0, high=1e6)
     dueling: bool = setting(False, "value and advantages from hidden layers of their own", once_in="network")
+    noisy: bool = setting(False, "the head's layers have noise in their weights, which explores; evaluation has none")
+    noisy_sigma: float = setting(0.5, "that noise at first, times the root of a layer's inputs", above=0, high=100)
 
     def check(self, config: Any) -> None:
         if self.head == "scalar":
