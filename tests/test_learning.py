@@ -38,6 +38,10 @@ def test_the_articles_settings_learn_too():
 
 RULES = {
     "all together": {"dueling": True, "prioritized": True, "head": "categorical", "n_step": 3},
+    "rainbow": {"preset": "rainbow"},
+    "Boltzmann": {"exploration": "boltzmann", "temperature_end": 0.01, "epsilon_end": 0.0},
+    "a ladder of epsilons": {"epsilon_ladder": 7.0, "epsilon_end": 0.4},
+    "noise alone": {"noisy": True, "epsilon_start": 0.0, "epsilon_end": 0.0},
     "quantiles": {"head": "quantile"},
     "Munchausen": {"munchausen_alpha": 0.9},
     "Munchausen quantiles": {"munchausen_alpha": 0.9, "head": "quantile"},
@@ -54,7 +58,7 @@ RULES = {
     "clipped gradient": {"max_gradient_norm": 1.0},
     "falling rate": {"learning_rate": 1e-3, "learning_rate_decay_updates": 10_000},
 }
-QUICK = ("all together", "quantiles")
+QUICK = ("all together", "quantiles", "rainbow")
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,27 @@ class Rule:
 
 ROOMS = (Sizes, Updates, Network, Head, Optimizer, Returns, Bootstrap, Rule, Replay, Exploration)
 PRESET: dict[str, Any] = {}
+
+# On top of a game's default ones.
+PRESETS = {
+    # Hessel et al. 2018, "Rainbow", table 1: what is learnt and how it explores. Sizes, network, optimizer, discount
+    # and the range of values stay the game's.
+    "rainbow": {
+        "double": True,
+        "dueling": True,
+        "prioritized": True,
+        "priority_alpha": 0.5,
+        "priority_beta": 0.4,
+        "n_step": 3,
+        "head": "categorical",
+        "atoms": 51,
+        "noisy": True,
+        "noisy_sigma": 0.5,
+        "epsilon_start": 0.0,
+        "epsilon_end": 0.0,
+        "target_epsilon": 0.0,
+    },
+}
 FIELDS = {field.name: field for each in ROOMS for field in dataclasses.fields(each)}
 
 # What feeds a GPU, used when no size is given: thousands of environments and a sampled transition for each frame, so
