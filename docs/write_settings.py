@@ -82,8 +82,8 @@ def page() -> str:
     for learner in learners.LEARNERS:
         sizes = learners.settings_of(learner).GPU_SIZES
         parts.append(
-            f"## Sizes on a GPU, `{learner}`\n\nThe default preset and the learner's own take these on a GPU unless you give "
-            "a size yourself. They have not been measured yet.\n\n"
+            f"## Sizes on a GPU, `{learner}`\n\nThe default preset and the learner's own take these on a GPU unless "
+            "you give a size yourself. They have not been measured yet.\n\n"
             + table(("setting", "value"), [(f"`{flag_of(name)}`", shown(value)) for name, value in sizes.items()])
         )
     return "\n".join(parts)

@@ -45,6 +45,7 @@ RULES = {
     "quantiles": {"head": "quantile"},
     "Munchausen": {"munchausen_alpha": 0.9},
     "Munchausen quantiles": {"munchausen_alpha": 0.9, "head": "quantile"},
+    "implicit quantiles": {"head": "iqn"},
     "dueling": {"dueling": True},
     "prioritized": {"prioritized": True},
     "categorical": {"head": "categorical"},

@@ -6,7 +6,6 @@ import tensorflow as tf
 
 from tests import whole_runs
 from tests.faults import harness
-from tfdqn import config as configuration
 from tfdqn import seeds
 from tfdqn.envs.spec import ObservationSpec
 from tfdqn.learners import exploration
@@ -200,12 +199,11 @@ def test_a_noisy_agent_is_saved_and_loaded(tmp_path):
 
 
 def test_a_noisy_run_that_was_broken_ends_like_an_unbroken_one(tmp_path):
-    given = {"noisy": True, "epsilon_start": 0.0, "epsilon_end": 0.0, "total_env_frames": 4000}
-    config, runs = configuration.resolve({**whole_runs.SETTINGS, **given}), {}
-    for name in ("whole", "broken"):
-        runs[name] = whole_runs.Run(config, tmp_path / name, "/CPU:0", whole_runs.StopRequest())
+    """And with taus that are drawn, by the same seeds."""
+    given = {"noisy": True, "head": "iqn", "epsilon_start": 0.0, "epsilon_end": 0.0, "total_env_frames": 1600}
+    runs = {name: whole_runs.make_run(tmp_path / name, **given) for name in ("whole", "broken")}
     runs["whole"].train()
-    whole_runs.train_until(runs["broken"], 1500)
+    whole_runs.train_until(runs["broken"], 900)
     runs["broken"].close()
     resumed = whole_runs.resume(tmp_path / "broken")
     resumed.train()

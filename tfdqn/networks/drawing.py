@@ -22,6 +22,7 @@ class Draws(NamedTuple):
 
     seed: tf.Tensor  # [2] int64
     rows: int | tf.Tensor  # R: that many draw apart, each for an equal share of the batch
+    taus: bool = False  # which quantiles are asked for, where a network takes these (see `tfdqn.networks.implicit`)
 
 
 _CURRENT: contextvars.ContextVar[Draws | None] = contextvars.ContextVar("draws", default=None)

@@ -54,8 +54,9 @@ class DQN(base.Agent):
       noisy: the head's layers have noise in their weights, `noisy_sigma` at first, while the agent explores and learns
         (Fortunato et al. 2018).
       head: "scalar", the expected return; "categorical", probabilities of `atoms` returns from `value_min` to
-        `value_max` (Bellemare et al. 2017), which learns by cross-entropy; or "quantile", `quantiles` of the return
-        (Dabney et al. 2018a), which learn by a Huber loss with `huber_kappa`. The last two have no use for `loss`.
+        `value_max` (Bellemare et al. 2017), which learns by cross-entropy; "quantile", `quantiles` of the return
+        (Dabney et al. 2018a); or "iqn", any of them, `iqn_samples` in an update and `iqn_act_samples` in play (Dabney
+        et al. 2018b). Quantiles learn by a Huber loss with `huber_kappa`. All but the first have no use for `loss`.
       max_gradient_norm: clip the gradient's global norm, which is that of all members together; None or infinity for
         no clipping.
       seed: initial weights follow from it. None is refused: no draw in tfdqn is hidden.
@@ -91,6 +92,8 @@ class DQN(base.Agent):
         value_min: float = -1.0,
         value_max: float = 1.0,
         quantiles: int = 51,
+        iqn_samples: int = 16,
+        iqn_act_samples: int = 32,
         huber_kappa: float = 1.0,
         max_gradient_norm: float | None = None,
         seed: int = 0,
@@ -121,6 +124,8 @@ class DQN(base.Agent):
             "value_min": value_min,
             "value_max": value_max,
             "quantiles": quantiles,
+            "iqn_samples": iqn_samples,
+            "iqn_act_samples": iqn_act_samples,
             "huber_kappa": huber_kappa,
             "max_gradient_norm": math.inf if max_gradient_norm is None else float(max_gradient_norm),
             "seed": seed,
@@ -135,12 +140,13 @@ class DQN(base.Agent):
         if settings["max_gradient_norm"] == math.inf:
             self._config["max_gradient_norm"] = None  # JSON has no infinity
         seed = settings["seed"]
-        self.num_actions, self._seed, self._draws = num_actions, seed, noisy
+        self.num_actions, self._seed, self._is_noisy = num_actions, seed, noisy
         self._members = members
         self._target_policy = rules.TARGETS[target](settings)
         self._target_rule = rules.TARGET_RULES[munchausen_alpha > 0](settings)
         self._max_gradient_norm = settings["max_gradient_norm"]
         one = rules.HEADS[head](num_actions, settings)
+        self._draws = noisy or one.draws  # in updates
         self.online, self.target = (
             catalogue.build(
                 network, spec, one, seed, label, members, convolution, precision, noisy_sigma if noisy else 0.0
@@ -229,7 +235,7 @@ class DQN(base.Agent):
         observation = self._inputs.observations(observation)
         legal = self._inputs.legal(legal, observation.shape[:1], "legal actions")
         # Each environment with noise of its own.
-        explores = self._draws and isinstance(epsilon, exploration.Explore)
+        explores = self._is_noisy and isinstance(epsilon, exploration.Explore)
         with drawing.within(drawing.Draws(seed, _rows(observation)) if explores else None):
             values = self(observation)
         return exploration.choose(values, epsilon, seed, legal), agent_state
@@ -317,7 +323,7 @@ class DQN(base.Agent):
         return {metric.name: metric.result() for metric in self.metrics}
 
     def _to_learn(self) -> tuple[Callable, Callable]:
-        """Both networks as they are called in an update: with noise, if any, that is drawn anew for each call."""
+        """Both networks as they are called in an update: what their layers draw is drawn anew for each call."""
         if not self._draws:
             return self.online, self.target
         optimizer, numbers = getattr(self, "optimizer", None), itertools.count()
@@ -326,7 +332,7 @@ class DQN(base.Agent):
         def drawn(network: tf.keras.Model) -> Callable:
             def call(observation: tf.Tensor, **given: Any) -> tf.Tensor:
                 seed = seeds.at(seeds.stream(self._seed, "noise", next(numbers)), updates)
-                with drawing.within(drawing.Draws(seed, 1)):
+                with drawing.within(drawing.Draws(seed, 1, taus=True)):
                     return network(observation, **given)
 
             return call

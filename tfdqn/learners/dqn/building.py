@@ -37,6 +37,8 @@ def build_agent(config: Config, env: Environment) -> DQN:
         value_min=config.value_min,
         value_max=config.value_max,
         quantiles=config.quantiles,
+        iqn_samples=config.iqn_samples,
+        iqn_act_samples=config.iqn_act_samples,
         huber_kappa=config.huber_kappa,
         max_gradient_norm=config.max_gradient_norm,
         seed=config.seed,

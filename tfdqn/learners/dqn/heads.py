@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from tfdqn.learners import losses
+from tfdqn.networks import implicit
 
 
 class Head(abc.ABC):
     """The last layers of a Q-network, what their output means, and what they learn from.
 
-    The output is [B, U]. In each head `K` numbers stand for one action.
+    The output is [B, U] if a head does not say otherwise. In each `K` numbers stand for one action.
 
     Args:
       num_actions: A.
@@ -27,6 +28,7 @@ class Head(abc.ABC):
     """
 
     numbers = 1  # K
+    draws = False  # whether its layers draw in updates (see `tfdqn.networks.drawing`)
 
     def __init__(self, num_actions: int, dueling: bool = False, target_epsilon: float = 0.0):
         self.num_actions, self.dueling, self._target_epsilon = num_actions, dueling, target_epsilon
@@ -167,23 +169,22 @@ class Samples(NamedTuple):
     shares: tf.Tensor  # [B, M] float32, their probabilities
 
 
-class QuantileHead(Head):
-    """Quantiles of the return (QR-DQN, Dabney et al. 2018a), learnt by quantile regression.
+class Quantiles(Head):
+    """Quantiles of the return, learnt by quantile regression. No range of returns has to be known.
 
-    Quantile i of N is that of tau_i = (2 i + 1) / 2 N, the middle of the i-th of N equal shares (lemma 2). No range of
-    returns has to be known. An action's value is the mean of its quantiles.
+    An action's value is the mean of its quantiles.
 
     Args:
-      quantiles: N, which is K.
       kappa: see `tfdqn.learners.losses.quantile_huber`.
     """
 
-    def __init__(
-        self, num_actions: int, dueling: bool, quantiles: int, kappa: float = 1.0, target_epsilon: float = 0.0
-    ):
+    def __init__(self, num_actions: int, dueling: bool, kappa: float, target_epsilon: float):
         super().__init__(num_actions, dueling, target_epsilon)
-        self.numbers, self._kappa = quantiles, kappa
-        self._taus = tf.constant([(2 * i + 1) / (2 * quantiles) for i in range(quantiles)], tf.float32)  # [N]
+        self._kappa = kappa
+
+    @abc.abstractmethod
+    def taus(self, output: tf.Tensor) -> tf.Tensor:
+        """Which quantiles the output holds, [K] or [B, K]."""
 
     def values(self, output):
         return tf.reduce_mean(self._per_action(output), axis=-1)
@@ -219,7 +220,64 @@ class QuantileHead(Head):
     def loss(self, output, action, target):
         quantiles = losses.taken(self._per_action(output), action)
         td_error = tf.reduce_mean(quantiles, axis=1) - tf.reduce_sum(target.shares * target.returns, axis=1)
-        return losses.quantile_huber(quantiles, self._taus, target.returns, target.shares, self._kappa), td_error
+        loss = losses.quantile_huber(quantiles, self.taus(output), target.returns, target.shares, self._kappa)
+        return loss, td_error
+
+
+class QuantileHead(Quantiles):
+    """As many quantiles as the output has numbers for an action (QR-DQN, Dabney et al. 2018a).
+
+    Quantile i of N is that of tau_i = (2 i + 1) / 2 N, the middle of the i-th of N equal shares (lemma 2).
+
+    Args:
+      quantiles: N, which is K.
+    """
+
+    def __init__(
+        self, num_actions: int, dueling: bool, quantiles: int, kappa: float = 1.0, target_epsilon: float = 0.0
+    ):
+        super().__init__(num_actions, dueling, kappa, target_epsilon)
+        self.numbers = quantiles
+        self._taus = tf.constant([(2 * i + 1) / (2 * quantiles) for i in range(quantiles)], tf.float32)  # [N]
+
+    def taus(self, output):
+        return self._taus
+
+
+class ImplicitHead(Quantiles):
+    """Any quantiles that the network is asked for (IQN, Dabney et al. 2018b).
+
+    The network takes a tau beside the observation, and gives that quantile of each action's return: the body's features
+    are multiplied with some of tau. In updates `samples` taus are drawn for each observation, for either network (N and
+    N' of the paper are one number here); play asks for `act_samples` evenly spaced ones, where the paper draws them, so
+    that what an agent plays is no matter of chance. The output is [B, K, U + 1], with tau behind the numbers.
+    """
+
+    draws = True
+
+    def __init__(
+        self,
+        num_actions: int,
+        dueling: bool,
+        samples: int,
+        act_samples: int,
+        kappa: float = 1.0,
+        target_epsilon: float = 0.0,
+    ):
+        super().__init__(num_actions, dueling, kappa, target_epsilon)
+        self._samples, self._act_samples = samples, act_samples
+
+    def connect(self, features, hidden, dense):
+        cosines, taus = implicit.Cosines(self._samples, self._act_samples)(features)
+        joined = implicit.Joined()([features, dense(features.shape[1], 2)(cosines), taus])
+        return implicit.WithTaus()([super().connect(joined, hidden, dense), taus])
+
+    def taus(self, output):
+        return output[:, :, -1]
+
+    def _per_action(self, output):
+        numbers = tf.transpose(output[:, :, :-1], [0, 2, 1])  # [B, U, K]
+        return losses.dueling_value(numbers[:, :1], numbers[:, 1:]) if self.dueling else numbers
 
 
 class Ensemble:

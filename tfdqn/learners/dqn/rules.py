@@ -43,6 +43,14 @@ HEADS: dict[str, Callable[[int, Mapping[str, Any]], heads.Head]] = {
     "quantile": lambda num_actions, given: heads.QuantileHead(
         num_actions, given["dueling"], given["quantiles"], given["huber_kappa"], given["target_epsilon"]
     ),
+    "iqn": lambda num_actions, given: heads.ImplicitHead(
+        num_actions,
+        given["dueling"],
+        given["iqn_samples"],
+        given["iqn_act_samples"],
+        given["huber_kappa"],
+        given["target_epsilon"],
+    ),
 }
 
 

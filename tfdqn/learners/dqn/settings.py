@@ -10,8 +10,12 @@ from tfdqn.errors import UserError
 from tfdqn.learners.rooms import Bootstrap, Exploration, Network, Optimizer, Replay, Returns, Sizes, Updates
 from tfdqn.settings import flag_of, room, setting
 
-HEADS = ("scalar", "categorical", "quantile")
-LEARNS_BY = {"categorical": "cross-entropy", "quantile": "quantile regression"}  # in place of `loss`
+HEADS = ("scalar", "categorical", "quantile", "iqn")
+LEARNS_BY = {
+    "categorical": "cross-entropy",
+    "quantile": "quantile regression",
+    "iqn": "quantile regression",
+}  # in place of `loss`
 TARGETS = ("hard", "soft", "none")
 
 
@@ -20,7 +24,8 @@ class Head:
     members: int = setting(1, "networks side by side, whose values are averaged", low=1, high=100, once_in="network")
     head: str = setting(
         "scalar",
-        "expected returns; probabilities of returns, learnt by cross-entropy; or quantiles of returns",
+        "expected returns; probabilities of returns, learnt by cross-entropy; fixed quantiles of returns; or any of "
+        "them (implicit quantile network)",
         choices=HEADS,
         once_in="network",
     )
@@ -28,6 +33,10 @@ class Head:
     value_min: float = setting(-1.0, "least return of the categorical head", low=-1e6, high=1e6, once_in="network")
     value_max: float = setting(1.0, "largest return of the categorical head", low=-1e6, high=1e6, once_in="network")
     quantiles: int = setting(51, "quantiles that the quantile head learns", low=1, high=256)
+    iqn_samples: int = setting(
+        16, "quantiles that the iqn head draws for each observation in an update", low=1, high=256
+    )
+    iqn_act_samples: int = setting(32, "evenly spaced quantiles by which the iqn head plays", low=1, high=256)
     huber_kappa: float = setting(1.0, "error beyond which the loss of quantiles grows linearly", above=0, high=1e6)
     dueling: bool = setting(False, "value and advantages from hidden layers of their own", once_in="network")
     noisy: bool = setting(False, "the head's layers have noise in their weights, which explores; evaluation has none")
