@@ -88,6 +88,14 @@ class _Maker:
         branch = [*self.norm(), self.dense(units, number, None)]
         return lambda inputs: tf.keras.layers.Add(dtype=layers.DTYPE)([inputs, _through(branch, inputs)])
 
+    def residual_conv(self, filters, number):
+        branch = [self.relu(), self.conv(filters, 3, 1, number, activation=None)]
+        branch += [self.relu(), self.conv(filters, 3, 1, number + 1, activation=None)]
+        return lambda inputs: tf.keras.layers.Add(dtype=layers.DTYPE)([inputs, _through(branch, inputs)])
+
+    def relu(self):
+        return tf.keras.layers.ReLU(dtype=layers.DTYPE)
+
     def deep(self, units):
         return [
             *[self.columns(32, 2, 0), *self.norm(), self.flatten(), self.dense(units, 1, None)],
@@ -128,6 +136,16 @@ def _columns(make):
     return [make.columns(32, 2, 0), *make.norm(), make.flatten(), make.dense(256, 1, None), *make.norm()], make.last
 
 
+def _resnet(make, width):
+    # Of IMPALA (Espeholt et al. 2018, figure 3, right), its channels times `width`.
+    body = [make.grey()]
+    for number, filters in enumerate((16 * width, 32 * width, 32 * width)):
+        first = 20 + 10 * number
+        body += [make.conv(filters, 3, 1, first, activation=None), layers.MaxPool()]
+        body += [make.residual_conv(filters, first + 1), make.residual_conv(filters, first + 3)]
+    return [*body, make.relu(), make.flatten()], lambda more: [make.dense(256, 2 + more)]
+
+
 BODIES = {
     "mlp": Body(_mlp, sees_screens=False),
     "mlp_norm": Body(_mlp_norm, sees_screens=False),
@@ -137,6 +155,8 @@ BODIES = {
     "columns": Body(_columns, prefers_columns=True),
     "columns_deep": Body(lambda make: (make.deep(256), make.last), prefers_columns=True),
     "columns_wide": Body(lambda make: (make.deep(512), make.last), prefers_columns=True),
+    "resnet": Body(lambda make: _resnet(make, 1), has_convolutions=True),
+    "resnet_wide": Body(lambda make: _resnet(make, 2), has_convolutions=True),
 }
 
 
@@ -167,7 +187,8 @@ def build(
         "conv_stride4" (small, for the cave), "mlp_norm" (dense 128, 128) and "conv3_norm" (one 3x3 convolution and
         dense 128, for small planes) with layer normalisation, "columns" (whole columns of the screen, for the cave:
         quicker by far), "columns_deep" (with residual layers behind it, in which to plan ahead) or "columns_wide" (the
-        same with layers of 512, for a long training: half the speed); or a body of one's own (see
+        same with layers of 512, for a long training: half the speed), "resnet" (three stages of convolutions with
+        residual blocks, IMPALA's) or "resnet_wide" (with twice the channels); or a body of one's own (see
         `tfdqn.networks.bodies`).
       spec: of the observations that it takes, frames stacked.
       head: makes the last layers and gives their output its meaning.

@@ -8,6 +8,9 @@ Shapes: B batch, H W rows and columns, C channels.
 
 from __future__ import annotations
 
+import functools
+import itertools
+
 import tensorflow as tf
 
 from tfdqn.networks.products import rounded_matmul
@@ -127,12 +130,10 @@ class PatchConv2D(Layer):
         return blocks[:, row : last_row + 1 : step, column : last_column + 1 : step, :]
 
     def _padding(self, pixels):
-        """Pixels (before, after, then outputs) along one side, by TensorFlow's rule: the odd pixel goes after."""
+        """Pixels (before, after, then outputs) along one side."""
         if self.padding == "valid":
             return 0, 0, (pixels - self.kernel_size) // self.stride + 1
-        outputs = -(-pixels // self.stride)
-        total = max((outputs - 1) * self.stride + self.kernel_size - pixels, 0)
-        return total // 2, total - total // 2, outputs
+        return _same_padding(pixels, self.kernel_size, self.stride)
 
     def get_config(self):
         return {
@@ -145,6 +146,37 @@ class PatchConv2D(Layer):
             "seed": self.seed,
             "native": self.native,
         }
+
+
+@tf.keras.saving.register_keras_serializable(package="tfdqn")
+class MaxPool(Layer):
+    """The largest of each 3 x 3 pixels, every second pixel, padded as "same": equal to `tf.nn.max_pool2d`.
+
+    As the largest of nine shifted screens: XLA's gradient of a pooling goes through a slow search on a CPU.
+
+    Call with [B, H, W, C] float32; returns [B, ceil(H / 2), ceil(W / 2), C] float32.
+    """
+
+    SIZE, STRIDE = 3, 2
+
+    def __init__(self, dtype=DTYPE, **kwargs):
+        super().__init__(dtype=dtype, **kwargs)
+
+    def call(self, inputs):
+        sides = [_same_padding(pixels, self.SIZE, self.STRIDE) for pixels in inputs.shape[1:3]]
+        paddings = [[0, 0], *([before, after] for before, after, _ in sides), [0, 0]]
+        padded = tf.pad(inputs, paddings, constant_values=inputs.dtype.min)
+        height, width = (self.STRIDE * (outputs - 1) + 1 for _, _, outputs in sides)
+        offsets = itertools.product(range(self.SIZE), repeat=2)
+        shifted = [padded[:, i : i + height : self.STRIDE, j : j + width : self.STRIDE] for i, j in offsets]
+        return functools.reduce(tf.maximum, shifted)
+
+
+def _same_padding(pixels, size, stride):
+    """Pixels (before, after, then outputs) along one side, by TensorFlow's rule: the odd pixel goes after."""
+    outputs = -(-pixels // stride)
+    total = max((outputs - 1) * stride + size - pixels, 0)
+    return total // 2, total - total // 2, outputs
 
 
 @tf.keras.saving.register_keras_serializable(package="tfdqn")
