@@ -5,9 +5,11 @@ import pytest
 import tensorflow as tf
 
 from tests.finite import DISCOUNT, MODES, Lab, rules
+from tfdqn import config as configuration
 from tfdqn.learners import losses
 from tfdqn.learners.dqn import heads
 from tfdqn.learners.dqn.agent import DQN
+from tfdqn.runs import run_config
 
 WRAPS = {
     "eager": lambda function: function,
@@ -158,3 +160,9 @@ def test_an_agent_with_quantiles_is_saved_and_loaded(tmp_path):
     assert loaded.get_config() == agent.get_config() and given.items() <= loaded.get_config().items()
     frames = np.random.default_rng(0).integers(0, 256, (3, 4, 4, 1)).astype(np.uint8)
     np.testing.assert_array_equal(loaded(frames), agent(frames))
+
+
+def test_weights_of_another_number_of_quantiles_do_not_fit():
+    ours, theirs = (configuration.resolve({"head": "quantile", "quantiles": count}) for count in (5, 7))
+    assert run_config.differences(ours, theirs) == ["quantiles"]
+    assert run_config.differences(*(config.replace(head="scalar") for config in (ours, theirs))) == []

@@ -47,8 +47,9 @@ class Body(NamedTuple):
 class _Maker:
     """Makes the layers of one network; a number that each has to itself tells their weights apart."""
 
-    def __init__(self, seed: int, member: int, convolution: str, precision: str, sigma: float):
+    def __init__(self, seed: int, member: int, convolution: str, precision: str, sigma: float, is_spectral: bool):
         self._seed, self._member, self._sigma, self._is_at_head = seed, member, sigma, False
+        self._is_spectral = is_spectral
         self._is_native, self._is_rounded = convolution == "native", precision == "bfloat16"
 
     def seed_of(self, number: int) -> int:
@@ -69,14 +70,22 @@ class _Maker:
         if self._is_at_head and self._sigma:
             return noisy.NoisyDense(units, rounded, seed, self._sigma, activation=activation)
         initializer = tf.keras.initializers.GlorotUniform(seed)
-        return layers.Dense(units, rounded, activation=activation, kernel_initializer=initializer)
+        return layers.Dense(
+            units,
+            rounded,
+            self._is_spectral and not self._is_at_head,
+            activation=activation,
+            kernel_initializer=initializer,
+        )
 
     def conv(self, filters, kernel_size, stride, number, padding="same", activation="relu"):
         seed = self.seed_of(number)
-        return layers.PatchConv2D(filters, kernel_size, stride, padding, activation, seed, self._is_native)
+        return layers.PatchConv2D(
+            filters, kernel_size, stride, padding, activation, seed, self._is_native, self._is_spectral
+        )
 
     def columns(self, filters, width, number):
-        return layers.ColumnDense(filters, width, None, self.seed_of(number))
+        return layers.ColumnDense(filters, width, None, self.seed_of(number), self._is_spectral)
 
     def norm(self):
         # Between a linear layer and its ReLU (Ba et al. 2016): most of a screen is wall, so without it inputs share a
@@ -179,6 +188,7 @@ def build(
     convolution: str = "patches",
     precision: str = "float32",
     noisy_sigma: float = 0.0,
+    spectral_norm: bool = False,
 ) -> tf.keras.Model:
     """Make a network by its name.
 
@@ -202,6 +212,8 @@ def build(
         more (see `tfdqn.networks.products`); the same weights fit either.
       noisy_sigma: above 0, the head's dense layers, the last hidden ones among them, are noisy with it (see
         `tfdqn.networks.noisy`).
+      spectral_norm: the body's layers, those before the head, are normalised (see `tfdqn.networks.spectral`); a body of
+        one's own stays as it is.
 
     Returns:
       A Keras model from observations [B, ...] to the head's output; of several, to all of theirs, and they are its
@@ -215,7 +227,7 @@ def build(
     if precision not in PRECISIONS:
         raise ValueError(f"precision {precision!r}: must be one of {', '.join(PRECISIONS)}")
     check_fits(name, spec)
-    makers = [_Maker(seed, member, convolution, precision, noisy_sigma) for member in range(members)]
+    makers = [_Maker(seed, member, convolution, precision, noisy_sigma, spectral_norm) for member in range(members)]
     if members == 1:
         return _one(name, spec, head, makers[0], label)
     each = [_one(name, spec, head, maker, f"{label}_{i}") for i, maker in enumerate(makers)]

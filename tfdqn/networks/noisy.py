@@ -43,7 +43,7 @@ class NoisyDense(Dense):
         self.sigma_kernel = self.add_weight("sigma_kernel", (inputs, self.units), initializer=start)
         self.sigma_bias = self.add_weight("sigma_bias", (self.units,), initializer=start)
 
-    def call(self, inputs):
+    def call(self, inputs, training=None):
         draws = drawing.current()
         if draws is None:
             return super().call(inputs)

@@ -142,7 +142,7 @@ def refuse_other_source(run_dir: Path, held: Mapping[str, Any], config: Config, 
 def differences(config: Config, other: Config) -> list[str]:
     """The settings by which one's agent cannot take the other's weights."""
     names = ["env", "env_args", "learner", "downsample", "frame_stack", "network", "members", "head", "dueling"]
-    names.append("noisy")
+    names += ["noisy", "spectral_norm"]
     names += {"categorical": ["atoms", "value_min", "value_max"], "quantile": ["quantiles"]}.get(
         getattr(config, "head", None), []
     )
@@ -162,7 +162,8 @@ def check_donor(config: Config) -> None:
         raise UserError(f"--init-from {error}; name a run's folder, such as runs/NAME") from None
     for name in differences(config, donor):
         ours, theirs, flag = getattr(config, name), getattr(donor, name), name.replace("_", "-")
-        raise UserError(f"--init-from {config.init_from}: its {name} is {theirs}, not {ours}; use --{flag} {theirs}")
+        use = f"--{'' if theirs else 'no-'}{flag}" if isinstance(theirs, bool) else f"--{flag} {theirs}"
+        raise UserError(f"--init-from {config.init_from}: its {name} is {theirs}, not {ours}; use {use}")
     if not (Path(config.init_from) / models.BEST_MODEL).is_file():
         raise UserError(
             f"--init-from {config.init_from}: holds no {models.BEST_MODEL}; the run ended before an evaluation"

@@ -51,6 +51,7 @@ class DQN(base.Agent):
       munchausen_alpha, munchausen_temperature, munchausen_clip: learn the returns of a soft policy, whose
         log-probability is added to the reward (see `tfdqn.learners.dqn.targets.MunchausenTarget`); with alpha 0 not.
       dueling: learn the state's value and the actions' advantages apart (Wang et al. 2016).
+      spectral_norm: the layers of the body are divided by their largest singular value.
       noisy: the head's layers have noise in their weights, `noisy_sigma` at first, while the agent explores and learns
         (Fortunato et al. 2018).
       head: "scalar", the expected return; "categorical", probabilities of `atoms` returns from `value_min` to
@@ -85,6 +86,7 @@ class DQN(base.Agent):
         munchausen_temperature: float = 0.03,
         munchausen_clip: float = -1.0,
         dueling: bool = False,
+        spectral_norm: bool = False,
         noisy: bool = False,
         noisy_sigma: float = 0.5,
         head: str = "scalar",
@@ -117,6 +119,7 @@ class DQN(base.Agent):
             "munchausen_temperature": munchausen_temperature,
             "munchausen_clip": munchausen_clip,
             "dueling": dueling,
+            "spectral_norm": spectral_norm,
             "noisy": noisy,
             "noisy_sigma": noisy_sigma,
             "head": head,
@@ -149,7 +152,9 @@ class DQN(base.Agent):
         self._draws = noisy or one.draws  # in updates
         self.online, self.target = (
             catalogue.build(
-                network, spec, one, seed, label, members, convolution, precision, noisy_sigma if noisy else 0.0
+                *(network, spec, one, seed, label, members, convolution, precision),
+                noisy_sigma=noisy_sigma if noisy else 0.0,
+                spectral_norm=spectral_norm,
             )
             for label in ("online", "target")
         )

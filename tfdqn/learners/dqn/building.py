@@ -30,6 +30,7 @@ def build_agent(config: Config, env: Environment) -> DQN:
         munchausen_temperature=config.munchausen_temperature,
         munchausen_clip=config.munchausen_clip,
         dueling=config.dueling,
+        spectral_norm=config.spectral_norm,
         noisy=config.noisy,
         noisy_sigma=config.noisy_sigma,
         head=config.head,

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
+from tfdqn.envs import loading
 from tfdqn.errors import UserError
 from tfdqn.learners.rooms import Bootstrap, Exploration, Network, Optimizer, Replay, Returns, Sizes, Updates
 from tfdqn.settings import flag_of, room, setting
@@ -39,10 +40,16 @@ class Head:
     iqn_act_samples: int = setting(32, "evenly spaced quantiles by which the iqn head plays", low=1, high=256)
     huber_kappa: float = setting(1.0, "error beyond which the loss of quantiles grows linearly", above=0, high=1e6)
     dueling: bool = setting(False, "value and advantages from hidden layers of their own", once_in="network")
+    spectral_norm: bool = setting(False, "the body's layers divided by their largest singular value")
     noisy: bool = setting(False, "the head's layers have noise in their weights, which explores; evaluation has none")
     noisy_sigma: float = setting(0.5, "that noise at first, times the root of a layer's inputs", above=0, high=100)
 
     def check(self, config: Any) -> None:
+        if self.spectral_norm and loading.is_spec(config.network):
+            raise UserError(
+                f"--spectral-norm: is of tfdqn's own networks, not of {config.network}; leave it out, or use --network "
+                "resnet"
+            )
         if self.head == "scalar":
             return
         if config.loss != "huber":
@@ -59,6 +66,8 @@ class Head:
             )
 
     def ways_to_fit(self, config: Any) -> Iterator[dict[str, Any]]:
+        if self.spectral_norm and loading.is_spec(config.network):
+            yield {"spectral_norm": False}
         if self.head != "scalar" and config.loss != "huber":
             yield {"head": "scalar"}
             yield {"loss": "huber"}
