@@ -111,16 +111,22 @@ def test_the_residual_network_has_its_size_and_its_blocks_add_to_what_they_are_g
         sizes[name] = network
     network, frames = sizes["resnet"], np.random.default_rng(0).integers(0, 256, (3, 10, 10, 4)).astype(np.uint8)
     convolutions = [layer for layer in network.layers if isinstance(layer, layers.PatchConv2D)]
-    stages, blocks = convolutions[::5], [c for i, c in enumerate(convolutions) if i % 5]
     kernels = [layer.kernel.numpy() for layer in (*convolutions, *network.layers[-2:])]
     fans = [np.prod(kernel.shape[:-2], dtype=int) * sum(kernel.shape[-2:]) for kernel in kernels]
     draws = [kernel.ravel()[:8] * np.sqrt(fan / 6) for kernel, fan in zip(kernels, fans, strict=True)]
     assert len(np.unique(np.round(draws, 3), axis=0)) == 17  # no two of one seed
-    for layer in blocks:
-        layer.kernel.assign(tf.zeros_like(layer.kernel))
-    expected = tf.constant(frames, tf.float32) / 255.0
-    for layer in stages:
-        expected = tf.nn.max_pool2d(tf.nn.conv2d(expected, layer.kernel, 1, "SAME") + layer.bias, 3, 2, "SAME")
+    for layer in convolutions:
+        layer.bias.assign(np.random.default_rng(1).normal(size=layer.bias.shape, scale=0.1))
+
+    def convolved(layer, inputs):
+        return tf.nn.conv2d(inputs, layer.kernel, 1, "SAME") + layer.bias
+
+    expected, each = tf.constant(frames, tf.float32) / 255.0, iter(convolutions)
+    for _ in range(3):
+        expected = tf.nn.max_pool2d(convolved(next(each), expected), 3, 2, "SAME")
+        for _ in range(2):
+            inner = convolved(next(each), tf.nn.relu(expected))
+            expected = expected + convolved(next(each), tf.nn.relu(inner))
     hidden, output = (layer for layer in network.layers if isinstance(layer, tf.keras.layers.Dense))
     expected = output(hidden(tf.reshape(tf.nn.relu(expected), [3, -1])))
     np.testing.assert_allclose(network(frames), expected, rtol=1e-4, atol=1e-5)

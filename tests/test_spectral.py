@@ -1,4 +1,4 @@
-"""Spectral normalisation against NumPy's singular values: what layers multiply by, its gradient, and when it moves on."""
+"""Spectral normalisation against NumPy's singular values: what layers multiply by, its gradient, when it moves on."""
 
 import numpy as np
 import pytest
@@ -118,5 +118,5 @@ def test_a_run_that_was_broken_ends_like_an_unbroken_one(tmp_path):
 def test_a_network_of_ones_own_is_refused_in_one_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my_network.py").write_text("def my_body(spec): ...\n")
-    with pytest.raises(UserError, match="--spectral-norm: is of tfdqn's own networks, not of my_network.py:my_body"):
+    with pytest.raises(UserError, match=r"--spectral-norm: is of tfdqn's own networks, not of my_network\.py:my_body"):
         configuration.resolve({"spectral_norm": True, "network": "my_network.py:my_body"})
