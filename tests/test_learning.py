@@ -46,6 +46,7 @@ RULES = {
     "Munchausen": {"munchausen_alpha": 0.9},
     "Munchausen quantiles": {"munchausen_alpha": 0.9, "head": "quantile"},
     "implicit quantiles": {"head": "iqn"},
+    "spectral normalisation": {"spectral_norm": True, "optimizer": "adam", "learning_rate": 1e-3},
     "dueling": {"dueling": True},
     "prioritized": {"prioritized": True},
     "categorical": {"head": "categorical"},
