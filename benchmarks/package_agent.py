@@ -122,6 +122,8 @@ def joined_config(configs: Sequence[configuration.Config]) -> configuration.Conf
     for config in configs:
         if first.head == "categorical" and (atoms - 1) % (config.atoms - 1):
             raise UserError(f"one agent has {atoms} atoms, and the {config.atoms} of another are not among them")
+        if first.noisy and config.atoms != atoms:
+            raise UserError(f"noisy agents have {atoms} and {config.atoms} atoms: such cannot be one's members")
     return first.replace(members=sum(config.members for config in configs), atoms=atoms)
 
 

@@ -74,10 +74,16 @@ def page() -> str:
         "cell is the default above.\n\n" + table(head, rows)
     )
     for learner in learners.LEARNERS:
+        for name, values in learners.presets_of(learner).items():
+            parts.append(
+                f"## Preset `{name}` of `{learner}`\n\nOn top of the game's default preset.\n\n"
+                + table(("setting", "value"), [(f"`{flag_of(key)}`", shown(value)) for key, value in values.items()])
+            )
+    for learner in learners.LEARNERS:
         sizes = learners.settings_of(learner).GPU_SIZES
         parts.append(
-            f"## Sizes on a GPU, `{learner}`\n\nThe default preset takes these on a GPU unless you give a size "
-            "yourself. They have not been measured yet.\n\n"
+            f"## Sizes on a GPU, `{learner}`\n\nThe default preset and the learner's own take these on a GPU unless "
+            "you give a size yourself. They have not been measured yet.\n\n"
             + table(("setting", "value"), [(f"`{flag_of(name)}`", shown(value)) for name, value in sizes.items()])
         )
     return "\n".join(parts)

@@ -261,7 +261,7 @@ def bits_by_network() -> dict[str, str]:
     frames, others = rng.integers(0, 256, (2, 4, *shape))
     batch = Transition(frames, rng.integers(0, 3, 4), rng.normal(size=4), np.full(4, 0.9), others)
     heads = [{}, {"head": "categorical", "atoms": 3, "dueling": True, "members": 2}]
-    bodies = [name for name in names.NETWORKS if name != "columns_wide"]  # large, and made of the same layers
+    bodies = [name for name in names.NETWORKS if not name.endswith("_wide")]  # large, and made of the same layers
     kinds = [(name, "rmsprop_graves", heads[name == "columns_deep"]) for name in bodies]
     kinds += [("mlp", optimizer, {}) for optimizer in ("adam", "rmsprop")]
     kinds += [("columns", "adam", {"precision": "bfloat16"})]  # native convolutions sum in the order of their threads

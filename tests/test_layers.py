@@ -107,3 +107,21 @@ def test_column_dense_refuses_columns_left_over_and_round_trips():
         layers.ColumnDense(3, 4)(tf.zeros([1, 6, 10, 1], tf.uint8))
     layer = layers.ColumnDense(3, 4, "relu", seed=5, name="c")
     assert layers.ColumnDense.from_config(layer.get_config()).get_config() == layer.get_config()
+
+
+@pytest.mark.parametrize("height, width", [(10, 10), (7, 8), (1, 2), (5, 5)])
+@pytest.mark.parametrize("jit", [False, True])
+def test_pooling_is_tensorflows_in_values_and_gradients(height, width, jit):
+    """Values below 0 too: what is padded is never the largest."""
+    inputs = tf.constant(np.random.default_rng(0).normal(size=(3, height, width, 2)) - 2, tf.float32)
+
+    def both(function, x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            outputs = function(x)
+            loss = tf.reduce_sum(tf.square(outputs))
+        return outputs, tape.gradient(loss, x)
+
+    ours = tf.function(lambda x: both(layers.MaxPool(), x), jit_compile=jit, autograph=False)
+    for found, expected in zip(ours(inputs), both(lambda x: tf.nn.max_pool2d(x, 3, 2, "SAME"), inputs), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-6)

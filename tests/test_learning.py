@@ -38,6 +38,15 @@ def test_the_articles_settings_learn_too():
 
 RULES = {
     "all together": {"dueling": True, "prioritized": True, "head": "categorical", "n_step": 3},
+    "rainbow": {"preset": "rainbow"},
+    "Boltzmann": {"exploration": "boltzmann", "temperature_end": 0.01, "epsilon_end": 0.0},
+    "a ladder of epsilons": {"epsilon_ladder": 7.0, "epsilon_end": 0.4},
+    "noise alone": {"noisy": True, "epsilon_start": 0.0, "epsilon_end": 0.0},
+    "quantiles": {"head": "quantile"},
+    "Munchausen": {"munchausen_alpha": 0.9},
+    "Munchausen quantiles": {"munchausen_alpha": 0.9, "head": "quantile"},
+    "implicit quantiles": {"head": "iqn"},
+    "spectral normalisation": {"spectral_norm": True, "optimizer": "adam", "learning_rate": 1e-3},
     "dueling": {"dueling": True},
     "prioritized": {"prioritized": True},
     "categorical": {"head": "categorical"},
@@ -51,10 +60,11 @@ RULES = {
     "clipped gradient": {"max_gradient_norm": 1.0},
     "falling rate": {"learning_rate": 1e-3, "learning_rate_decay_updates": 10_000},
 }
+QUICK = ("all together", "quantiles", "rainbow")
 
 
 @pytest.mark.parametrize(
-    "rules", [pytest.param(name, marks=[pytest.mark.slow] * (i > 0)) for i, name in enumerate(RULES)]
+    "rules", [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in RULES]
 )
 def test_catch8_is_learnt_with_each_rule(rules):
     assert train(1_000_000, env="catch8", **RULES[rules]) >= 98.5

@@ -179,6 +179,9 @@ def softmax(logits):
         {"members": 2, "target_epsilon": 0.3},
         {"head": "categorical", "atoms": 5, "value_min": -2.0, "value_max": 2.0, "target_epsilon": 0.3},
         {"head": "categorical", "atoms": 5, "value_min": -2.0, "value_max": 2.0, "double": False},
+        {"head": "quantile", "quantiles": 4, "target_epsilon": 0.3, "double": False},
+        {"head": "quantile", "quantiles": 4, "dueling": True, "members": 2, "advantage_alpha": 0.8},
+        {"head": "quantile", "quantiles": 4, "target_epsilon": 0.3, "members": 2},
     ],
     ids=str,
 )
@@ -194,6 +197,8 @@ def test_no_illegal_action_of_a_next_state_bootstraps(given, jit):
     def values_of(network, observation):
         """Of each member, [K, B, A]; for a categorical head what its atoms are worth."""
         parts = np.split(network(observation).numpy().astype(np.float64), members, axis=-1)
+        if given.get("head") == "quantile":
+            parts = [part.reshape(64, -1, 4).mean(-1) for part in parts]
         if given.get("dueling"):
             parts = [part[:, :1] + part[:, 1:] - part[:, 1:].mean(1, keepdims=True) for part in parts]
         return np.array([softmax(part.reshape(64, 5, 5)) @ atoms if is_categorical else part for part in parts])

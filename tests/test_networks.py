@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from tfdqn.envs import ObservationSpec
 from tfdqn.learners.dqn import heads
-from tfdqn.networks import catalogue
+from tfdqn.networks import catalogue, layers
 
 
 def test_dueling_streams_share_the_body_and_nothing_else():
@@ -97,3 +97,36 @@ def test_the_articles_cave_network_has_its_size():
     assert catalogue.build("conv", ObservationSpec((48, 48, 4)), heads.ScalarHead(2), 0, "net").count_params() == (
         convolutions + (24 * 24 * 32 + 1) * 128 + 129 * 2
     )
+
+
+def test_the_residual_network_has_its_size_and_its_blocks_add_to_what_they_are_given():
+    """Each stage: a convolution, and four more in two blocks; a screen of 10 is one of 2 behind three poolings."""
+    sizes = {}
+    for name, width in (("resnet", 1), ("resnet_wide", 2)):
+        network = catalogue.build(name, ObservationSpec((10, 10, 4)), heads.ScalarHead(3), 1, "net")
+        count, before = 0, 4
+        for filters in (16 * width, 32 * width, 32 * width):
+            count, before = count + (9 * before + 1) * filters + 4 * (9 * filters + 1) * filters, filters
+        assert network.count_params() == count + (2 * 2 * 32 * width + 1) * 256 + 257 * 3
+        sizes[name] = network
+    network, frames = sizes["resnet"], np.random.default_rng(0).integers(0, 256, (3, 10, 10, 4)).astype(np.uint8)
+    convolutions = [layer for layer in network.layers if isinstance(layer, layers.PatchConv2D)]
+    kernels = [layer.kernel.numpy() for layer in (*convolutions, *network.layers[-2:])]
+    fans = [np.prod(kernel.shape[:-2], dtype=int) * sum(kernel.shape[-2:]) for kernel in kernels]
+    draws = [kernel.ravel()[:8] * np.sqrt(fan / 6) for kernel, fan in zip(kernels, fans, strict=True)]
+    assert len(np.unique(np.round(draws, 3), axis=0)) == 17  # no two of one seed
+    for layer in convolutions:
+        layer.bias.assign(np.random.default_rng(1).normal(size=layer.bias.shape, scale=0.1))
+
+    def convolved(layer, inputs):
+        return tf.nn.conv2d(inputs, layer.kernel, 1, "SAME") + layer.bias
+
+    expected, each = tf.constant(frames, tf.float32) / 255.0, iter(convolutions)
+    for _ in range(3):
+        expected = tf.nn.max_pool2d(convolved(next(each), expected), 3, 2, "SAME")
+        for _ in range(2):
+            inner = convolved(next(each), tf.nn.relu(expected))
+            expected = expected + convolved(next(each), tf.nn.relu(inner))
+    hidden, output = (layer for layer in network.layers if isinstance(layer, tf.keras.layers.Dense))
+    expected = output(hidden(tf.reshape(tf.nn.relu(expected), [3, -1])))
+    np.testing.assert_allclose(network(frames), expected, rtol=1e-4, atol=1e-5)

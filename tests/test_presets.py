@@ -5,11 +5,11 @@ import math
 import pytest
 
 from tfdqn import config as configuration
-from tfdqn import train
+from tfdqn import learners, train
 from tfdqn.envs import registry
 from tfdqn.errors import UserError
 
-PRESETS = [(game.name, preset) for game in registry.games() for preset in game.presets]
+PRESETS = [(game.name, preset) for game in registry.games() for preset in (*game.presets, "rainbow")]
 
 
 def legal_values(name):
@@ -107,3 +107,21 @@ def test_a_command_says_what_gave_way(capsys):
     assert "restart_share = 0.0" in output.out
     assert train.main(["--env", "cave", "--print-config"]) == 0
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("env", registry.names())
+def test_a_learners_preset_is_the_games_default_one_but_for_what_it_says(env):
+    ours, plain = (configuration.resolve({"env": env, "preset": name}) for name in ("rainbow", "default"))
+    said = {**learners.presets_of("dqn")["rainbow"], "preset": "rainbow"}
+    for name, value in configuration.plain(ours).items():
+        assert value == said.get(name, getattr(plain, name)), name
+    assert ours.value_max - ours.value_min >= 1.0
+    with pytest.raises(UserError, match=f"--preset rainbow: {env} with --learner pqn has none of that name"):
+        configuration.resolve({"env": env, "preset": "rainbow", "learner": "pqn"})
+
+
+def test_a_learners_preset_gives_way_and_takes_a_gpus_sizes():
+    told = []
+    config = configuration.resolve({"preset": "rainbow", "munchausen_alpha": 0.9}, tell=told.append)
+    assert config.head == "scalar" and "of the preset 'rainbow' does not fit" in told[0]
+    assert configuration.resolve({"preset": "rainbow"}, on_gpu=True).num_envs == 2048

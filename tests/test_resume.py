@@ -170,7 +170,9 @@ def test_a_run_starts_from_anothers_best_agent_and_refuses_one_that_does_not_fit
         np.testing.assert_array_equal(online, target)
     run.monitor.close()
     for changes, message in [
-        ({"dueling": True}, "its dueling is False, not True"),
+        ({"dueling": True}, "its dueling is False, not True; use --no-dueling"),
+        ({"noisy": True}, "its noisy is False, not True; use --no-noisy"),
+        ({"head": "quantile"}, "its head is scalar, not quantile; use --head scalar"),
         ({"env": "cave"}, "its env is catch8, not cave"),
         ({"init_from": str(tmp_path)}, "not a run folder"),
     ]:

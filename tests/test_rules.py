@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from tfdqn import config as configuration
 from tfdqn.envs import make
-from tfdqn.learners import optimizing
+from tfdqn.learners import exploration, optimizing
 from tfdqn.learners.dqn import rules, settings
 from tfdqn.learners.dqn.learner import build_replay
 from tfdqn.replay.prioritized import PrioritizedReplay
@@ -16,9 +16,10 @@ from tfdqn.replay.table import FrameReplay
 def test_every_name_that_settings_allow_has_its_value_and_no_other():
     choices = {name: field.metadata["choices"] for name, field in settings.FIELDS.items()}
     kinds = {"loss": rules.LOSSES, "head": rules.HEADS, "target": rules.TARGETS, "optimizer": optimizing.OPTIMIZERS}
+    kinds["exploration"] = exploration.KINDS
     for name, values in kinds.items():
         assert sorted(values) == sorted(choices[name]), name
-    for values in (rules.CHOOSERS, rules.PLAYERS, rules.SAMPLERS):
+    for values in (rules.CHOOSERS, rules.PLAYERS, rules.SAMPLERS, rules.TARGET_RULES):
         assert set(values) == {False, True}
 
 

@@ -163,7 +163,7 @@ def resolve(given: Mapping[str, Any], *, on_gpu: bool = False, tell: Callable[[s
 
     Args:
       given: explicitly chosen settings, from a file and from flags.
-      on_gpu: use the GPU's sizes in the default preset, unless any size is in `given`.
+      on_gpu: use the GPU's sizes in the default preset and in a learner's own, unless any size is in `given`.
       tell: called with a line for each value that gave way.
 
     Raises:
@@ -173,7 +173,8 @@ def resolve(given: Mapping[str, Any], *, on_gpu: bool = False, tell: Callable[[s
     chosen = {name: given.get(name, FIELDS[name].default) for name in ("env", "preset")}
     values = _preset(chosen["env"], chosen["preset"], given.get("learner"))
     learner = learners.settings_of(values["learner"])
-    if on_gpu and chosen["preset"] == "default" and not any(name in given for name in SIZE_FIELDS):
+    is_default = chosen["preset"] == "default" or chosen["preset"] in learners.presets_of(values["learner"])
+    if on_gpu and is_default and not any(name in given for name in SIZE_FIELDS):
         values |= learner.GPU_SIZES
     values = {**learner.PRESET, **values}
     wanted = Config(**{**values, **chosen, **given})
@@ -190,10 +191,13 @@ def resolve(given: Mapping[str, Any], *, on_gpu: bool = False, tell: Callable[[s
 def _preset(env: str, name: str, learner: str | None) -> dict[str, Any]:
     """A game's named settings, for a learner, which they choose where that is None.
 
-    The default ones are those under the learner's own name, where the game has such. Of another learner's only what is
-    said of the game and the run is taken.
+    A learner's own come on top of the game's default ones. These are those under the learner's own name, where the
+    game has such. Of another learner's only what is said of the game and the run is taken.
     """
     presets, first = registry.entry(env).presets, FIELDS["learner"].default
+    if name not in presets:
+        values = _preset(env, "default", learner)
+        return {**values, **learners.presets_of(values["learner"]).get(name, {})}
     values = dict(presets.get(name, {}))
     learner = learner or values.get("learner", first)
     if name == "default" and learner != first and learner in presets:

@@ -18,7 +18,9 @@ class Game:
         registry.DEFAULT, "the game: a name, package.module:Class or path/to/file.py:Class", common=True, code=True
     )
     env_args: str = setting("", "arguments of a game of your own, a JSON object", common=True)
-    preset: str = setting("default", "named settings for the game", common=True)
+    preset: str = setting(
+        "default", "named settings for the game, or the learner's own on top of its default ones", common=True
+    )
     learner: str = setting("dqn", "what learns", choices=tuple(learners.LEARNERS), common=True)
     seed: int = setting(0, "one seed for everything that is drawn", low=0, high=2**31 - 1, common=True)
     frame_stack: int = setting(1, "frames that make one observation", low=1, high=32, common=True)
@@ -41,9 +43,11 @@ class Game:
     def check(self, config: Any) -> None:
         entry = registry.entry(self.env)
         entry.require()
-        if self.preset not in entry.presets:
+        presets = [*entry.presets, *learners.presets_of(self.learner)]
+        if self.preset not in presets:
             raise UserError(
-                f"--preset {self.preset}: {self.env} has none of that name; {nearest(self.preset, entry.presets)}"
+                f"--preset {self.preset}: {self.env} with --learner {self.learner} has none of that name; "
+                f"{nearest(self.preset, presets)}"
             )
         if loading.parse_arguments(self.env_args) and not entry.takes_arguments:
             raise UserError(f"--env-args {self.env_args}: {self.env} takes none; leave it out")

@@ -16,9 +16,9 @@ import operator
 import tensorflow as tf
 
 # Evaluation's streams are never used in training. "start" is the first reset of every environment; "weights" are those
-# of a network before it learns; "play" is of `Agent.act`.
+# of a network before it learns, "noise" what its layers draw while it does; "play" is of `Agent.act`.
 _PLAYED = ("evaluation", "final_evaluation", "record", "play")
-STREAMS = ("start", "explore", "env", "replay", "restart", "weights", *_PLAYED)
+STREAMS = ("start", "explore", "env", "replay", "restart", "weights", "noise", *_PLAYED)
 _LOW_63_BITS = 2**63 - 1
 _GOLDEN = 0x9E3779B97F4A7C15  # 2**64 over the golden ratio, odd: steps by it come near no earlier place for long
 _MIXERS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))  # (shift, factor)
@@ -44,6 +44,11 @@ def stream(seed: int, name: str, *more: int) -> int:
 def at(stream: int | tf.Tensor, counter: int | tf.Tensor) -> tf.Tensor:
     """The seed [2] int64 of one draw: `stream` as above, `counter` [] int64 from 0 to 2**63 - 1."""
     return tf.stack([tf.convert_to_tensor(word, tf.int64) for word in (stream, counter)])
+
+
+def part(seed: tf.Tensor, word: int) -> tf.Tensor:
+    """The seed [2] int64 of a part of what is drawn by a seed from `at`: `word`, below 2**32, tells the parts apart."""
+    return seed + tf.constant([(word - 2**31) * 2**32, 0], tf.int64)
 
 
 def skip(seed: tf.Tensor, count: int | tf.Tensor) -> tf.Tensor:

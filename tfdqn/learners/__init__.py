@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -20,6 +21,11 @@ LEARNERS = {name: f"tfdqn.learners.{name}" for name in ("dqn", "pqn", "a2c", "r2
 def settings_of(name: str) -> ModuleType:
     """The module of a learner's settings."""
     return importlib.import_module(f"{LEARNERS[name]}.settings")
+
+
+def presets_of(name: str) -> Mapping[str, Mapping[str, Any]]:
+    """A learner's named settings, which come on top of a game's default ones."""
+    return getattr(settings_of(name), "PRESETS", {})
 
 
 def learner_of(name: str) -> type[Learner]:

@@ -62,14 +62,15 @@ class Agent(tf.keras.Model):
 
     @abc.abstractmethod
     def act(
-        self, observation: tf.Tensor, agent_state: Any, epsilon: tf.Tensor, seed: tf.Tensor, legal: tf.Tensor | None
+        self, observation: tf.Tensor, agent_state: Any, epsilon: Any, seed: tf.Tensor, legal: tf.Tensor | None
     ) -> tuple[tf.Tensor, Any]:
         """Choose actions.
 
         Args:
           observation: [N, ...].
           agent_state: what it has carried so far.
-          epsilon: [] float32, the share of random actions; with 0 it plays as well as it can.
+          epsilon: [] float32, the share of random actions, or [N], that of each environment; with 0 it plays as well
+            as it can. In training what the learner's `exploration` says (see `tfdqn.learners.exploration.Explore`).
           seed: [2] int64.
           legal: [N, A] bool, at least one action each; None: every action.
 
@@ -89,7 +90,8 @@ class Learner(abc.ABC):
     Attributes:
       config: the run's, with what the device decides.
       agent: what plays, and learns.
-      exploration: the share of random actions, by the frames played: `epsilon_at(env_frames)`.
+      exploration: what the agent's `act` is told by the frames played, `at(env_frames)`, and the share of random
+        actions [] that is reported, `epsilon_at(env_frames)`.
       iterations_per_round: decisions of every environment before it learns.
       replay: where it keeps rows for longer than a round; None where it does not.
     """

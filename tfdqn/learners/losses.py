@@ -103,6 +103,46 @@ def advantage_learning(
     return reward - alpha * (max_value(q, legal) - masked_value(q, action))
 
 
+def log_policy(q: tf.Tensor, temperature: float, legal: tf.Tensor | None = None) -> tf.Tensor:
+    """log pi = log softmax(Q / temperature) over the `legal` [B, A] actions, -inf for the others; [B, A] from [B, A].
+
+    Where nothing is legal it is no number: the game is over there, and what follows does not count.
+    """
+    return tf.nn.log_softmax(among(q, legal) / temperature)
+
+
+def munchausen_reward(
+    reward: tf.Tensor, log_policy: tf.Tensor, action: tf.Tensor, alpha: float, temperature: float, clip: float
+) -> tf.Tensor:
+    """r + alpha [temperature * log pi(a|s)]_clip^0, [B] (Vieillard et al. 2020, "Munchausen reinforcement learning").
+
+    A reward for the choice itself, 0 for one that the policy is sure of, so that the gap to the others widens, and the
+    policy may not go far from the one before (a Kullback-Leibler penalty).
+
+    Args:
+      reward: [B].
+      log_policy: [B, A], of the state of the choice (see `log_policy`).
+      action: [B] int32, the choice.
+      alpha: from 0 to 1.
+      temperature: of the policy.
+      clip: the least bonus before `alpha`, at most 0.
+    """
+    return reward + alpha * tf.clip_by_value(temperature * masked_value(log_policy, action), clip, 0.0)
+
+
+def soft_expectation(each: tf.Tensor, log_policy: tf.Tensor, temperature: float) -> tf.Tensor:
+    """sum_a pi(a|s) (z(s, a) - temperature * log pi(a|s)), [B, ...] (Vieillard et al. 2020, eq. 2).
+
+    Args:
+      each: [B, A, ...], numbers z of every action, such as its value.
+      log_policy: [B, A]; actions of probability 0 do not count, whatever they are worth.
+      temperature: of the policy.
+    """
+    log_policy = tf.reshape(log_policy, [-1, each.shape[1]] + [1] * (each.shape.rank - 2))
+    policy = tf.exp(log_policy)
+    return tf.reduce_sum(tf.where(policy > 0, policy * (each - temperature * log_policy), 0.0), axis=1)
+
+
 def dueling_value(value: tf.Tensor, advantage: tf.Tensor) -> tf.Tensor:
     """V(s) + A(s, a) - mean_a A(s, a), [B, A, K], from [B, 1, K] and [B, A, K] (Wang et al. 2016, eq. 9)."""
     return value + advantage - tf.reduce_mean(advantage, axis=1, keepdims=True)
@@ -179,3 +219,29 @@ def huber(td_error: tf.Tensor) -> tf.Tensor:
 def squared(td_error: tf.Tensor) -> tf.Tensor:
     """Half the squared error, [B], so that its derivative is the TD error."""
     return 0.5 * tf.square(td_error)
+
+
+def quantile_huber(
+    quantiles: tf.Tensor, taus: tf.Tensor, returns: tf.Tensor, shares: tf.Tensor, kappa: float
+) -> tf.Tensor:
+    """The quantile Huber loss, [B] (Dabney et al. 2018a, "Distributional RL with quantile regression", eq. 10).
+
+        sum_i sum_j share_j |tau_i - 1{u_ij < 0}| L_kappa(u_ij) / kappa,   u_ij = return_j - quantile_i
+
+    with Huber's L_kappa, u^2 / 2 up to kappa and kappa (|u| - kappa / 2) beyond. It is divided by kappa as in Dabney et
+    al. 2018b, eq. 3, so that a small one tends to quantile regression, |tau - 1{u < 0}| |u|.
+
+    Args:
+      quantiles: [B, N], what is learnt.
+      taus: [N] or [B, N], which quantiles these are, between 0 and 1.
+      returns: [B, M], samples of the target.
+      shares: [B, M], their probabilities, which sum to 1.
+      kappa: above 0.
+    """
+    error = returns[:, tf.newaxis, :] - quantiles[:, :, tf.newaxis]  # [B, N, M]
+    size = tf.abs(error)
+    quadratic = tf.minimum(size, kappa)
+    # As of `huber`: size - quadratic is exactly 0 inside.
+    huber_loss = 0.5 * quadratic * (quadratic / kappa) + (size - quadratic)
+    side = tf.abs(taus[..., tf.newaxis] - tf.cast(error < 0, tf.float32))
+    return tf.reduce_sum(shares[:, tf.newaxis, :] * side * huber_loss, axis=[1, 2])

@@ -16,7 +16,7 @@ MAX_REPORTS = 64  # of one chunk; it ends when it has as many
 SHARED_BIT = 61  # of an int64, without its sign
 
 ROLLOUT = (
-    Metric("rollout/epsilon", "latest", "the share of random actions"),
+    Metric("rollout/epsilon", "latest", "the share of random actions, the mean over the environments"),
     Metric("rollout/episodes", "total", "training episodes that ended and began at the game's own start"),
     Metric(
         "rollout/score",

@@ -177,13 +177,29 @@ class Replay:
             yield {"replay_capacity": -(-self.replay_min_rows // num_envs) * num_envs}
 
 
+EXPLORATIONS = ("epsilon_greedy", "boltzmann")
+
+
 @room("exploration", "exploration")
 class Exploration:
+    exploration: str = setting(
+        "epsilon_greedy",
+        "what is played but for the random actions: the best action, or one drawn from softmax(Q / temperature)",
+        choices=EXPLORATIONS,
+    )
     epsilon_start: float = setting(1.0, "random actions at first", low=0, high=1)
     epsilon_end: float = setting(0.05, "random actions at last", low=0, high=1, common=True)
     epsilon_decay_env_frames: int = setting(
         100_000, "frames from first to last, linearly", low=1, high=2**62, common=True
     )
+    epsilon_ladder: float = setting(
+        0.0,
+        "environments explore apart: the i-th of N has epsilon to the power of 1 + this * i / (N - 1)",
+        low=0,
+        high=1e3,
+    )
+    temperature_start: float = setting(1.0, "temperature of boltzmann at first", above=0, high=1e6)
+    temperature_end: float = setting(0.05, "the same at last, after as many frames as epsilon", above=0, high=1e6)
 
     def check(self, config: Any) -> None:
         if self.epsilon_end > self.epsilon_start:

@@ -13,7 +13,7 @@ import tensorflow as tf
 from tfdqn import seeds
 from tfdqn.envs import loading
 from tfdqn.envs.spec import ObservationSpec
-from tfdqn.networks import bodies, layers
+from tfdqn.networks import bodies, layers, noisy
 from tfdqn.networks.names import CONVOLUTIONS, PRECISIONS
 
 LEAST_ROUNDED = 64  # units of a hidden dense layer whose products may be rounded; narrower ones cost little
@@ -47,12 +47,17 @@ class Body(NamedTuple):
 class _Maker:
     """Makes the layers of one network; a number that each has to itself tells their weights apart."""
 
-    def __init__(self, seed: int, member: int, convolution: str, precision: str):
-        self._seed, self._member = seed, member
+    def __init__(self, seed: int, member: int, convolution: str, precision: str, sigma: float, is_spectral: bool):
+        self._seed, self._member, self._sigma, self._is_at_head = seed, member, sigma, False
+        self._is_spectral = is_spectral
         self._is_native, self._is_rounded = convolution == "native", precision == "bfloat16"
 
     def seed_of(self, number: int) -> int:
         return seeds.stream(self._seed, "weights", self._member, number)
+
+    def begin_head(self) -> None:
+        """From now on dense layers are the head's, which may be noisy."""
+        self._is_at_head = True
 
     def grey(self):
         return layers.Greyscale()
@@ -61,16 +66,26 @@ class _Maker:
         return tf.keras.layers.Flatten("channels_last", dtype=layers.DTYPE)
 
     def dense(self, units, number, activation="relu", is_last=False):
-        initializer = tf.keras.initializers.GlorotUniform(self.seed_of(number))
-        rounded = self._is_rounded and units >= LEAST_ROUNDED and not is_last
-        return layers.Dense(units, rounded, activation=activation, kernel_initializer=initializer)
+        seed, rounded = self.seed_of(number), self._is_rounded and units >= LEAST_ROUNDED and not is_last
+        if self._is_at_head and self._sigma:
+            return noisy.NoisyDense(units, rounded, seed, self._sigma, activation=activation)
+        initializer = tf.keras.initializers.GlorotUniform(seed)
+        return layers.Dense(
+            units,
+            rounded,
+            self._is_spectral and not self._is_at_head,
+            activation=activation,
+            kernel_initializer=initializer,
+        )
 
     def conv(self, filters, kernel_size, stride, number, padding="same", activation="relu"):
         seed = self.seed_of(number)
-        return layers.PatchConv2D(filters, kernel_size, stride, padding, activation, seed, self._is_native)
+        return layers.PatchConv2D(
+            filters, kernel_size, stride, padding, activation, seed, self._is_native, self._is_spectral
+        )
 
     def columns(self, filters, width, number):
-        return layers.ColumnDense(filters, width, None, self.seed_of(number))
+        return layers.ColumnDense(filters, width, None, self.seed_of(number), self._is_spectral)
 
     def norm(self):
         # Between a linear layer and its ReLU (Ba et al. 2016): most of a screen is wall, so without it inputs share a
@@ -81,6 +96,14 @@ class _Maker:
         # Normed before use, and the sum left linear (He et al. 2016, "Identity mappings in deep residual networks").
         branch = [*self.norm(), self.dense(units, number, None)]
         return lambda inputs: tf.keras.layers.Add(dtype=layers.DTYPE)([inputs, _through(branch, inputs)])
+
+    def residual_conv(self, filters, number):
+        branch = [self.relu(), self.conv(filters, 3, 1, number, activation=None)]
+        branch += [self.relu(), self.conv(filters, 3, 1, number + 1, activation=None)]
+        return lambda inputs: tf.keras.layers.Add(dtype=layers.DTYPE)([inputs, _through(branch, inputs)])
+
+    def relu(self):
+        return tf.keras.layers.ReLU(dtype=layers.DTYPE)
 
     def deep(self, units):
         return [
@@ -122,6 +145,16 @@ def _columns(make):
     return [make.columns(32, 2, 0), *make.norm(), make.flatten(), make.dense(256, 1, None), *make.norm()], make.last
 
 
+def _resnet(make, width):
+    # Of IMPALA (Espeholt et al. 2018, figure 3, right), its channels times `width`.
+    body = [make.grey()]
+    for number, filters in enumerate((16 * width, 32 * width, 32 * width)):
+        first = 20 + 10 * number
+        body += [make.conv(filters, 3, 1, first, activation=None), layers.MaxPool()]
+        body += [make.residual_conv(filters, first + 1), make.residual_conv(filters, first + 3)]
+    return [*body, make.relu(), make.flatten()], lambda more: [make.dense(256, 2 + more)]
+
+
 BODIES = {
     "mlp": Body(_mlp, sees_screens=False),
     "mlp_norm": Body(_mlp_norm, sees_screens=False),
@@ -131,6 +164,8 @@ BODIES = {
     "columns": Body(_columns, prefers_columns=True),
     "columns_deep": Body(lambda make: (make.deep(256), make.last), prefers_columns=True),
     "columns_wide": Body(lambda make: (make.deep(512), make.last), prefers_columns=True),
+    "resnet": Body(lambda make: _resnet(make, 1), has_convolutions=True),
+    "resnet_wide": Body(lambda make: _resnet(make, 2), has_convolutions=True),
 }
 
 
@@ -152,6 +187,8 @@ def build(
     members: int = 1,
     convolution: str = "patches",
     precision: str = "float32",
+    noisy_sigma: float = 0.0,
+    spectral_norm: bool = False,
 ) -> tf.keras.Model:
     """Make a network by its name.
 
@@ -160,7 +197,8 @@ def build(
         "conv_stride4" (small, for the cave), "mlp_norm" (dense 128, 128) and "conv3_norm" (one 3x3 convolution and
         dense 128, for small planes) with layer normalisation, "columns" (whole columns of the screen, for the cave:
         quicker by far), "columns_deep" (with residual layers behind it, in which to plan ahead) or "columns_wide" (the
-        same with layers of 512, for a long training: half the speed); or a body of one's own (see
+        same with layers of 512, for a long training: half the speed), "resnet" (three stages of convolutions with
+        residual blocks, IMPALA's) or "resnet_wide" (with twice the channels); or a body of one's own (see
         `tfdqn.networks.bodies`).
       spec: of the observations that it takes, frames stacked.
       head: makes the last layers and gives their output its meaning.
@@ -172,6 +210,10 @@ def build(
       convolution: "patches", times a matrix, or "native", TensorFlow's own; the same weights fit either.
       precision: "float32", or "bfloat16" to round the factors of the products in hidden dense layers of 64 units or
         more (see `tfdqn.networks.products`); the same weights fit either.
+      noisy_sigma: above 0, the head's dense layers, the last hidden ones among them, are noisy with it (see
+        `tfdqn.networks.noisy`).
+      spectral_norm: the body's layers, those before the head, are normalised (see `tfdqn.networks.spectral`); a body of
+        one's own stays as it is.
 
     Returns:
       A Keras model from observations [B, ...] to the head's output; of several, to all of theirs, and they are its
@@ -185,7 +227,7 @@ def build(
     if precision not in PRECISIONS:
         raise ValueError(f"precision {precision!r}: must be one of {', '.join(PRECISIONS)}")
     check_fits(name, spec)
-    makers = [_Maker(seed, member, convolution, precision) for member in range(members)]
+    makers = [_Maker(seed, member, convolution, precision, noisy_sigma, spectral_norm) for member in range(members)]
     if members == 1:
         return _one(name, spec, head, makers[0], label)
     each = [_one(name, spec, head, maker, f"{label}_{i}") for i, maker in enumerate(makers)]
@@ -215,6 +257,7 @@ def _one(name: str, spec: ObservationSpec, head: Head, make: _Maker, label: str)
     else:
         body, hidden = BODIES[name].make(make)
         features = _through(body, inputs)
+    make.begin_head()
     output = head.connect(
         features,
         lambda number: lambda features: _through(hidden(100 * number), features),

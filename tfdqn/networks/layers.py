@@ -8,16 +8,20 @@ Shapes: B batch, H W rows and columns, C channels.
 
 from __future__ import annotations
 
+import functools
+import itertools
+
 import tensorflow as tf
 
 from tfdqn.networks.products import rounded_matmul
+from tfdqn.networks.spectral import Spectral
 
 Layer = tf.keras.layers.Layer
 DTYPE = "float32"
 
 
 @tf.keras.saving.register_keras_serializable(package="tfdqn")
-class PatchConv2D(Layer):
+class PatchConv2D(Spectral, Layer):
     """A 2-D convolution computed as patches times a matrix: equal to `tf.nn.conv2d`, and quick under XLA on a CPU.
 
     Args:
@@ -28,6 +32,7 @@ class PatchConv2D(Layer):
       activation: name of a Keras activation, or None.
       seed: seed of the kernel's initializer (Glorot uniform, as in Keras).
       native: leave it to `tf.nn.conv2d` all the same, which on a GPU is cuDNN's. The weights are the same.
+      spectral: see `tfdqn.networks.spectral`.
 
     Call with [B, H, W, C] of any real dtype, computed in float32; returns [B, H', W', filters] float32.
     """
@@ -41,6 +46,7 @@ class PatchConv2D(Layer):
         activation=None,
         seed=None,
         native=False,
+        spectral=False,
         dtype=DTYPE,
         **kwargs,
     ):
@@ -49,25 +55,27 @@ class PatchConv2D(Layer):
             raise ValueError(f"padding {padding!r}: must be 'same' or 'valid'")
         self.filters, self.kernel_size, self.stride, self.padding = filters, kernel_size, stride, padding
         self.activation = tf.keras.activations.get(activation)
-        self.seed, self.native = seed, native
+        self.seed, self.native, self.spectral = seed, native, spectral
 
     def build(self, input_shape):
         shape = (self.kernel_size, self.kernel_size, int(input_shape[-1]), self.filters)
         initializer = tf.keras.initializers.GlorotUniform(self.seed)
         self.kernel = self.add_weight("kernel", shape, initializer=initializer)
         self.bias = self.add_weight("bias", (self.filters,), initializer="zeros")
+        self.add_direction()
         self._height, self._width = (self._padding(pixels) for pixels in input_shape[1:3])  # (before, after, outputs)
         super().build(input_shape)
 
-    def call(self, inputs):
+    def call(self, inputs, training=None):
+        weights = self.kernel_in_use(training)
         if self.native:
             levels = tf.cast(inputs, tf.float32) * (1.0 / 255.0 if inputs.dtype == tf.uint8 else 1.0)
-            return self.activation(tf.nn.conv2d(levels, self.kernel, self.stride, self.padding.upper()) + self.bias)
-        blocks, kernel = self._blocks(inputs)
+            return self.activation(tf.nn.conv2d(levels, weights, self.stride, self.padding.upper()) + self.bias)
+        blocks, kernel = self._blocks(inputs, weights)
         outputs = self._expand_outputs(blocks, kernel) if self._is_wide(blocks) else self._expand_inputs(blocks, kernel)
         return self.activation(outputs + self.bias)
 
-    def _blocks(self, inputs):
+    def _blocks(self, inputs, kernel):
         """The padded input with each s x s block of pixels as one, and the kernel in the same order.
 
         A k x k kernel with stride s, k divisible by s, is a (k/s) x (k/s) kernel with stride 1 over blocks of s x s
@@ -82,7 +90,7 @@ class PatchConv2D(Layer):
         if top or bottom or left or right:
             inputs = tf.pad(inputs, [[0, 0], [top, bottom], [left, right], [0, 0]])
         rows, columns, channels = inputs.shape[1] // block, inputs.shape[2] // block, inputs.shape[3]
-        split = tf.reshape(self.kernel, [size // block, block, size // block, block, channels, self.filters])
+        split = tf.reshape(kernel, [size // block, block, size // block, block, channels, self.filters])
         if inputs.dtype == tf.uint8:
             # Frames arrive one after another in memory, seen as channels: keep each frame's runs of pixels together.
             # (This transposition undoes the one that made the channels; the compiler drops both.)
@@ -127,12 +135,10 @@ class PatchConv2D(Layer):
         return blocks[:, row : last_row + 1 : step, column : last_column + 1 : step, :]
 
     def _padding(self, pixels):
-        """Pixels (before, after, then outputs) along one side, by TensorFlow's rule: the odd pixel goes after."""
+        """Pixels (before, after, then outputs) along one side."""
         if self.padding == "valid":
             return 0, 0, (pixels - self.kernel_size) // self.stride + 1
-        outputs = -(-pixels // self.stride)
-        total = max((outputs - 1) * self.stride + self.kernel_size - pixels, 0)
-        return total // 2, total - total // 2, outputs
+        return _same_padding(pixels, self.kernel_size, self.stride)
 
     def get_config(self):
         return {
@@ -144,11 +150,43 @@ class PatchConv2D(Layer):
             "activation": tf.keras.activations.serialize(self.activation),
             "seed": self.seed,
             "native": self.native,
+            "spectral": self.spectral,
         }
 
 
 @tf.keras.saving.register_keras_serializable(package="tfdqn")
-class ColumnDense(Layer):
+class MaxPool(Layer):
+    """The largest of each 3 x 3 pixels, every second pixel, padded as "same": equal to `tf.nn.max_pool2d`.
+
+    As the largest of nine shifted screens: XLA's gradient of a pooling goes through a slow search on a CPU.
+
+    Call with [B, H, W, C] float32; returns [B, ceil(H / 2), ceil(W / 2), C] float32.
+    """
+
+    SIZE, STRIDE = 3, 2
+
+    def __init__(self, dtype=DTYPE, **kwargs):
+        super().__init__(dtype=dtype, **kwargs)
+
+    def call(self, inputs):
+        sides = [_same_padding(pixels, self.SIZE, self.STRIDE) for pixels in inputs.shape[1:3]]
+        paddings = [[0, 0], *([before, after] for before, after, _ in sides), [0, 0]]
+        padded = tf.pad(inputs, paddings, constant_values=inputs.dtype.min)
+        height, width = (self.STRIDE * (outputs - 1) + 1 for _, _, outputs in sides)
+        offsets = itertools.product(range(self.SIZE), repeat=2)
+        shifted = [padded[:, i : i + height : self.STRIDE, j : j + width : self.STRIDE] for i, j in offsets]
+        return functools.reduce(tf.maximum, shifted)
+
+
+def _same_padding(pixels, size, stride):
+    """Pixels (before, after, then outputs) along one side, by TensorFlow's rule: the odd pixel goes after."""
+    outputs = -(-pixels // stride)
+    total = max((outputs - 1) * stride + size - pixels, 0)
+    return total // 2, total - total // 2, outputs
+
+
+@tf.keras.saving.register_keras_serializable(package="tfdqn")
+class ColumnDense(Spectral, Layer):
     """A dense layer over whole columns of the screen, the same for each group of neighbouring columns.
 
     Equal to a convolution whose kernel is as high as the screen and as wide as its stride. It suits a game in which a
@@ -160,13 +198,14 @@ class ColumnDense(Layer):
       width: columns in a group; must divide the screen's.
       activation: name of a Keras activation, or None.
       seed: seed of the kernel's initializer (Glorot uniform, as in Keras).
+      spectral: see `tfdqn.networks.spectral`.
 
     Call with [B, H, W, C] uint8, read as levels over 255; returns [B, W / width, filters] float32.
     """
 
-    def __init__(self, filters, width, activation=None, seed=None, dtype=DTYPE, **kwargs):
+    def __init__(self, filters, width, activation=None, seed=None, spectral=False, dtype=DTYPE, **kwargs):
         super().__init__(dtype=dtype, **kwargs)
-        self.filters, self.width, self.seed = filters, width, seed
+        self.filters, self.width, self.seed, self.spectral = filters, width, seed, spectral
         self.activation = tf.keras.activations.get(activation)
 
     def build(self, input_shape):
@@ -176,15 +215,17 @@ class ColumnDense(Layer):
         initializer = tf.keras.initializers.GlorotUniform(self.seed)
         self.kernel = self.add_weight("kernel", (channels * self.width * rows, self.filters), initializer=initializer)
         self.bias = self.add_weight("bias", (self.filters,), initializer="zeros")
+        self.add_direction()
         super().build(input_shape)
 
-    def call(self, inputs):
+    def call(self, inputs, training=None):
         _, rows, columns, channels = inputs.shape
         # Frame by frame, each column by column: the order in which a replay with `column_major` holds them, so that
         # the compiler drops this transposition together with the replay's, and every frame is one matrix product.
         frames = tf.transpose(inputs, [3, 0, 2, 1])
         fields = self.width * rows
-        kernels = tf.split(self.kernel, channels) if channels > 1 else [self.kernel]
+        kernel = self.kernel_in_use(training)
+        kernels = tf.split(kernel, channels) if channels > 1 else [kernel]
         groups = [tf.reshape(tf.cast(frames[c], tf.float32) * (1.0 / 255.0), [-1, fields]) for c in range(channels)]
         products = [tf.matmul(group, kernel) for group, kernel in zip(groups, kernels, strict=True)]
         outputs = tf.add_n(products) + self.bias
@@ -197,32 +238,39 @@ class ColumnDense(Layer):
             "width": self.width,
             "activation": tf.keras.activations.serialize(self.activation),
             "seed": self.seed,
+            "spectral": self.spectral,
         }
 
 
 @tf.keras.saving.register_keras_serializable(package="tfdqn")
-class Dense(tf.keras.layers.Dense):
+class Dense(Spectral, tf.keras.layers.Dense):
     """Keras's dense layer, whose product may be that of `networks.products.rounded_matmul`. The weights are the same.
 
     So is its name, by which Keras finds a layer's weights in a file: agents of earlier versions hold Keras's own.
 
     Args:
       rounded: do so. (Such a layer has a bias.)
+      spectral: see `tfdqn.networks.spectral`. (The same holds of it.)
 
     Call with [B, inputs] float32; returns [B, units] float32.
     """
 
-    def __init__(self, units, rounded=False, dtype=DTYPE, **kwargs):
+    def __init__(self, units, rounded=False, spectral=False, dtype=DTYPE, **kwargs):
         super().__init__(units, dtype=dtype, **kwargs)
-        self.rounded = rounded
+        self.rounded, self.spectral = rounded, spectral
 
-    def call(self, inputs):
-        if not self.rounded:
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.add_direction()
+
+    def call(self, inputs, training=None):
+        if not self.rounded and not self.spectral:
             return super().call(inputs)
-        return self.activation(rounded_matmul(inputs, tf.convert_to_tensor(self.kernel)) + self.bias)
+        multiply = rounded_matmul if self.rounded else tf.matmul
+        return self.activation(multiply(inputs, tf.convert_to_tensor(self.kernel_in_use(training))) + self.bias)
 
     def get_config(self):
-        return {**super().get_config(), "rounded": self.rounded}
+        return {**super().get_config(), "rounded": self.rounded, "spectral": self.spectral}
 
 
 @tf.keras.saving.register_keras_serializable(package="tfdqn")

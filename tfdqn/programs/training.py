@@ -268,8 +268,8 @@ class Trainer:
     def _decide(self, carry: Carry, observation: tf.Tensor, legal: tf.Tensor | None) -> tuple[tf.Tensor, Any]:
         """What each environment does next, [N] int32, and what the agent carries on."""
         explore_seed = seeds.at(seeds.stream(self.config.seed, "explore"), carry.iteration)
-        epsilon = self.learner.exploration.epsilon_at(carry.env_frames)
-        return self.agent.act(observation, carry.agent_state, epsilon, explore_seed, legal)
+        explore = self.learner.exploration.at(carry.env_frames)
+        return self.agent.act(observation, carry.agent_state, explore, explore_seed, legal)
 
     def _is_standard(self, difficulty: tf.Tensor) -> tf.Tensor:
         """Which episodes that begin now do so as in an evaluation, [N] bool: only their scores are reported."""

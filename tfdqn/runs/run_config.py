@@ -143,7 +143,10 @@ def differences(config: Config, other: Config) -> list[str]:
     """The settings by which one's agent cannot take the other's weights."""
     names = ["env", "env_args", "learner", "downsample", "frame_stack", "network", "members", "head", "dueling"]
     names += ["cell", "cell_units", "previous_action_reward"]
-    names += ["atoms", "value_min", "value_max"] if getattr(config, "head", None) == "categorical" else []
+    names += ["noisy", "spectral_norm"]
+    names += {"categorical": ["atoms", "value_min", "value_max"], "quantile": ["quantiles"]}.get(
+        getattr(config, "head", None), []
+    )
     return [name for name in names if getattr(config, name, None) != getattr(other, name, None)]
 
 
@@ -160,7 +163,7 @@ def check_donor(config: Config) -> None:
         raise UserError(f"--init-from {error}; name a run's folder, such as runs/NAME") from None
     for name in differences(config, donor):
         ours, theirs, flag = getattr(config, name), getattr(donor, name), name.replace("_", "-")
-        use = f"--{flag} {theirs}" if not isinstance(theirs, bool) else f"--{flag}" if theirs else f"--no-{flag}"
+        use = f"--{'' if theirs else 'no-'}{flag}" if isinstance(theirs, bool) else f"--{flag} {theirs}"
         raise UserError(f"--init-from {config.init_from}: its {name} is {theirs}, not {ours}; use {use}")
     if not (Path(config.init_from) / models.BEST_MODEL).is_file():
         raise UserError(

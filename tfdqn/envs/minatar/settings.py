@@ -27,6 +27,7 @@ _DEFAULT = {
     "optimizer_epsilon": 1e-6,
     "learning_rate": 5e-4,
     "discount": 0.99,
+    "value_min": 0.0,  # of --head categorical; no reward is below 0
     "n_step": 3,
     "target_update_period_updates": 500,
     "epsilon_end": 0.02,
@@ -56,21 +57,22 @@ _PQN = {
 }
 
 
-def _game(name: str, rules: str, planes: int, **preset) -> Game:
+def _game(name: str, rules: str, planes: int, value_max: float, **preset) -> Game:
+    """One of the games; `value_max`, of --head categorical, leaves room above the discounted rewards of good play."""
     return Game(
         name=name,
         factory=f"tfdqn.envs.minatar.{rules}",
         settings=MinAtar,
-        presets={"default": {**_DEFAULT, **preset}, "pqn": {**_PQN, **preset}},
+        presets={"default": {**_DEFAULT, "value_max": value_max, **preset}, "pqn": {**_PQN, **preset}},
         has_difficulties=False,
         observation_spec=lambda _: ObservationSpec((SIZE, SIZE, planes), "bool"),
     )
 
 
 GAMES = (
-    _game("minatar_breakout", "breakout:Breakout", planes=4),
-    _game("minatar_asterix", "asterix:Asterix", planes=4),
-    _game("minatar_freeway", "freeway:Freeway", planes=7, eval_max_frames=2_500),
-    _game("minatar_space_invaders", "space_invaders:SpaceInvaders", planes=6),
-    _game("minatar_seaquest", "seaquest:Seaquest", planes=10),
+    _game("minatar_breakout", "breakout:Breakout", planes=4, value_max=20.0),
+    _game("minatar_asterix", "asterix:Asterix", planes=4, value_max=30.0),
+    _game("minatar_freeway", "freeway:Freeway", planes=7, value_max=5.0, eval_max_frames=2_500),
+    _game("minatar_space_invaders", "space_invaders:SpaceInvaders", planes=6, value_max=40.0),
+    _game("minatar_seaquest", "seaquest:Seaquest", planes=10, value_max=50.0),
 )

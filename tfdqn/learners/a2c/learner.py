@@ -27,6 +27,8 @@ class Sampling:
         """1, at any time."""
         return tf.ones([])
 
+    at = epsilon_at
+
 
 def advantages(
     reward: tf.Tensor,

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from tfdqn import optimizers
+from tfdqn import optimizers, seeds
 from tfdqn.envs.spec import ObservationSpec
 from tfdqn.inputs import refusal
 from tfdqn.learners import base, exploration, losses
 from tfdqn.learners.dqn import entering, heads, rules
 from tfdqn.learners.dqn.metrics import LearnResult
-from tfdqn.networks import catalogue
+from tfdqn.networks import catalogue, drawing
 from tfdqn.replay.transitions import Transition
 
 
@@ -47,9 +48,16 @@ class DQN(base.Agent):
         2009), not those of a flawless one.
       advantage_alpha: widen the gap between the best action and the others to 1 / (1 - advantage_alpha) times its
         size (Bellemare et al. 2016); the gap is the online network's.
+      munchausen_alpha, munchausen_temperature, munchausen_clip: learn the returns of a soft policy, whose
+        log-probability is added to the reward (see `tfdqn.learners.dqn.targets.MunchausenTarget`); with alpha 0 not.
       dueling: learn the state's value and the actions' advantages apart (Wang et al. 2016).
-      head: "scalar", the expected return; or "categorical", probabilities of `atoms` returns from `value_min` to
-        `value_max` (Bellemare et al. 2017), which learns by cross-entropy and has no use for `loss`.
+      spectral_norm: the layers of the body are divided by their largest singular value.
+      noisy: the head's layers have noise in their weights, `noisy_sigma` at first, while the agent explores and learns
+        (Fortunato et al. 2018).
+      head: "scalar", the expected return; "categorical", probabilities of `atoms` returns from `value_min` to
+        `value_max` (Bellemare et al. 2017), which learns by cross-entropy; "quantile", `quantiles` of the return
+        (Dabney et al. 2018a); or "iqn", any of them, `iqn_samples` in an update and `iqn_act_samples` in play (Dabney
+        et al. 2018b). Quantiles learn by a Huber loss with `huber_kappa`. All but the first have no use for `loss`.
       max_gradient_norm: clip the gradient's global norm, which is that of all members together; None or infinity for
         no clipping.
       seed: initial weights follow from it. None is refused: no draw in tfdqn is hidden.
@@ -74,11 +82,21 @@ class DQN(base.Agent):
         double: bool = True,
         target_epsilon: float = 0.0,
         advantage_alpha: float = 0.0,
+        munchausen_alpha: float = 0.0,
+        munchausen_temperature: float = 0.03,
+        munchausen_clip: float = -1.0,
         dueling: bool = False,
+        spectral_norm: bool = False,
+        noisy: bool = False,
+        noisy_sigma: float = 0.5,
         head: str = "scalar",
         atoms: int = 51,
         value_min: float = -1.0,
         value_max: float = 1.0,
+        quantiles: int = 51,
+        iqn_samples: int = 16,
+        iqn_act_samples: int = 32,
+        huber_kappa: float = 1.0,
         max_gradient_norm: float | None = None,
         seed: int = 0,
         observation_dtype: str = "uint8",
@@ -97,11 +115,21 @@ class DQN(base.Agent):
             "double": double,
             "target_epsilon": target_epsilon,
             "advantage_alpha": advantage_alpha,
+            "munchausen_alpha": munchausen_alpha,
+            "munchausen_temperature": munchausen_temperature,
+            "munchausen_clip": munchausen_clip,
             "dueling": dueling,
+            "spectral_norm": spectral_norm,
+            "noisy": noisy,
+            "noisy_sigma": noisy_sigma,
             "head": head,
             "atoms": atoms,
             "value_min": value_min,
             "value_max": value_max,
+            "quantiles": quantiles,
+            "iqn_samples": iqn_samples,
+            "iqn_act_samples": iqn_act_samples,
+            "huber_kappa": huber_kappa,
             "max_gradient_norm": math.inf if max_gradient_norm is None else float(max_gradient_norm),
             "seed": seed,
         }
@@ -115,15 +143,19 @@ class DQN(base.Agent):
         if settings["max_gradient_norm"] == math.inf:
             self._config["max_gradient_norm"] = None  # JSON has no infinity
         seed = settings["seed"]
-        self.num_actions = num_actions
+        self.num_actions, self._seed, self._is_noisy = num_actions, seed, noisy
         self._members = members
         self._target_policy = rules.TARGETS[target](settings)
-        self._chooser = rules.CHOOSERS[double]
-        self._advantage_alpha = advantage_alpha
+        self._target_rule = rules.TARGET_RULES[munchausen_alpha > 0](settings)
         self._max_gradient_norm = settings["max_gradient_norm"]
         one = rules.HEADS[head](num_actions, settings)
+        self._draws = noisy or one.draws  # in updates
         self.online, self.target = (
-            catalogue.build(network, spec, one, seed, label, members, convolution, precision)
+            catalogue.build(
+                *(network, spec, one, seed, label, members, convolution, precision),
+                noisy_sigma=noisy_sigma if noisy else 0.0,
+                spectral_norm=spectral_norm,
+            )
             for label in ("online", "target")
         )
         self.head = heads.Ensemble(one, members) if members > 1 else one
@@ -189,16 +221,16 @@ class DQN(base.Agent):
         self,
         observation: tf.Tensor,
         agent_state: Any,
-        epsilon: tf.Tensor,
+        epsilon: tf.Tensor | exploration.Explore,
         seed: tf.Tensor,
         legal: tf.Tensor | None = None,
     ) -> tuple[tf.Tensor, Any]:
-        """Choose epsilon-greedy actions.
+        """Choose actions.
 
         Args:
           observation: [N, H, W, stack] uint8.
           agent_state: what a recurrent agent carries between decisions; () here, returned as it came.
-          epsilon: [] float32, the share of uniformly random actions.
+          epsilon: [] or [N] float32, the share of uniformly random actions; or how to explore in training.
           seed: [2] int64.
           legal: [N, A] bool, what the rules allow, at least one action each; None: every action.
 
@@ -207,7 +239,11 @@ class DQN(base.Agent):
         """
         observation = self._inputs.observations(observation)
         legal = self._inputs.legal(legal, observation.shape[:1], "legal actions")
-        return exploration.epsilon_greedy(self(observation), epsilon, seed, legal), agent_state
+        # Each environment with noise of its own.
+        explores = self._is_noisy and isinstance(epsilon, exploration.Explore)
+        with drawing.within(drawing.Draws(seed, _rows(observation)) if explores else None):
+            values = self(observation)
+        return exploration.choose(values, epsilon, seed, legal), agent_state
 
     # Learning.
 
@@ -235,7 +271,7 @@ class DQN(base.Agent):
             over_all = {"skip_gradients_aggregation": True}  # it would be their sum, and after the clipping
         norm = optimizers.global_norm(gradients)
         # By its square, too: a target of 1e38 is finite, has a finite Huber loss, and is as wrong as an infinite one.
-        is_finite = tf.math.is_finite(tf.stack([tf.nn.l2_loss(target), loss, norm]))
+        is_finite = tf.math.is_finite(tf.stack([_half_square(target), loss, norm]))
         if self._max_gradient_norm != math.inf:
             gradients, _ = tf.clip_by_global_norm(gradients, self._max_gradient_norm, use_norm=norm)
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True), **over_all)
@@ -277,9 +313,11 @@ class DQN(base.Agent):
         self, transitions: Transition, weights: tf.Tensor, tape: tf.GradientTape | None = None
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, Any]:
         """The mean loss [], TD errors [B], the network's output, and the target, which no gradient goes through."""
-        output = self.online(transitions.observation, training=tape is not None)
+        online, target_network = self._to_learn()
+        output = online(transitions.observation, training=tape is not None)
         with tape.stop_recording() if tape else contextlib.nullcontext():
-            target = self._target_of(transitions, self.head.values(output))
+            bootstrap = self._target_policy.bootstrap(online, target_network)
+            target = self._target_rule.target(self.head, online, bootstrap, transitions, self.head.values(output))
         each_loss, td_error = self.head.loss(output, transitions.action, target)
         return tf.reduce_mean(weights * each_loss), td_error, output, target
 
@@ -289,16 +327,22 @@ class DQN(base.Agent):
         self._reports["mean_q"].update_state(mean_q)
         return {metric.name: metric.result() for metric in self.metrics}
 
-    def _target_of(self, transitions: Transition, values: tf.Tensor) -> Any:
-        """What to learn, given the action values [B, A] of the observations."""
-        bootstrap = self._target_policy.bootstrap(self.online, self.target)
-        next_observation = transitions.next_observation
-        next_output = bootstrap(next_observation)
-        choosing_q = self.head.values(self._chooser(self.online, bootstrap, next_observation, next_output))
-        reward = losses.advantage_learning(
-            transitions.reward, values, transitions.action, self._advantage_alpha, transitions.legal
-        )
-        return self.head.target(reward, transitions.discount, next_output, choosing_q, transitions.next_legal)
+    def _to_learn(self) -> tuple[Callable, Callable]:
+        """Both networks as they are called in an update: what their layers draw is drawn anew for each call."""
+        if not self._draws:
+            return self.online, self.target
+        optimizer, numbers = getattr(self, "optimizer", None), itertools.count()
+        updates = tf.zeros([], tf.int64) if optimizer is None else optimizer.iterations.read_value()
+
+        def drawn(network: tf.keras.Model) -> Callable:
+            def call(observation: tf.Tensor, **given: Any) -> tf.Tensor:
+                seed = seeds.at(seeds.stream(self._seed, "noise", next(numbers)), updates)
+                with drawing.within(drawing.Draws(seed, 1, taus=True)):
+                    return network(observation, **given)
+
+            return call
+
+        return drawn(self.online), drawn(self.target)
 
     # The target network.
 
@@ -328,3 +372,13 @@ class DQN(base.Agent):
     def _sync_target(self) -> None:
         """After an update, which `optimizer.iterations` has counted."""
         self._target_policy.follow(self.online, self.target, self.optimizer.iterations)
+
+
+def _rows(batch: tf.Tensor) -> int | tf.Tensor:
+    """B of a batch [B, ...], as a number where it is known."""
+    return batch.shape[0] or tf.shape(batch)[0]
+
+
+def _half_square(target: Any) -> tf.Tensor:
+    """Half the sum of the squares of all numbers in a target, [] float32."""
+    return tf.add_n([tf.nn.l2_loss(part) for part in tf.nest.flatten(target)])

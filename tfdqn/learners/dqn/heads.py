@@ -6,18 +6,19 @@ Shapes: B batch, A actions, K numbers that stand for one action, U units of the 
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from tfdqn.learners import losses
+from tfdqn.networks import implicit
 
 
 class Head(abc.ABC):
     """The last layers of a Q-network, what their output means, and what they learn from.
 
-    The output is [B, U]. In each head `K` numbers stand for one action.
+    The output is [B, U] if a head does not say otherwise. In each `K` numbers stand for one action.
 
     Args:
       num_actions: A.
@@ -27,6 +28,7 @@ class Head(abc.ABC):
     """
 
     numbers = 1  # K
+    draws = False  # whether its layers draw in updates (see `tfdqn.networks.drawing`)
 
     def __init__(self, num_actions: int, dueling: bool = False, target_epsilon: float = 0.0):
         self.num_actions, self.dueling, self._target_epsilon = num_actions, dueling, target_epsilon
@@ -65,6 +67,21 @@ class Head(abc.ABC):
         They choose among the `legal` [B, A] actions; None: all.
         """
 
+    def soft_target(
+        self,
+        reward: tf.Tensor,
+        discount: tf.Tensor,
+        next_output: tf.Tensor,
+        log_policy: tf.Tensor,
+        temperature: float,
+    ) -> Any:
+        """The same of a player who draws by `log_policy` [B, A] and is paid for its entropy, times `temperature`."""
+        raise NotImplementedError(f"{type(self).__name__} has no target for a soft policy")
+
+    def mixed(self, targets: Sequence[Any]) -> Any:
+        """One target of several, each as likely."""
+        return tf.add_n(targets) / float(len(targets))
+
     @abc.abstractmethod
     def loss(self, output: tf.Tensor, action: tf.Tensor, target: Any) -> tuple[tf.Tensor, tf.Tensor]:
         """The loss and the TD error (Q(s, a) minus the target's mean) of each transition, both [B]."""
@@ -90,6 +107,10 @@ class ScalarHead(Head):
         next_q = self.values(next_output)
         greedy = losses.double_value(choosing_q, next_q, legal)
         expected = losses.expected_over_actions(greedy, next_q, self._target_epsilon, legal)
+        return losses.td_target(reward, discount, expected)
+
+    def soft_target(self, reward, discount, next_output, log_policy, temperature):
+        expected = losses.soft_expectation(self.values(next_output), log_policy, temperature)
         return losses.td_target(reward, discount, expected)
 
     def loss(self, output, action, target):
@@ -141,6 +162,124 @@ class CategoricalHead(Head):
         return tf.nn.softmax_cross_entropy_with_logits(target, logits), td_error
 
 
+class Samples(NamedTuple):
+    """A distribution of returns, as some of them."""
+
+    returns: tf.Tensor  # [B, M] float32
+    shares: tf.Tensor  # [B, M] float32, their probabilities
+
+
+class Quantiles(Head):
+    """Quantiles of the return, learnt by quantile regression. No range of returns has to be known.
+
+    An action's value is the mean of its quantiles.
+
+    Args:
+      kappa: see `tfdqn.learners.losses.quantile_huber`.
+    """
+
+    def __init__(self, num_actions: int, dueling: bool, kappa: float, target_epsilon: float):
+        super().__init__(num_actions, dueling, target_epsilon)
+        self._kappa = kappa
+
+    @abc.abstractmethod
+    def taus(self, output: tf.Tensor) -> tf.Tensor:
+        """Which quantiles the output holds, [K] or [B, K]."""
+
+    def values(self, output):
+        return tf.reduce_mean(self._per_action(output), axis=-1)
+
+    def target(self, reward, discount, next_output, choosing_q, legal=None):
+        each = self._per_action(next_output)
+        returns = losses.taken(each, losses.greedy_action(choosing_q, legal))
+        shares = tf.ones_like(returns) / float(returns.shape[1])
+        if self._target_epsilon:
+            returns, shares = self._with_all_actions(returns, shares, each, legal)
+        return Samples(losses.td_target(reward[:, tf.newaxis], discount[:, tf.newaxis], returns), shares)
+
+    def _with_all_actions(self, returns, shares, each, legal):
+        """The mixture that an epsilon-greedy player draws from, whose samples are those of every action."""
+        count, epsilon = each.shape[2], self._target_epsilon
+        legal = tf.ones_like(each[:, :, 0], tf.bool) if legal is None else legal
+        # Where nothing is legal the game is over, and any action will do.
+        drawn = tf.cast(legal | ~tf.reduce_any(legal, axis=1, keepdims=True), tf.float32)
+        drawn = tf.repeat(drawn / tf.reduce_sum(drawn, axis=1, keepdims=True), count, axis=1) / float(count)
+        others = tf.where(drawn > 0, tf.reshape(each, [-1, self.num_actions * count]), 0.0)
+        return tf.concat([returns, others], axis=1), tf.concat([(1.0 - epsilon) * shares, epsilon * drawn], axis=1)
+
+    def soft_target(self, reward, discount, next_output, log_policy, temperature):
+        # As in the paper's M-IQN: of each quantile, its mean over the actions.
+        returns = losses.soft_expectation(self._per_action(next_output), log_policy, temperature)
+        returns = losses.td_target(reward[:, tf.newaxis], discount[:, tf.newaxis], returns)
+        return Samples(returns, tf.ones_like(returns) / float(returns.shape[1]))
+
+    def mixed(self, targets):
+        returns, shares = zip(*targets, strict=True)
+        return Samples(tf.concat(returns, axis=1), tf.concat(shares, axis=1) / float(len(shares)))
+
+    def loss(self, output, action, target):
+        quantiles = losses.taken(self._per_action(output), action)
+        td_error = tf.reduce_mean(quantiles, axis=1) - tf.reduce_sum(target.shares * target.returns, axis=1)
+        loss = losses.quantile_huber(quantiles, self.taus(output), target.returns, target.shares, self._kappa)
+        return loss, td_error
+
+
+class QuantileHead(Quantiles):
+    """As many quantiles as the output has numbers for an action (QR-DQN, Dabney et al. 2018a).
+
+    Quantile i of N is that of tau_i = (2 i + 1) / 2 N, the middle of the i-th of N equal shares (lemma 2).
+
+    Args:
+      quantiles: N, which is K.
+    """
+
+    def __init__(
+        self, num_actions: int, dueling: bool, quantiles: int, kappa: float = 1.0, target_epsilon: float = 0.0
+    ):
+        super().__init__(num_actions, dueling, kappa, target_epsilon)
+        self.numbers = quantiles
+        self._taus = tf.constant([(2 * i + 1) / (2 * quantiles) for i in range(quantiles)], tf.float32)  # [N]
+
+    def taus(self, output):
+        return self._taus
+
+
+class ImplicitHead(Quantiles):
+    """Any quantiles that the network is asked for (IQN, Dabney et al. 2018b).
+
+    The network takes a tau beside the observation, and gives that quantile of each action's return: the body's features
+    are multiplied with some of tau. In updates `samples` taus are drawn for each observation, for either network (N and
+    N' of the paper are one number here); play asks for `act_samples` evenly spaced ones, where the paper draws them, so
+    that what an agent plays is no matter of chance. The output is [B, K, U + 1], with tau behind the numbers.
+    """
+
+    draws = True
+
+    def __init__(
+        self,
+        num_actions: int,
+        dueling: bool,
+        samples: int,
+        act_samples: int,
+        kappa: float = 1.0,
+        target_epsilon: float = 0.0,
+    ):
+        super().__init__(num_actions, dueling, kappa, target_epsilon)
+        self._samples, self._act_samples = samples, act_samples
+
+    def connect(self, features, hidden, dense):
+        cosines, taus = implicit.Cosines(self._samples, self._act_samples)(features)
+        joined = implicit.Joined()([features, dense(features.shape[1], 2)(cosines), taus])
+        return implicit.WithTaus()([super().connect(joined, hidden, dense), taus])
+
+    def taus(self, output):
+        return output[:, :, -1]
+
+    def _per_action(self, output):
+        numbers = tf.transpose(output[:, :, :-1], [0, 2, 1])  # [B, U, K]
+        return losses.dueling_value(numbers[:, :1], numbers[:, 1:]) if self.dueling else numbers
+
+
 class Ensemble:
     """Several networks side by side: each learns by itself, from a target in which the values of all are averaged.
 
@@ -174,9 +313,21 @@ class Ensemble:
         choosing_q: tf.Tensor,
         legal: tf.Tensor | None = None,
     ) -> Any:
-        """The mean of the members' targets, all at the legal action that `choosing_q` [B, A] takes."""
+        """The mixture of the members' targets, all at the legal action that `choosing_q` [B, A] takes."""
         parts = self._each(next_output)
-        return self._mean([self._head.target(reward, discount, part, choosing_q, legal) for part in parts])
+        return self._head.mixed([self._head.target(reward, discount, part, choosing_q, legal) for part in parts])
+
+    def soft_target(
+        self,
+        reward: tf.Tensor,
+        discount: tf.Tensor,
+        next_output: tf.Tensor,
+        log_policy: tf.Tensor,
+        temperature: float,
+    ) -> Any:
+        """The same, all by the policy of their mean."""
+        parts = self._each(next_output)
+        return self._head.mixed([self._head.soft_target(reward, discount, x, log_policy, temperature) for x in parts])
 
     def loss(self, output: tf.Tensor, action: tf.Tensor, target: Any) -> tuple[tf.Tensor, tf.Tensor]:
         """The sum of the members' losses, so that each learns as fast as alone, and the mean TD error, both [B]."""

@@ -14,8 +14,9 @@ METRICS = (
     Metric(
         "train/loss",
         "mean",
-        "Huber loss (or half the square) of the TD error, or the cross-entropy of a categorical head; averaged over "
-        "the batch with the importance weights of prioritized replay, and over the ensemble of `--members`",
+        "Huber loss (or half the square) of the TD error, the cross-entropy of a categorical head, or the quantile "
+        "Huber loss; averaged over the batch with the importance weights of prioritized replay, and over the ensemble "
+        "of `--members`",
         over="updates",
     ),
     Metric("train/td_error", "mean", "absolute TD error, of Q(s, a) minus its target", over="updates", unit="return"),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import tensorflow as tf
 
 from tfdqn.learners import losses
-from tfdqn.learners.dqn import heads
+from tfdqn.learners.dqn import heads, targets
 
 if TYPE_CHECKING:
     from tfdqn.config import Config
@@ -40,6 +40,17 @@ HEADS: dict[str, Callable[[int, Mapping[str, Any]], heads.Head]] = {
         given["value_max"],
         given["target_epsilon"],
     ),
+    "quantile": lambda num_actions, given: heads.QuantileHead(
+        num_actions, given["dueling"], given["quantiles"], given["huber_kappa"], given["target_epsilon"]
+    ),
+    "iqn": lambda num_actions, given: heads.ImplicitHead(
+        num_actions,
+        given["dueling"],
+        given["iqn_samples"],
+        given["iqn_act_samples"],
+        given["huber_kappa"],
+        given["target_epsilon"],
+    ),
 }
 
 
@@ -56,6 +67,25 @@ def _chosen_by_the_online(online: tf.keras.Model, bootstrap: tf.keras.Model, obs
 # By `double`: the output that chooses the next action, from both networks, the next observation and the output of the
 # network that is bootstrapped from.
 CHOOSERS = {False: _chosen_by_the_same, True: _chosen_by_the_online}
+
+
+def _greedy(given: Mapping[str, Any]) -> targets.TargetRule:
+    return targets.GreedyTarget(CHOOSERS[given["double"]], given["advantage_alpha"])
+
+
+def _munchausen(given: Mapping[str, Any]) -> targets.TargetRule:
+    if given["head"] == "categorical" or given["target_epsilon"] or given["advantage_alpha"]:
+        raise ValueError(
+            f"munchausen_alpha {given['munchausen_alpha']}: does not go with the categorical head, target_epsilon or "
+            "advantage_alpha"
+        )
+    return targets.MunchausenTarget(
+        given["munchausen_alpha"], given["munchausen_temperature"], given["munchausen_clip"]
+    )
+
+
+# By whether there is a `munchausen_alpha`: from an agent's settings by name.
+TARGET_RULES = {False: _greedy, True: _munchausen}
 
 
 # --- The target network ---

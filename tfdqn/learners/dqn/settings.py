@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
+from tfdqn.envs import loading
 from tfdqn.errors import UserError
 from tfdqn.learners.rooms import (
     Bootstrap,
@@ -18,9 +19,14 @@ from tfdqn.learners.rooms import (
     Sizes,
     Updates,
 )
-from tfdqn.settings import room, setting
+from tfdqn.settings import flag_of, room, setting
 
-HEADS = ("scalar", "categorical")
+HEADS = ("scalar", "categorical", "quantile", "iqn")
+LEARNS_BY = {
+    "categorical": "cross-entropy",
+    "quantile": "quantile regression",
+    "iqn": "quantile regression",
+}  # in place of `loss`
 TARGETS = ("hard", "soft", "none")
 
 
@@ -29,15 +35,37 @@ class Head:
     members: int = setting(1, "networks side by side, whose values are averaged", low=1, high=100, once_in="network")
     head: str = setting(
         "scalar",
-        "expected returns, or probabilities of returns learnt by cross-entropy",
+        "expected returns; probabilities of returns, learnt by cross-entropy; fixed quantiles of returns; or any of "
+        "them (implicit quantile network)",
         choices=HEADS,
         once_in="network",
     )
     atoms: int = setting(51, "returns that the categorical head tells apart", low=2, high=201, once_in="network")
     value_min: float = setting(-1.0, "least return of the categorical head", low=-1e6, high=1e6, once_in="network")
     value_max: float = setting(1.0, "largest return of the categorical head", low=-1e6, high=1e6, once_in="network")
+    quantiles: int = setting(51, "quantiles that the quantile head learns", low=1, high=256)
+    iqn_samples: int = setting(
+        16, "quantiles that the iqn head draws for each observation in an update", low=1, high=256
+    )
+    iqn_act_samples: int = setting(32, "evenly spaced quantiles by which the iqn head plays", low=1, high=256)
+    huber_kappa: float = setting(1.0, "error beyond which the loss of quantiles grows linearly", above=0, high=1e6)
+    spectral_norm: bool = setting(False, "the body's layers divided by their largest singular value")
+    noisy: bool = setting(False, "the head's layers have noise in their weights, which explores; evaluation has none")
+    noisy_sigma: float = setting(0.5, "that noise at first, times the root of a layer's inputs", above=0, high=100)
 
     def check(self, config: Any) -> None:
+        if self.spectral_norm and loading.is_spec(config.network):
+            raise UserError(
+                f"--spectral-norm: is of tfdqn's own networks, not of {config.network}; leave it out, or use --network "
+                "resnet"
+            )
+        if self.head == "scalar":
+            return
+        if config.loss != "huber":
+            raise UserError(
+                f"--loss {config.loss}: --head {self.head} learns by {LEARNS_BY[self.head]}; leave out --loss, or use "
+                "--head scalar"
+            )
         if self.head != "categorical":
             return
         # In float32 the atoms must lie apart.
@@ -45,13 +73,13 @@ class Head:
             raise UserError(
                 f"--value-max {self.value_max}: must be well above --value-min {self.value_min} for --head categorical"
             )
-        if config.loss != "huber":
-            raise UserError(
-                f"--loss {config.loss}: --head categorical learns by cross-entropy; leave out --loss, or use "
-                "--head scalar"
-            )
 
     def ways_to_fit(self, config: Any) -> Iterator[dict[str, Any]]:
+        if self.spectral_norm and loading.is_spec(config.network):
+            yield {"spectral_norm": False}
+        if self.head != "scalar" and config.loss != "huber":
+            yield {"head": "scalar"}
+            yield {"loss": "huber"}
         if self.head != "categorical":
             return
         least = 1e-3 * max(1.0, abs(self.value_min))
@@ -60,9 +88,6 @@ class Head:
             yield {"value_min": self.value_max - width}
             yield {"value_max": self.value_min + max(width, 2 * least)}
             yield {"head": "scalar"}
-        if config.loss != "huber":
-            yield {"head": "scalar"}
-            yield {"loss": "huber"}
 
 
 @room("dqn", "the learning rule")
@@ -80,6 +105,13 @@ class Rule:
     advantage_alpha: float = setting(
         0.0, "how much of an action's lag behind the best is taken off its reward", low=0, high=0.99
     )
+    munchausen_alpha: float = setting(
+        0.0, "share of the taken action's log-probability that is added to its reward (Munchausen)", low=0, high=1
+    )
+    munchausen_temperature: float = setting(
+        0.03, "of the policy whose returns are then learnt, softmax of Q over it", above=0, high=1e6
+    )
+    munchausen_clip: float = setting(-1.0, "least of temperature * log-probability that counts", low=-1e6, high=0)
 
     def window_rows(self, config: Any) -> int:
         """Consecutive replay rows that one sampled transition spans."""
@@ -88,15 +120,52 @@ class Rule:
     def check(self, config: Any) -> None:
         if self.play_target and self.target != "soft":
             raise UserError(f"--play-target: a {self.target} target is no average of weights; add --target soft")
+        for name, value, _ in self._other_policies(config):
+            raise UserError(
+                f"--munchausen-alpha {self.munchausen_alpha}: its soft policy does not go with {flag_of(name)} "
+                f"{value}; use one or the other"
+            )
+
+    def _other_policies(self, config: Any) -> Iterator[tuple[str, Any, Any]]:
+        """What contradicts the soft policy of `munchausen_alpha`: a setting, its value, and one that does not."""
+        fits = {"head": (config.head != "categorical", "scalar"), "target_epsilon": (not self.target_epsilon, 0.0)}
+        fits["advantage_alpha"] = (not self.advantage_alpha, 0.0)
+        for name, (is_fine, other) in fits.items():
+            if self.munchausen_alpha and not is_fine:
+                yield name, getattr(config, name), other
 
     def ways_to_fit(self, config: Any) -> Iterator[dict[str, Any]]:
         if self.play_target and self.target != "soft":
             yield {"target": "soft"}
             yield {"play_target": False}
+        for name, _, fitting in self._other_policies(config):
+            yield {name: fitting}
+            yield {"munchausen_alpha": 0.0}
 
 
 ROOMS = (Sizes, Updates, Network, Head, Dueling, Optimizer, Returns, Bootstrap, Rule, Replay, Exploration)
 PRESET: dict[str, Any] = {}
+
+# On top of a game's default ones.
+PRESETS = {
+    # Hessel et al. 2018, "Rainbow", table 1: what is learnt and how it explores. Sizes, network, optimizer, discount
+    # and the range of values stay the game's.
+    "rainbow": {
+        "double": True,
+        "dueling": True,
+        "prioritized": True,
+        "priority_alpha": 0.5,
+        "priority_beta": 0.4,
+        "n_step": 3,
+        "head": "categorical",
+        "atoms": 51,
+        "noisy": True,
+        "noisy_sigma": 0.5,
+        "epsilon_start": 0.0,
+        "epsilon_end": 0.0,
+        "target_epsilon": 0.0,
+    },
+}
 FIELDS = {field.name: field for each in ROOMS for field in dataclasses.fields(each)}
 
 # What feeds a GPU, used when no size is given: thousands of environments and a sampled transition for each frame, so

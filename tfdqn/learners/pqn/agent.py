@@ -69,7 +69,7 @@ class QNetwork(NetworkAgent):
 
     def act(self, observation, agent_state, epsilon, seed, legal=None):
         q, agent_state = self._step(observation, agent_state)
-        return exploration.epsilon_greedy(q, epsilon, seed, legal), agent_state
+        return exploration.choose(q, epsilon, seed, legal), agent_state
 
     def _step(self, observation: tf.Tensor, agent_state: Any) -> tuple[tf.Tensor, Any]:
         if not self.remembers:

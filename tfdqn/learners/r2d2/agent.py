@@ -153,7 +153,7 @@ class R2D2(NetworkAgent):
 
     def act(self, observation, agent_state, epsilon, seed, legal=None):
         q, agent_state = self.online.step(self.entering(observation), agent_state)
-        action = exploration.epsilon_greedy(q, epsilon, seed, legal)
+        action = exploration.choose(q, epsilon, seed, legal)
         if self._settings["previous_action_reward"]:
             agent_state = agent_state._replace(action=action, reward=tf.zeros_like(agent_state.reward))
         return action, agent_state
