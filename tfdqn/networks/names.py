@@ -2,4 +2,4 @@
 
 NETWORKS = ("mlp", "mlp_norm", "conv", "conv3_norm", "conv_stride4", "columns", "columns_deep", "columns_wide")
 CONVOLUTIONS = ("patches", "native")
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS = ("float32", "tf32", "bfloat16")
