@@ -1,4 +1,4 @@
-"""Virtual environments of the peers, and of what draws figures.
+"""Virtual environments of the peers, of what draws figures, and of XLA's compilers for a GPU.
 
 Each is made when it is needed, from exact versions, under the ignored folder `.bench/`.
 """
@@ -25,11 +25,14 @@ REQUIREMENTS = {
     "tensorflow": ((_LISTS / "tensorflow.txt", True), (ROOT / "requirements" / "tf-agents.txt", False)),
     "sb3": ((_LISTS / "sb3.txt", True),),
     "minatar": ((_LISTS / "minatar.txt", False),),
-    # Whole as it stands: orbax-checkpoint asks for a newer JAX, in which flax does not work, than what is used here of it.
+    # Whole as it stands: orbax-checkpoint asks for a newer JAX, in which flax does not work, than what is used here of
+    # it.
     "purejaxql": ((_LISTS / "purejaxql.txt", False),),
     # Both in one process, as whoever learns one of tfdqn's games with Stable-Baselines3 has it.
     "gymnasium": ((_LISTS / "tensorflow.txt", True), (_LISTS / "sb3.txt", True)),
     "figures": ((_LISTS / "figures.txt", True),),
+    "xla-0.9": ((_LISTS / "xla-0.9.txt", False),),
+    "xla-0.10": ((_LISTS / "xla-0.10.txt", False),),
 }
 
 
