@@ -44,8 +44,8 @@ def select(patterns: Sequence[str]) -> list[Case]:
     """
     known = all_cases()
     chosen: dict[str, Case] = {}
-    for pattern in patterns or [""]:
-        parts = pattern.split("/") if pattern else []
+    for pattern in patterns:
+        parts = pattern.split("/")
         named = [case for case in known if case.name.split("/")[: len(parts)] == parts]
         if not named:
             words = [*dict.fromkeys(case.env for case in known), *(case.name for case in known)]
@@ -54,4 +54,4 @@ def select(patterns: Sequence[str]) -> list[Case]:
                 f"--case {pattern}: unknown; {hint if len(hint) < 100 else 'such as catch8 or cave/default/pqn'}"
             )
         chosen.update({case.name: case for case in named})
-    return list(chosen.values())
+    return list(chosen.values()) if patterns else known

@@ -120,9 +120,9 @@ def _times(loop: hlo.Loop, times: int) -> Iterable[tuple[hlo.Loop, int]]:
 def _is_in_place(module: hlo.Module, whole: hlo.Loop) -> bool:
     """Whether the largest variable, which a replay's frames are, is only written into, and any other is not copied."""
     shapes = sorted(hlo.aliased(module).values(), key=hlo.bytes_of)
-    large = [shape for shape in shapes if hlo.bytes_of(shape) >= hlo.MIB]
-    if not large:
-        return False  # a replay is larger: it is not written over itself
+    if not shapes:
+        return False
+    large = [shape for shape in shapes if hlo.bytes_of(shape) >= hlo.MIB] or shapes[-1:]
     work = [each for loop in (whole, *whole.walk()) for each in loop.work]
     copied = any(
         each.opcode.startswith("copy") and hlo.is_written_anew(module, each, s) for each in work for s in large
