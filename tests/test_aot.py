@@ -195,7 +195,9 @@ def test_a_planted_copy_is_found(iterations):
     small = planted(recorded(iterations), "%planted = f32[1024,255]{1,0} copy(%PART)")
     assert row_of(iterations, small)["copies"] == []  # below a MiB
     large = row_of(iterations, planted(recorded(iterations), "%planted = f32[1024,256]{0,1} copy(%PART)"))
-    assert large["copies"] == [{"loop": "while/while", "what": "copy f32[1024,256]{0,1}", "mib": 1.0, "times": 1}]
+    assert large["copies"] == [
+        {"loop": "while/while", "what": "copy f32[1024,256]{0,1}", "made_by": "", "mib": 1.0, "times": 1}
+    ]
     assert "a new copy: 1.0 MiB copy f32[1024,256]{0,1} in while/while" in rows.worse(base, large)
     assert large["in_place"]  # it is another array
 
@@ -221,6 +223,14 @@ def test_a_fusion_is_a_copy_if_it_only_moves():
   ROOT %m = f32[1024,1024]{1,0} multiply(%q, %t)
 }
 
+%scaling (r: u8[1024,1024]) -> f32[1024,1024] {
+  %r = u8[1024,1024]{1,0} parameter(0)
+  %v = f32[1024,1024]{1,0} convert(%r)
+  %n = f32[] constant(255)
+  %d = f32[1024,1024]{1,0} broadcast(%n), dimensions={}
+  ROOT %w = f32[1024,1024]{1,0} divide(%v, %d)
+}
+
 %filling () -> f32[1024,1024] {
   %z = f32[] constant(0)
   ROOT %f = f32[1024,1024]{1,0} broadcast(%z), dimensions={}
@@ -230,13 +240,15 @@ ENTRY %main (a: u8[4,1024,1024], b: f32[1024,1024]) -> f32[1024,1024] {
   %a = u8[4,1024,1024]{2,1,0} parameter(0)
   %b = f32[1024,1024]{1,0} parameter(1)
   %one = f32[1024,1024]{1,0} fusion(%a), kind=kLoop, calls=%moving
+  %s = u8[1024,1024]{1,0} parameter(2)
   %two = f32[1024,1024]{1,0} fusion(%b), kind=kLoop, calls=%computing
+  %scaled = f32[1024,1024]{1,0} fusion(%s), kind=kLoop, calls=%scaling
   %three = f32[1024,1024]{1,0} fusion(), kind=kLoop, calls=%filling
   ROOT %four = f32[1024,1024]{0,1} transpose(%b), dimensions={1,0}
 }
 """
     found = hlo.parse(module)
-    assert [each.name for each in hlo.copies(found, hlo.tree(found))] == ["one", "four"]
+    assert [each.name for each in hlo.copies(found, hlo.tree(found))] == ["one", "scaled", "four"]
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,9 @@ _HOST_MEMORY = re.compile(r"\{[^{}]*S\(5\)[^{}]*\}")  # a layout in XLA's memory
 _HOST_CALL = re.compile(r"callback|MoveToHost|MoveToDevice|PyBuffer", re.IGNORECASE)
 _WRITING_INTO = {"dynamic-update-slice", "scatter"}
 _PRODUCTS = re.compile(r"__(cublas|cudnn)")
-# They move values or write them in another type, and compute none.
+# They move values or write them in another type, and compute none; a frame's bytes as floats from 0 to 1 count, too.
 _MOVING = {"copy", "copy-start", "transpose", "reshape", "slice", "concatenate", "pad", "reverse", "convert"}
+_SCALING = {"multiply", "divide"}
 _FILLING = {*_NAMING, "broadcast"}  # a kernel of nothing but these reads nothing
 
 
@@ -221,7 +222,7 @@ def _loop(module: Module, instruction: Instruction) -> Loop:
 
 
 def copies(module: Module, loop: Loop, least: int = MIB) -> list[Instruction]:
-    """What in a turn of a loop only moves values and writes `least` bytes or more, without the loops in it."""
+    """What in a turn of a loop only moves or scales values and writes `least` bytes or more; not of the loops in it."""
     return [each for each in loop.work if each.bytes >= least and _only_moves(module, each)]
 
 
@@ -229,7 +230,11 @@ def _only_moves(module: Module, instruction: Instruction) -> bool:
     if instruction.opcode != "fusion":
         return instruction.opcode in _MOVING
     fused = _fused(module, instruction)
-    return fused <= _MOVING | _FILLING and not fused <= _FILLING
+    inside = [each for name in instruction.called("calls") for each in module.computations.get(name, [])]
+    arrays = [each for each in inside if each.opcode == "parameter" and not each.shape.split("{")[0].endswith("[]")]
+    # By a constant, where there is one array: two are multiplied with each other.
+    scaled = fused & _SCALING if len(arrays) == 1 and "convert" in fused else set()
+    return fused - scaled <= _MOVING | _FILLING and not fused <= _FILLING
 
 
 def _fused(module: Module, instruction: Instruction) -> set[str]:

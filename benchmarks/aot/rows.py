@@ -35,7 +35,13 @@ def row(case: Case, program: Mapping[str, Any], compiled: Mapping[str, Any], tex
     # Where a round is one update there is no loop of them: it is what the round does but its decisions.
     learning = update.total() if update else turns - (interaction.all_turns() if interaction else own)
     found = [
-        {"loop": loop.op_name, "what": f"{each.opcode} {each.shape}", "mib": _mib(each.bytes), "times": times}
+        {
+            "loop": loop.op_name,
+            "what": f"{each.opcode} {each.shape}",
+            "made_by": each.op_name,
+            "mib": _mib(each.bytes),
+            "times": times,
+        }
         for loop, times in _times(rounds, 1)
         for each in hlo.copies(module, loop)
     ]
