@@ -152,21 +152,26 @@ def checkout(revision: str) -> Iterator[Path]:
     Raises:
       UserError: no such revision, or no repository.
     """
-    found = _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+    found = git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
     if found.returncode:
         raise UserError(f"--base {revision}: no such revision in this repository; try HEAD~1 or a branch's name")
     with tempfile.TemporaryDirectory(prefix="tfdqn-base-") as folder:
         tree = Path(folder).resolve() / "tree"
-        made = _git("worktree", "add", "--detach", "--quiet", str(tree), found.stdout.strip())
+        made = git("worktree", "add", "--detach", "--quiet", str(tree), found.stdout.strip())
         try:
             if made.returncode:
                 raise UserError(f"--base {revision}: git cannot check it out: {made.stderr.strip().splitlines()[-1]}")
             yield tree
         finally:
-            _git("worktree", "remove", "--force", str(tree))
+            git("worktree", "remove", "--force", str(tree))
 
 
-def _git(*arguments: str) -> subprocess.CompletedProcess:
+def git(*arguments: str) -> subprocess.CompletedProcess:
+    """Git's answer about this tree.
+
+    Raises:
+      UserError: there is no git.
+    """
     try:
         return subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, encoding="utf-8")
     except FileNotFoundError:

@@ -51,6 +51,8 @@ class Matmul(Bench):
 
     def __init__(self, device: str, side: int = MATMUL_SIDE):
         self._device, self._side = device, side
+        # On a GPU, too, as the networks' products are.
+        tf.config.experimental.enable_tensor_float_32_execution(False)
         # Orthogonal, so that the product of any number of them neither grows nor vanishes.
         matrix = np.linalg.qr(np.random.default_rng(0).normal(size=(side, side)))[0].astype(np.float32)
         with tf.device(device):

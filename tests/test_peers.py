@@ -284,6 +284,7 @@ def test_every_peer_plays_rows_that_exist_with_adam_and_without_double():
 def test_every_version_is_exact():
     pins = report.pins()
     assert {"jax", "torch", "stable_baselines3", "tf-agents", "tensorflow"} <= pins.keys()
+    assert f"jax=={pins['jax']}" in environments.REQUIREMENTS["jax"][0][0].read_text("utf-8").splitlines()
     assert all(version[0].isdigit() and "*" not in version for version in pins.values())
 
 

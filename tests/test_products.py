@@ -1,5 +1,7 @@
 """Products of rounded factors: values, gradients, and that a network takes them where it is told to."""
 
+import re
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -14,7 +16,6 @@ from tfdqn.errors import UserError
 from tfdqn.learners import losses
 from tfdqn.learners.dqn.building import build_agent, build_learner
 from tfdqn.networks import catalogue, layers
-from tfdqn.networks.names import PRECISIONS
 from tfdqn.networks.products import TRANSPOSED_ROWS, rounded_matmul
 from tfdqn.replay.transitions import Transition
 from tfdqn.runs import models, run_config
@@ -88,10 +89,53 @@ def test_only_wide_hidden_layers_round():
     assert rounding(agent_of("float32")) == [{(64, False), (32, False), (3, False)}] * 2
     many = agent_of("bfloat16", network="conv", head="categorical", atoms=51, dueling=True)
     assert rounding(many) == [{(128, True), (51, False), (153, False)}] * 2
-    with pytest.raises(ValueError, match="must be one of float32, bfloat16"):
+    with pytest.raises(ValueError, match="must be one of float32, tf32, bfloat16"):
         catalogue.build("mlp", ObservationSpec((8, 8, 1)), None, 0, "one", precision="half")
     layer = layers.Dense(70, rounded=True)
     assert layers.Dense.from_config(layer.get_config()).rounded
+
+
+def products_of(program, *arguments):
+    """What is said of the precision of each product in the HLO of a program, as XLA is handed it."""
+    hlo = program.experimental_get_compiler_ir(*arguments)(stage="hlo")
+    lines = [line for line in hlo.splitlines() if re.search(r" (dot|convolution)\(", line)]
+    return [re.findall(r"operand_precision=\{(\w+),(\w+)\}", line) for line in lines]
+
+
+def learning(precision):
+    """A program of an update, of a network with convolutions as they are and dense layers; and its arguments."""
+    config = configuration.resolve(
+        {"env": "catch8", "precision": precision, "network": "conv", "convolution": "native"}
+    )
+    agent = build_learner(config, make("catch8"))
+    batch = Transition(frames_of(8), tf.zeros([8], tf.int32), tf.ones([8]), tf.ones([8]), frames_of(8))
+    return compiled.xla(agent.learn), batch, tf.ones([8])
+
+
+@pytest.mark.parametrize("last", ["float32", "tf32", "bfloat16"])
+def test_only_tf32_lets_a_gpu_round_what_is_float32(last):
+    """Of a program made with an agent of each precision, compiled after one of another has been built."""
+    exact, rounding = learning("float32"), learning("tf32")
+    agent_of(last)
+    assert tf.config.experimental.tensor_float_32_execution_enabled() == (last == "tf32")
+    found = products_of(*exact)
+    assert len(found) > 10 and all(each == [("highest", "highest")] for each in found)
+    found = products_of(*rounding)
+    assert len(found) > 10 and not any(found)  # "default": what a GPU takes for TensorFloat-32
+
+
+def test_a_program_without_a_network_takes_float32():
+    compiled.take_tf32(False)
+    tf.config.experimental.enable_tensor_float_32_execution(True)  # as TensorFlow is when it starts
+    program = compiled.xla(lambda a, b: tf.matmul(a, b))
+    assert products_of(program, tf.ones([3, 4]), tf.ones([4, 5])) == [[("highest", "highest")]]
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_on_a_cpu_tf32_is_float32(jit):
+    for_gpu, exact = agent_of("tf32", network="conv"), agent_of("float32", network="conv")
+    found, wanted = (compiled.program(agent, jit=jit, eager=False)(frames_of(50)) for agent in (for_gpu, exact))
+    np.testing.assert_array_equal(found, wanted)
 
 
 def test_a_large_batch_compiles_as_few_operations():
@@ -126,7 +170,7 @@ def test_an_update_is_close_to_that_in_float32(jit):
     frames = frames_of(130)
     batch = Transition(frames, tf.zeros([130], tf.int32), tf.ones([130]), tf.ones([130]), frames)
     norms = []
-    for precision in PRECISIONS:
+    for precision in ("float32", "bfloat16"):
         config = configuration.resolve({"env": "catch8", "precision": precision})
         agent = build_learner(config, make("catch8"))
         before = [weight.numpy() for weight in agent.online.trainable_variables]
@@ -155,7 +199,7 @@ def test_a_trained_agent_decides_the_same():
     folder = models.PRETRAINED / "cave"
     config = run_config.read_config(folder)
     env = make_for(config)
-    exact, close = (build_agent(config.replace(precision=each), env) for each in PRECISIONS)
+    exact, close = (build_agent(config.replace(precision=each), env) for each in ("float32", "bfloat16"))
     for agent in (exact, close):
         models.load_weights(agent, folder / models.BEST_MODEL)
 

@@ -18,7 +18,7 @@ class _Formatter(argparse.HelpFormatter):
     """Adds a default to a help text, where there is one."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default in (None, False, "", argparse.SUPPRESS) or not action.option_strings:
+        if action.default in (None, False, "", [], argparse.SUPPRESS) or not action.option_strings:
             return action.help
         return f"{action.help} (%(default)s)"
 

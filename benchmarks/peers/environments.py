@@ -1,4 +1,4 @@
-"""Virtual environments of the peers, and of what draws figures.
+"""Virtual environments of the peers, of what draws figures, and of XLA's compilers for a GPU.
 
 Each is made when it is needed, from exact versions, under the ignored folder `.bench/`.
 """
@@ -30,6 +30,8 @@ REQUIREMENTS = {
     # Both in one process, as whoever learns one of tfdqn's games with Stable-Baselines3 has it.
     "gymnasium": ((_LISTS / "tensorflow.txt", True), (_LISTS / "sb3.txt", True)),
     "figures": ((_LISTS / "figures.txt", True),),
+    "xla-0.9": ((_LISTS / "xla-0.9.txt", False),),
+    "xla-0.10": ((_LISTS / "xla-0.10.txt", False),),
 }
 
 

@@ -24,8 +24,8 @@ def machine() -> dict[str, Any]:
 def pins() -> dict[str, str]:
     """The exact version of every package in the peers' environments."""
     found = {}
-    for lists in environments.REQUIREMENTS.values():
-        for path, _ in lists:
+    for name in {peer.environment: None for peer in PEERS.values() if peer.environment}:
+        for path, _ in environments.REQUIREMENTS[name]:
             # One pin a line; what follows it are a marker, hashes, or a comment.
             found |= dict(re.findall(r"^([A-Za-z0-9_.-]+)==([^\s;]+)", path.read_text(encoding="utf-8"), re.MULTILINE))
     return found

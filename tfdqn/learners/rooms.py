@@ -53,8 +53,9 @@ class Network:
     )
     precision: str = setting(
         "float32",
-        "factors of the products in wide hidden dense layers; bfloat16: rounded, and summed in float32, which is "
-        "quicker on CPUs with AMX (not measured on a GPU)",
+        "factors of a network's products: float32 on every device; tf32: a GPU may round them to 11 significant bits, "
+        "a CPU takes float32; bfloat16: those in wide hidden dense layers rounded to 8 and summed in float32, which is "
+        "quicker on CPUs with AMX (neither is measured on a GPU)",
         choices=PRECISIONS,
     )
 

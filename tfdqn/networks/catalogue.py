@@ -15,6 +15,7 @@ from tfdqn.envs import loading
 from tfdqn.envs.spec import ObservationSpec
 from tfdqn.networks import bodies, layers, noisy
 from tfdqn.networks.names import CONVOLUTIONS, PRECISIONS
+from tfdqn.runtime import compiled
 
 LEAST_ROUNDED = 64  # units of a hidden dense layer whose products may be rounded; narrower ones cost little
 DEEP_LAYERS = 3  # residual layers of "columns_deep" and "columns_wide"
@@ -208,8 +209,9 @@ def build(
       members: how many such networks, each with initial weights of its own, stand side by side (see
         `tfdqn.learners.dqn.heads.Ensemble`); the first is the one that stands alone.
       convolution: "patches", times a matrix, or "native", TensorFlow's own; the same weights fit either.
-      precision: "float32", or "bfloat16" to round the factors of the products in hidden dense layers of 64 units or
-        more (see `tfdqn.networks.products`); the same weights fit either.
+      precision: "float32"; "tf32" to let a GPU round the factors of all products (see
+        `tfdqn.runtime.compiled.take_tf32`, which is told here); or "bfloat16" to round those in hidden dense layers of
+        64 units or more (see `tfdqn.networks.products`). The same weights fit each.
       noisy_sigma: above 0, the head's dense layers, the last hidden ones among them, are noisy with it (see
         `tfdqn.networks.noisy`).
       spectral_norm: the body's layers, those before the head, are normalised (see `tfdqn.networks.spectral`); a body of
@@ -227,6 +229,7 @@ def build(
     if precision not in PRECISIONS:
         raise ValueError(f"precision {precision!r}: must be one of {', '.join(PRECISIONS)}")
     check_fits(name, spec)
+    compiled.take_tf32(precision == "tf32")
     makers = [_Maker(seed, member, convolution, precision, noisy_sigma, spectral_norm) for member in range(members)]
     if members == 1:
         return _one(name, spec, head, makers[0], label)

@@ -15,6 +15,19 @@ from collections.abc import Callable
 import tensorflow as tf
 from tensorflow.python.framework.func_graph import dismantle_func_graph
 
+_takes_tf32 = False  # what the programs that are made from now on take float32's products in
+
+
+def take_tf32(is_taken: bool) -> None:
+    """Let a GPU round the factors of float32's products to TensorFloat-32, 11 significant bits, or not.
+
+    For the whole process, as TensorFlow has it, which would take them by itself; but a program keeps to what was said
+    last before it was made. Nothing was said: it takes float32. A CPU has no TensorFloat-32.
+    """
+    global _takes_tf32
+    _takes_tf32 = is_taken
+    tf.config.experimental.enable_tensor_float_32_execution(is_taken)
+
 
 def xla(function: Callable) -> Callable:
     """`function` as one XLA program, traced once per shape of its arguments; as of `program`."""
@@ -29,9 +42,12 @@ def program(function: Callable, *, jit: bool, eager: bool) -> Callable:
     if eager:
         return function
     graphs: list[tf.Graph] = []
+    takes_tf32 = _takes_tf32
 
     @functools.wraps(function)
     def traced(*arguments, **keywords):
+        # XLA asks when it compiles, which is next.
+        tf.config.experimental.enable_tensor_float_32_execution(takes_tf32)
         graphs.append(tf.compat.v1.get_default_graph())
         return function(*arguments, **keywords)
 

@@ -39,7 +39,7 @@ class DQN(base.Agent):
       network: name of a network in `tfdqn.networks.catalogue`.
       members: networks side by side whose values are averaged (see `tfdqn.learners.dqn.heads.Ensemble`).
       convolution: "patches" or "native" (see `tfdqn.networks.catalogue.build`).
-      precision: "float32" or "bfloat16" (see `tfdqn.networks.catalogue.build`).
+      precision: "float32", "tf32" or "bfloat16" (see `tfdqn.networks.catalogue.build`).
       loss: "huber" or "mse".
       target: "hard" copies the online weights every `target_update_period_updates` updates; "soft" moves the target
         by `target_tau` at each update; "none" bootstraps from the online network.
