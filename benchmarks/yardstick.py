@@ -22,6 +22,7 @@ from typing import Any
 from benchmarks import learning, line
 from benchmarks.peers import environments
 from tfdqn import cli
+from tfdqn import config as configuration
 from tfdqn.errors import UserError, nearest
 
 GAMES = ("breakout", "asterix", "freeway", "space_invaders", "seaquest")
@@ -100,12 +101,14 @@ def ours(game: str, frames: int, seed: int) -> dict[str, Any]:
     Its score is the last agent's, as purejaxql's is, over the first episode of each of `EPISODES` environments.
     `cpu_seconds` are those of the whole process, its start, compiler and evaluations included.
     """
-    cut, rounds = CUT.get(game, DEFAULT_CUT), frames // (128 * 32)
+    cut = CUT.get(game, DEFAULT_CUT)
+    preset = configuration.resolve({"env": f"minatar_{game}", "learner": "pqn"})
+    updates = frames // (preset.num_envs * preset.num_steps) * preset.epochs * preset.minibatches
     with tempfile.TemporaryDirectory() as folder:
         flags = (
             f"--env minatar_{game} --learner pqn --sticky-actions {STICKY.get(game, 0)} --total-env-frames {frames} "
         )
-        flags += f"--learning-rate-decay-updates {rounds * 64} --epsilon-decay-env-frames {frames // 10} "
+        flags += f"--learning-rate-decay-updates {updates} --epsilon-decay-env-frames {frames // 10} "
         flags += f"--eval-every-frames {frames // 10} --eval-max-frames {cut} --device cpu --seed {seed}"
         command = [sys.executable, "-m", "tfdqn.train", *flags.split(), "--logdir", folder, "--run-name", "run"]
         before = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -40,14 +40,15 @@ _DEFAULT = {
 }
 
 
-# As Gallici et al. 2024 publish it, but for 3 million frames, over which the rate and exploration fall; with what else
-# the learner's own preset has.
+# As Gallici et al. 2024 publish it, but for 3 million frames, over which the rate and exploration fall, a third epoch and
+# fewer random actions at the end (a fifth of theirs); with what else the learner's own preset has.
 _PQN = {
     "learner": "pqn",
     "network": "conv3_norm",
-    "learning_rate_decay_updates": 46_848,
+    "epochs": 3,
+    "learning_rate_decay_updates": 70_272,
     "learning_rate_end": 1e-9,
-    "epsilon_end": 0.05,
+    "epsilon_end": 0.01,
     "epsilon_decay_env_frames": 300_000,
     "total_env_frames": 3_000_000,
     "eval_every_frames": 300_000,
