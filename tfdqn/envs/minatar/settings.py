@@ -40,8 +40,8 @@ _DEFAULT = {
 }
 
 
-# As Gallici et al. 2024 publish it, but for 3 million frames, over which the rate and exploration fall, a third epoch and
-# fewer random actions at the end (a fifth of theirs); with what else the learner's own preset has.
+# As Gallici et al. 2024 publish it, but for 3 million frames, over which the rate and exploration fall, a third epoch
+# and a fifth of the random actions at the end; with what else the learner's own preset has.
 _PQN = {
     "learner": "pqn",
     "network": "conv3_norm",
