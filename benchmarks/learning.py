@@ -68,6 +68,24 @@ _CAVE_RULES = {
     "together": "--double --atoms 2",
     "together-21-atoms": "--double --atoms 21",
 }
+# Every learner on the same games, each with the game's preset of it, or what it begins with; none stops at a goal.
+_LEARNERS = {
+    "dqn": "",
+    "dqn-quantile": "--head quantile",
+    "dqn-iqn": "--head iqn",
+    "dqn-munchausen": "--munchausen-alpha 0.9",
+    "dqn-rainbow": "--preset rainbow",
+    "pqn": "--learner pqn",
+    "pqn-gru": "--learner pqn --cell gru",
+    "a2c": "--learner a2c",
+    "r2d2": "--learner r2d2",
+}
+_LEARNERS_GAMES = {
+    "catch16": "--env catch16 --network columns --total-env-frames 1000000 --eval-every-frames 100000 --minutes 10",
+    "cave": "--env cave --network columns --minutes 10 --final-eval-episodes 64",
+    "minatar_breakout": "--env minatar_breakout --total-env-frames 1000000 --eval-max-frames 1000 --minutes 10",
+    "minatar_asterix": "--env minatar_asterix --total-env-frames 1000000 --eval-max-frames 1000 --minutes 10",
+}
 # The article's own settings (2,000 episodes are some 300,000 frames), for its figure of two optimizers.
 _ARTICLE = "--env catch8 --preset article --no-stop-at-goal --total-env-frames 400000 --log-every-frames 2000"
 
@@ -82,6 +100,11 @@ SUITES: dict[str, list[Experiment]] = {
         Experiment(f"catch16-{name}", f"{_CATCH16} {_PLAIN} {flags}", 1) for name, flags in _RULES.items()
     ],
     "rules-cave": [Experiment(f"cave-{name}", f"{_CAVE} {flags}", 1) for name, flags in _CAVE_RULES.items()],
+    "learners": [
+        Experiment(f"{game}-{name}", f"{of_game} --no-stop-at-goal {flags}".strip(), 3)
+        for game, of_game in _LEARNERS_GAMES.items()
+        for name, flags in _LEARNERS.items()
+    ],
     "article": [
         Experiment(f"article-{optimizer}", f"{_ARTICLE} --optimizer {optimizer}", 5)
         for optimizer in ("rmsprop", "rmsprop_graves")
