@@ -32,10 +32,11 @@ PLAYED = ("episodes", "score", "episode_frames")  # the sums of `Metrics` that p
 
 
 class Pending(NamedTuple):
-    """What was decided and is not played yet: all the state there is here of games that keep theirs themselves."""
+    """The decision under way, which nobody has learnt of yet: all the state there is here of games that keep theirs."""
 
     action: tf.Tensor  # [N] int32
     agent_state: Any  # what the agent carries on from that
+    played: HostStep  # what the games show for it; `shown` is Nothing where it is `frame`
 
 
 class Stage:
@@ -51,7 +52,7 @@ class Stage:
         self.failure: BaseException | None = None
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, ...]:
-        """`HostGames.step`, without `shown` where that is `frame`."""
+        """What `HostGames.step` gives, without `shown` where that is `frame`."""
         try:
             step = self.games.step(action)
         except BaseException as error:  # TensorFlow would make a string of it
@@ -69,7 +70,8 @@ class HostTrainer(Trainer):
     """A `Trainer` of a `HostEnvironment`; the same calls mean the same.
 
     Its loops are TensorFlow's own, which call the games' Python, and programs of XLA for all else. So a step costs no
-    call of a program from Python; the games' next step and the updates of a round may run at the same time.
+    call of a program from Python, and the games' next step runs beside the updates of a round: the games are one step
+    ahead of the carry.
 
     Raises:
       UserError: settings that need a game's state.
@@ -96,7 +98,7 @@ class HostTrainer(Trainer):
             carry = Carry(
                 iteration=tf.zeros([], tf.int64),
                 env_frames=tf.zeros([], tf.int64),
-                env_state=Pending(tf.zeros([config.num_envs], tf.int32), agent_state),
+                env_state=(),
                 agent_state=agent_state,
                 memory=Nothing(),
                 history=tf.repeat(tf.constant(frame)[tf.newaxis], depth, axis=0),
@@ -107,7 +109,13 @@ class HostTrainer(Trainer):
                 episode_frames=tf.zeros([config.num_envs], tf.int32),
                 metrics=self.learner.sums().zeros(),
             )
-            return carry._replace(env_state=self._choose_program(carry))
+            return self._started(carry)
+
+    def _started(self, carry: Carry) -> Carry:
+        """With the first decision played."""
+        pending = self._choose_program(carry)
+        played = [tf.constant(value) for value in self._stage.step(pending.action.numpy())]
+        return carry._replace(env_state=pending._replace(played=_as_step(played)))
 
     def _begin_games(self, iteration: int) -> np.ndarray:
         """New episodes, other ones than those that began at an earlier iteration; their first frames."""
@@ -139,9 +147,7 @@ class HostTrainer(Trainer):
         if self._is_warm:
             return
         nothing, gathered = tf.constant(0), self.learner.begin_round()
-        frame, ended = carry.history[-1], tf.zeros([self.config.num_envs], tf.bool)
-        step = HostStep(frame, tf.zeros([self.config.num_envs]), ended, ended, frame)
-        self._call_note(carry, gathered, nothing, self._as_played(step), nothing)
+        self._call_note(carry, gathered, nothing, nothing)
         self._call_update(carry, gathered, nothing)
         self._guard_program(carry.metrics)
         self._is_warm = True
@@ -151,25 +157,22 @@ class HostTrainer(Trainer):
         num_envs = self.config.num_envs
         cli.say(f"{self.env.name} steps on the host: {num_envs} new episodes begin")
         frame, ended = self._begin_games(int(carry.iteration)), np.zeros(num_envs, bool)
-        pending = Pending(tf.zeros([num_envs], tf.int32), carry.agent_state)
+        pending = Pending(tf.zeros([num_envs], tf.int32), carry.agent_state, ())
         carry = carry._replace(is_over=tf.ones([num_envs], tf.bool), env_state=pending)
         step = HostStep(frame, np.zeros(num_envs, np.float32), ended, ended, frame)
-        carry = self._noted(carry, self.learner.begin_round(), tf.constant(0), step, skips_resets=True)[0]
-        return carry._replace(env_state=self._choose_program(carry))
-
-    def _as_played(self, step: HostStep) -> tuple[tf.Tensor, ...]:
-        """As `Stage.step` gives it."""
-        return tuple(step[:-1]) if self._stage.games.skips_resets else tuple(step)
+        return self._started(self._noted(carry, self.learner.begin_round(), tf.constant(0), step, skips_resets=True)[0])
 
     def _once(self, number: tf.Tensor, carry: Carry, gathered: Any) -> tuple[tf.Tensor, Carry, Any]:
-        frame = tf.TensorSpec(carry.history.shape[1:], carry.history.dtype)
-        scalars = [tf.TensorSpec([self.config.num_envs], dtype) for dtype in (tf.float32, tf.bool, tf.bool)]
-        specs = self._as_played(HostStep(frame, *scalars, frame))
+        before = tf.nest.flatten(carry.env_state.played)
+        carry, gathered = self._call_note(carry, gathered, number, tf.constant(1))
+        # To TensorFlow it has no state, or it would wait for the updates that come after it here.
         with tf.device("/CPU:0"):
-            played = tf.numpy_function(self._stage.step, [carry.env_state.action], [spec.dtype for spec in specs])
-        played = tuple(tf.ensure_shape(value, spec.shape) for value, spec in zip(played, specs, strict=True))
-        carry, gathered = self._call_note(carry, gathered, number, played, tf.constant(1))
-        return number + 1, carry, gathered
+            played = tf.numpy_function(
+                self._stage.step, [carry.env_state.action], [each.dtype for each in before], stateful=False
+            )
+        for value, each in zip(played, before, strict=True):
+            value.set_shape(each.shape)
+        return number + 1, carry._replace(env_state=carry.env_state._replace(played=_as_step(played))), gathered
 
     def _call_note(self, carry: Carry, gathered: Any, *more: Any) -> tuple[Carry, Any]:
         # Each argument and result of a program costs microseconds: of the sums, only those that it adds to. They come
@@ -193,12 +196,14 @@ class HostTrainer(Trainer):
     # Programs. In those that write, a loop of `times` turns, 0 or 1, and no condition: XLA passes the replay by without
     # a copy.
 
-    def _note(
-        self, carry: Carry, gathered: Any, number: tf.Tensor, played: tuple[tf.Tensor, ...], times: tf.Tensor
-    ) -> tuple[Carry, Any]:
-        """Take in a step of the games, the round's of that number, and decide: the carry, and what is gathered."""
-        skips_resets = self._stage.games.skips_resets
-        step = HostStep(*played, *([played[0]] if skips_resets else []))
+    def _note(self, carry: Carry, gathered: Any, number: tf.Tensor, times: tf.Tensor) -> tuple[Carry, Any]:
+        """Take in the decision under way, the round's of that number, and make the next.
+
+        Returns:
+          The carry, in which the next one is not played yet, and what is gathered.
+        """
+        skips_resets, step = self._stage.games.skips_resets, carry.env_state.played
+        step = step._replace(shown=step.frame) if skips_resets else step
         _, carry, gathered = tf.while_loop(
             lambda i, *_: i < times,
             lambda i, *held: (i + 1, *self._noted(*held, number, step, skips_resets)),
@@ -258,7 +263,7 @@ class HostTrainer(Trainer):
         return self._decided(carry, carry.history)
 
     def _decided(self, carry: Carry, history: tf.Tensor) -> Pending:
-        return Pending(*self._decide(carry, stack_frames(history, self.config.frame_stride), None))
+        return Pending(*self._decide(carry, stack_frames(history, self.config.frame_stride), None), played=())
 
     def _update(self, carry: Carry, gathered: Any, times: tf.Tensor) -> Metrics:
         """What is learnt at a round's end: the sums after it."""
@@ -270,6 +275,11 @@ class HostTrainer(Trainer):
 
     def _guarded(self, metrics: Metrics) -> Metrics:
         return super()._guard_weights(metrics)
+
+
+def _as_step(values: list[tf.Tensor]) -> HostStep:
+    """What `Stage.step` gives, by name."""
+    return HostStep(*values) if len(values) == len(HostStep._fields) else HostStep(*values, shown=Nothing())
 
 
 def _check(config: Config, env: HostEnvironment) -> None:
