@@ -129,6 +129,7 @@ def ours(game: str, frames: int, seed: int) -> dict[str, Any]:
             "cpu_seconds": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
             "compile_seconds": result["compile_seconds"],
             "score": last_score(Path(folder) / "run", cut),
+            "score_whole": last_score(Path(folder) / "run", None),
             "best_score_uncut": result["score_mean"],
             "curve": [
                 {
@@ -141,8 +142,8 @@ def ours(game: str, frames: int, seed: int) -> dict[str, Any]:
         }
 
 
-def last_score(run_dir: Path, cut: int) -> float:
-    """Mean score of a run's last agent; episodes are cut as gymnax cuts them."""
+def last_score(run_dir: Path, cut: int | None) -> float:
+    """Mean score of a run's last agent; episodes are cut after so many frames, None: by their own limit of 10,000."""
     from tfdqn.envs import make_for
     from tfdqn.learners import build_agent
     from tfdqn.programs.evaluation import Evaluator

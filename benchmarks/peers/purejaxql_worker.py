@@ -33,6 +33,7 @@ GYMNAX = {
     "space_invaders": "SpaceInvaders-MinAtar",
 }
 MAX_STEPS = 1000  # gymnax's cut of an episode, for pgx's seaquest, too
+WHOLE = 10_000  # frames after which an episode of these games ends in tfdqn
 EPISODES = 128
 
 
@@ -164,16 +165,22 @@ class Worker:
             "seconds": float(seconds[-1]),
             "cpu_seconds": float(cpu_seconds[-1]),
             "compile_seconds": compiled - start,
-            "score": self._first_episodes(game, state, config),
+            "score": self._first_episodes(game, state, config, None),
+            "score_whole": self._first_episodes(game, state, config, WHOLE),
             "curve": curve,
         }
 
-    def _first_episodes(self, game: str, state: Any, config: dict[str, Any]) -> float:
-        """Mean score of greedy play: the first episode of each of `EPISODES` environments.
+    def _first_episodes(self, game: str, state: Any, config: dict[str, Any], max_steps: int | None) -> float:
+        """Mean score of greedy play: the first episode of each of `EPISODES` environments, cut after `max_steps`.
+
+        None: where it was cut in training.
 
         Its own test counts every episode that ends in so many steps, of which short ones are more.
         """
         env, params = make(game)
+        if max_steps is not None:
+            replace = params._replace if isinstance(params, Params) else params.replace
+            params = replace(max_steps_in_episode=max_steps)
         network = self._script.QNetwork(env.action_space(params).n, norm_type=config["NORM_TYPE"])
 
         @jax.jit
