@@ -22,7 +22,7 @@ from benchmarks.timing import WrongResult
 
 
 class CleanRl(contender.Contender):
-    """One decision of all environments after another; an update every `iterations_per_update` of them."""
+    """One decision of all environments after another, and every `iterations_per_update` of them the updates."""
 
     def __init__(self, settings: Mapping[str, Any]):
         self._settings, self._num_envs = settings, settings["num_envs"]
@@ -89,12 +89,13 @@ class CleanRl(contender.Contender):
             self._target.load_state_dict(self._online.state_dict())
 
     def run(self, count: int) -> dict[str, float]:
-        every = self._settings["iterations_per_update"]
+        every, updates = (self._settings[name] for name in ("iterations_per_update", "updates_per_iteration"))
         for _ in range(count):
             for _ in range(every):
                 self._step()
-            self._learn()
-        return {"env_frames": float(count * every * self._num_envs), "updates": float(count)}
+            for _ in range(updates):
+                self._learn()
+        return {"env_frames": float(count * every * self._num_envs), "updates": float(count * updates)}
 
     def evaluate(self) -> float:
         raise NotImplementedError("it is only timed")

@@ -34,6 +34,8 @@ _DOOR = {"env": "gym:CartPole-v1", "network": "mlp", "num_envs": 1, "replay_min_
 DOORS: dict[str, dict[str, Any]] = {
     "door-every-step": {**_DOOR, "batch_size": 64},
     "door-every-4": {**_DOOR, "batch_size": 32, "iterations_per_update": 4},
+    # As rl-baselines3-zoo has it for LunarLander: after 4 frames as many updates.
+    "door-4-updates": {**_DOOR, "batch_size": 128, "iterations_per_update": 4, "updates_per_iteration": 4},
     "door-16-envs": {**_DOOR, "batch_size": 128, "num_envs": 16},
 }
 ROWS = (*LOOP_ROWS, *DOORS)
@@ -56,6 +58,7 @@ BARS = {
     ("sb3", "update-every-step"): (60, 120),
     ("keras", "update-every-3"): (50_000, 100_000),
     ("sb3", "door-every-step"): (3, 8),
+    ("sb3", "door-4-updates"): (3, 8),
 }
 # The fused JAX loop counts as a peer only if it is this quick, in env frames/s, where a matmul reaches this rate.
 WORTHY = {"update-every-3": 20_000, "update-every-step": 400_000, "batch-512": 500_000}

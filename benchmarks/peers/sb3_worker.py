@@ -60,8 +60,8 @@ class Sb3(contender.Contender):
             batch_size=settings["batch_size"],
             gamma=settings["discount"],
             train_freq=(settings["iterations_per_update"], "step"),
-            gradient_steps=1,
-            # It counts in env frames.
+            gradient_steps=settings["updates_per_iteration"],
+            # It counts in env frames; where there are several updates at a time, its copies come that much later.
             target_update_interval=settings["target_update_period_updates"]
             * settings["iterations_per_update"]
             * self._num_envs,
@@ -96,7 +96,7 @@ class Sb3(contender.Contender):
         if not self._door:
             numpy_catch.play_recorded()
         work = self.run(3)
-        if work["updates"] != 3:
+        if work["updates"] != 3 * self._settings["updates_per_iteration"]:
             raise WrongResult(f"3 rounds made {work['updates']} updates")
 
 
