@@ -162,6 +162,23 @@ def test_a_carry_from_elsewhere_goes_on_with_new_episodes_and_cuts_the_old_ones(
     assert int(carry.env_frames) == 2 * 5
 
 
+@pytest.mark.parametrize("eager", [False, True])
+def test_what_a_game_raises_is_raised_and_nothing_goes_on_from_there(eager, capfd):
+    trainer, carry = make_trainer(AutoresetMode.NEXT_STEP, 3, eager=eager)
+    games = trainer._stage.games
+
+    def fail(action):
+        raise RuntimeError("the rules are lost")
+
+    games.step, works = fail, games.step
+    with pytest.raises(RuntimeError, match="^the rules are lost$"):
+        trainer.run_reporting_chunk(carry, 2, 10**9, 10**9)
+    games.step = works
+    carry, _ = trainer.run_reporting_chunk(carry, 2, 10**9, 10**9)
+    assert "2 new episodes begin" in capfd.readouterr().err
+    assert rows_of(trainer, 0)[-1]["frame"][1] == 1  # the second episode
+
+
 def test_evaluation_plays_the_first_episode_of_each_environment():
     trainer, _ = make_trainer(AutoresetMode.NEXT_STEP, 1, eval_episodes=3)
     evaluator = HostEvaluator(trainer.config, trainer.env, trainer.agent)

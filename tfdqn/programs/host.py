@@ -134,7 +134,7 @@ class HostTrainer(Trainer):
         self._stage.failure = None
         try:
             carry, reports = super().run_reporting_chunk(carry, max_rounds, stop_env_frames, next_report)
-        except tf.errors.OpError:
+        except BaseException:
             self._iteration = -1  # the games have gone on, and nobody knows how far
             if self._stage.failure is None:
                 raise
