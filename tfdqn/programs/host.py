@@ -86,7 +86,7 @@ class HostTrainer(Trainer):
         programs = [compiled.program(each, jit=config.jit, eager=config.eager) for each in programs]
         self._note_program, self._choose_program, self._update_program, self._guard_program = programs
         self._chunk = compiled.program(self._run, jit=False, eager=config.eager)
-        self._is_warm = False
+        self._is_warm = config.eager  # op by op there is nothing to compile
 
     def initial_carry(self) -> Carry:
         """Fresh episodes in every environment, nothing counted."""
