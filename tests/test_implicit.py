@@ -142,6 +142,7 @@ def test_an_update_is_the_papers(mode, given):
         np.testing.assert_allclose(result.td_error, np.mean(errors, 0), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_quantiles_of_a_draw_are_learnt():
     """Of 0, 0.9, 1.8 and 2.7, each as likely: near the middle of its quarter each is found; the other action pays 1."""
     lab = Lab(4000, head="iqn", huber_kappa=0.1, target_update_period_updates=10, **MODES["xla"])

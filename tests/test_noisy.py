@@ -171,7 +171,9 @@ def test_noise_is_learnt_and_followed_by_the_target_network():
         np.testing.assert_allclose(target, (now + old) / 2, rtol=1e-5)
 
 
-@pytest.mark.parametrize("given", [{"members": 2}, {"head": "quantile", "quantiles": 5}], ids=str)
+@pytest.mark.parametrize(
+    "given", [pytest.param({"members": 2}, marks=pytest.mark.slow), {"head": "quantile", "quantiles": 5}], ids=str
+)
 def test_op_by_op_and_compiled_updates_are_equal(given):
     found = []
     for wrap in WRAPS.values():
@@ -198,6 +200,7 @@ def test_a_noisy_agent_is_saved_and_loaded(tmp_path):
         np.testing.assert_array_equal(left, right)
 
 
+@pytest.mark.slow
 def test_a_noisy_run_that_was_broken_ends_like_an_unbroken_one(tmp_path):
     """And with taus that are drawn, by the same seeds."""
     given = {"noisy": True, "head": "iqn", "epsilon_start": 0.0, "epsilon_end": 0.0, "total_env_frames": 1600}
