@@ -171,7 +171,7 @@ def test_what_a_game_raises_is_raised_and_nothing_goes_on_from_there(eager, capf
         raise RuntimeError("the rules are lost")
 
     games.step, works = fail, games.step
-    with pytest.raises(RuntimeError, match="^the rules are lost$"):
+    with pytest.raises(RuntimeError, match="the rules are lost"):
         trainer.run_reporting_chunk(carry, 2, 10**9, 10**9)
     games.step = works
     carry, _ = trainer.run_reporting_chunk(carry, 2, 10**9, 10**9)
