@@ -58,13 +58,13 @@ class Game(HostEnvironment):
         return from_gymnasium.VectorGames(self.vector, self.observation_spec)
 
 
-def make_trainer(mode, steps=11, **settings):
+def make_trainer(mode, steps=11, game=None, **settings):
     config = configuration.resolve(
         {"env": "gym:CartPole-v1", "num_envs": 2, "replay_capacity": 200, "replay_min_rows": 10, "batch_size": 4}
         | {"epsilon_start": 0.0, "epsilon_end": 0.0, "epsilon_decay_env_frames": 1, "log_every_frames": 10**6}
         | settings
     )
-    trainer = HostTrainer(config, "/CPU:0", Game(mode))
+    trainer = HostTrainer(config, "/CPU:0", game or Game(mode))
     carry = trainer.initial_carry()
     carry, _ = trainer.run_reporting_chunk(carry, steps, 10**9, 10**9)
     return trainer, carry
@@ -104,6 +104,22 @@ def test_rows_are_what_was_played_in_each_autoreset_mode(mode):
     assert float(carry.metrics.score) == total
     # The games are one step ahead of the carry.
     assert int(carry.env_frames) == sum(len(env.actions) for env in envs) - 2
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_rows_hold_their_own_frames_where_the_environments_write_into_one_buffer(eager):
+    """As Gymnasium's own vector does for `GymnasiumGame`, which asks it for no copies."""
+    gymnasium.register("Counting-v0", lambda: Counting(0))
+    try:
+        game = from_gymnasium.make("Counting-v0")
+        trainer, carry = make_trainer(None, game=game, eager=eager)
+    finally:
+        del gymnasium.registry["Counting-v0"]
+    assert not trainer._stage.games._vector.copy
+    for number in range(2):
+        frames = [tuple(row["frame"][1:]) for row in rows_of(trainer, number)]
+        assert frames == [(t // (LENGTH + 1), t % (LENGTH + 1)) for t in range(11)]
+    assert carry.history[-1, 0, 1:].numpy().tolist() == [2, 1]
 
 
 @pytest.mark.parametrize("mode", list(AutoresetMode))
