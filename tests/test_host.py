@@ -229,6 +229,8 @@ def test_a_run_of_a_gymnasium_game_trains_goes_on_and_is_evaluated(tmp_path, cap
         ("--env gym:CartPole-v9", "v9"),
         ("--env gym:xyz-v1", "gymnasium.pprint_registry() lists them"),
         ("--env gym:", "Malformed environment ID"),
+        ("--env gym:no_such_module:X-v1", "No module named 'no_such_module'"),
+        ("--env gym::X-v1", "Empty module name"),
         ("--env gym:Pendulum-v1", "Q-learning needs Discrete actions"),
         ("--env gym:FrozenLake-v1", "wrap it"),
         ("--env gym:CartPole-v1 --action-repeat 2", "--action-repeat 2: gym:CartPole-v1 steps on the host"),
@@ -241,6 +243,19 @@ def test_what_does_not_fit_is_refused_in_one_line(arguments, line, tmp_path):
         train.main([*arguments.split(), f"--logdir={tmp_path}", "--device=cpu"])
     assert line in str(error.value) and "\n" not in str(error.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_an_environment_that_its_own_module_registers_is_found(tmp_path, monkeypatch):
+    code = "import gymnasium\ngymnasium.register('OfItsOwn-v0', 'gymnasium.envs.classic_control:CartPoleEnv')\n"
+    (tmp_path / "registers_it.py").write_text(code, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        config = configuration.resolve({"env": "gym:registers_it:OfItsOwn-v0"})
+        assert tfdqn.envs.make_for(config).observation_shape == (4,)
+        with pytest.raises(UserError, match="OfItOwn"):
+            from_gymnasium.make("registers_it:OfItOwn-v0")
+    finally:
+        gymnasium.registry.pop("OfItsOwn-v0", None)
 
 
 def test_the_contract_of_compiled_games_is_not_asked_of_them():

@@ -32,6 +32,8 @@ def require(name: str) -> None:
     Raises:
       UserError: it names the nearest.
     """
+    if ":" in name:  # "module:name": the module registers it, and Gymnasium imports that when it makes the environment
+        return
     try:
         gymnasium.spec(name)
     except gymnasium.error.NameNotFound:
