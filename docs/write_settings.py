@@ -10,7 +10,7 @@ from typing import Any
 from tfdqn import config as configuration
 from tfdqn import learners
 from tfdqn.envs import registry
-from tfdqn.settings import flag_of
+from tfdqn.settings import flag_of, shown_choices
 
 PAGE = Path(__file__).with_name("settings.md")
 HEAD = """\
@@ -33,7 +33,7 @@ def bounds(field: dataclasses.Field) -> str:
     """What values a setting may have."""
     limits = field.metadata
     if limits["choices"] is not None:
-        return ", ".join(str(choice) for choice in limits["choices"])
+        return ", ".join(shown_choices(field))
     words = {"low": "at least", "above": "above", "high": "at most"}
     parts = [f"{word} {shown(limits[name])}" for name, word in words.items() if limits[name] is not None]
     return ", ".join(parts)

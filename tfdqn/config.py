@@ -45,6 +45,8 @@ FIELDS = _fields(all_rooms())
 FIELD_TYPES = {name: kind_of(field) for name, field in FIELDS.items()}
 # What may change when a run is resumed: none of these decides what any frame or update computes.
 RESUMABLE_FIELDS = tuple(name for name, field in FIELDS.items() if field.metadata["resumable"])
+# And what may change though not in kind, such as gpu:0 to gpu:1.
+CHANGEABLE_FIELDS = (*RESUMABLE_FIELDS, *(name for name, field in FIELDS.items() if field.metadata["numbered"]))
 CODE_FIELDS = tuple(name for name, field in FIELDS.items() if field.metadata["code"])
 PATH_FIELDS = tuple(name for name, field in FIELDS.items() if field.metadata["path"])
 SIZE_FIELDS = tuple(name for name, field in FIELDS.items() if field.metadata["size"])
