@@ -50,7 +50,7 @@ def setting(
       above: an exclusive lower bound.
       resumable: a run may change it when it goes on, as it decides nothing that a frame or an update computes.
       common: shown by plain `-h`.
-      size: one of those that a GPU has values of its own for.
+      size: how much is played, kept or learnt at a time: what a GPU's presets have more of.
       code: it may name code, as "module:name" or "path/to/file.py:name"; a run's folder alone never has it run.
       path: it names a local file or folder.
       once_in: the tables that held it in `config.toml` of earlier versions, with spaces between.

@@ -157,6 +157,8 @@ def start(
     config = configuration.resolve(given, on_gpu="GPU" in device, tell=tell)
     if "GPU" not in device:
         _check_memory(config, game)
+    elif line := configuration.changed_sizes(given, config):
+        cli.say(line)
     return Run(config, run_dir, device, stop, other_dirs=others, game=game)
 
 
