@@ -303,6 +303,7 @@ def test_test_runs_the_quick_tier_or_all_and_counts_as_set_up_for_train(machine)
     assert first.stdout == f"{called}<-m><not slow><-k><a or b>", first.stderr
     assert f"/requirements/{PYTHON}/test.txt " in machine.steps[2]
     assert machine.run("scripts/test", "-x", "--all").stdout == f"{called}<-m><><-x>"
+    assert machine.run("scripts/test", "--gpu", "-x").stdout == "<-m><pytest><-n><0><-m><gpu><-rs><-x>"
     assert machine.run("scripts/train").stderr == ""
     ci = machine.run(".ci/run", COMMAND_STATUS="1")
     assert (ci.stdout, ci.returncode) == (f"{called}<-m><not slow>", 1)
