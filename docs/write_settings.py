@@ -92,9 +92,9 @@ def page() -> str:
     ]
     head = ("setting", *(f"`{game.name}`" + ("" if name == "default" else f", {name}") for game, name in on_gpu))
     parts.append(
-        "## Presets on a GPU\n\nThese take the place of the presets of the same names on a GPU, and are whole: sizes and\n"
-        "schedules were chosen together. A setting that you give changes nothing else of them, and the start says what\n"
-        "a size changes. An empty cell is as above. They have not been measured yet.\n\n" + table(head, rows)
+        "## Presets on a GPU\n\nThese take the place of the presets of the same names on a GPU, and are whole: sizes\n"
+        "and schedules were chosen together. A setting that you give changes nothing else of them, and the start says\n"
+        "what a size changes. An empty cell is as above. They have not been measured yet.\n\n" + table(head, rows)
     )
     for learner in learners.LEARNERS:
         sizes = learners.settings_of(learner).GPU_SIZES
