@@ -224,7 +224,7 @@ case "$*" in
   "-P -m pip install"*) echo "$@" >> {log}; sleep "${{PIP_SECONDS:-0}}"
       [ -z "${{PIP_SAYS:-}}" ] || {{ echo "$PIP_SAYS"; exit 1; }} ;;
   "-c"*) exit "${{IMPORT_STATUS:-0}}" ;;
-  "-P -m tfdqn.train"* | "-m pytest"* | *"/scripts/_"*) printf '<%s>' "$@"; exit "${{COMMAND_STATUS:-0}}" ;;
+  "-P -m tfdqn.train"* | "-P -m benchmarks."* | "-m pytest"* | *"/scripts/_"*) printf '<%s>' "$@"; exit "${{COMMAND_STATUS:-0}}" ;;
   *) echo "unexpected: $*" >&2; exit 99 ;;
 esac"""
         template = self.home / "environment-python"
@@ -294,6 +294,18 @@ def test_tools_have_an_environment_of_their_own(machine, name):
     )
     assert (machine.checkout / ".venv-tools/.tfdqn-tools").exists() and not (machine.checkout / ".venv").exists()
     assert machine.run(f"scripts/{name}").stderr == ""
+
+
+def test_bench_leads_to_each_of_its_modules(machine):
+    machine.add_python("python3", "3.12")
+    for first, called in (
+        ("--quick", "<-P><-m><benchmarks.run><--quick>"),
+        ("--gate", "<-P><-m><benchmarks.compare>"),
+        ("--gpu", "<-P><-m><benchmarks.gpu>"),
+        ("--learning", "<-P><-m><benchmarks.learning><gate>"),
+    ):
+        done = machine.run("scripts/bench", first, "--json", "a file")
+        assert done.stdout == f"{called}<--json><a file>", done.stderr
 
 
 def test_test_runs_the_quick_tier_or_all_and_counts_as_set_up_for_train(machine):
