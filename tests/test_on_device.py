@@ -138,14 +138,34 @@ def test_float32_is_float32_and_only_tf32_may_be_rounded(device, kind):
 @ON_BOTH
 @pytest.mark.parametrize("learner", learners.LEARNERS)
 def test_everything_lives_on_the_device(device, learner):
-    trainer = trainer_on(device, learner)
+    assert elsewhere(trainer_on(device, learner)) == []
+
+
+def test_everything_lives_on_a_device_that_is_not_the_first():
+    """The CPU as two devices, which must be said before TensorFlow starts: nothing is on the second by chance."""
+    code = f"""
+import tfdqn, tensorflow as tf
+(cpu,) = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from tests.test_on_device import elsewhere, trainer_on
+for learner in {list(learners.LEARNERS)}:
+    trainer = trainer_on("/CPU:1", learner, jit=False)
+    print(elsewhere(trainer))
+trainer.device = "/CPU:0"
+print(len(elsewhere(trainer)) > 20)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "[]\n" * len(learners.LEARNERS) + "True\n"), done.stderr
+
+
+def elsewhere(trainer):
+    """What of a trainer, and of what its program hands to the next, does not lie on its device."""
     carry = trainer.run_chunk(trainer.initial_carry(), 0, 0)
-    wanted = tf.DeviceSpec.from_string(device)
-    for name, variable in trainer.learner.variables.items():
-        assert _is_at(variable.device, wanted), f"{name} lies on {variable.device}"
+    wanted = tf.DeviceSpec.from_string(trainer.device)
+    found = [f"{name}: {v.device}" for name, v in trainer.learner.variables.items() if not _is_at(v.device, wanted)]
     # A GPU's kernels keep int32 on the host; what XLA's programs hand over is on the device all the same.
-    for each in tf.nest.flatten(carry):
-        assert each.dtype == tf.int32 or _is_at(each.backing_device, wanted), each
+    tensors = [each for each in tf.nest.flatten(carry) if each.dtype != tf.int32]
+    return found + [str(each) for each in tensors if not _is_at(each.backing_device, wanted)]
 
 
 def _is_at(place, wanted):

@@ -224,7 +224,8 @@ case "$*" in
   "-P -m pip install"*) echo "$@" >> {log}; sleep "${{PIP_SECONDS:-0}}"
       [ -z "${{PIP_SAYS:-}}" ] || {{ echo "$PIP_SAYS"; exit 1; }} ;;
   "-c"*) exit "${{IMPORT_STATUS:-0}}" ;;
-  "-P -m tfdqn.train"* | "-P -m benchmarks."* | "-m pytest"* | *"/scripts/_"*) printf '<%s>' "$@"; exit "${{COMMAND_STATUS:-0}}" ;;
+  "-P -m tfdqn.train"* | "-P -m benchmarks."* | "-m pytest"* | *"/scripts/_"*)
+      printf '<%s>' "$@"; exit "${{COMMAND_STATUS:-0}}" ;;
   *) echo "unexpected: $*" >&2; exit 99 ;;
 esac"""
         template = self.home / "environment-python"
