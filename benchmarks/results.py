@@ -26,7 +26,7 @@ def machine(device: str) -> dict[str, Any]:
 
     described = "CPU"
     if "GPU" in device:
-        gpu = tf.config.list_physical_devices("GPU")[0]
+        gpu = tf.config.get_visible_devices("GPU")[0]
         described = tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")
     return {
         "device": described,

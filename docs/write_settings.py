@@ -10,7 +10,7 @@ from typing import Any
 from tfdqn import config as configuration
 from tfdqn import learners
 from tfdqn.envs import registry
-from tfdqn.settings import flag_of
+from tfdqn.settings import flag_of, shown_choices
 
 PAGE = Path(__file__).with_name("settings.md")
 HEAD = """\
@@ -33,7 +33,7 @@ def bounds(field: dataclasses.Field) -> str:
     """What values a setting may have."""
     limits = field.metadata
     if limits["choices"] is not None:
-        return ", ".join(str(choice) for choice in limits["choices"])
+        return ", ".join(shown_choices(field))
     words = {"low": "at least", "above": "above", "high": "at most"}
     parts = [f"{word} {shown(limits[name])}" for name, word in words.items() if limits[name] is not None]
     return ", ".join(parts)
@@ -42,6 +42,10 @@ def bounds(field: dataclasses.Field) -> str:
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     lines = [list(head), ["---"] * len(list(head)), *map(list, rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def _differs(game: registry.Game, preset: str, key: str) -> bool:
+    return game.gpu_presets[preset].get(key) != game.presets[preset].get(key)
 
 
 def page() -> str:
@@ -79,11 +83,24 @@ def page() -> str:
                 f"## Preset `{name}` of `{learner}`\n\nOn top of the game's default preset.\n\n"
                 + table(("setting", "value"), [(f"`{flag_of(key)}`", shown(value)) for key, value in values.items()])
             )
+    on_gpu = [(game, name) for game in games for name in game.gpu_presets]
+    named = dict.fromkeys(key for game, name in on_gpu for key in game.gpu_presets[name])
+    named = [key for key in named if any(_differs(game, name, key) for game, name in on_gpu)]
+    rows = [
+        (f"`{flag_of(key)}`", *(shown(g.gpu_presets[n][key]) if _differs(g, n, key) else "" for g, n in on_gpu))
+        for key in named
+    ]
+    head = ("setting", *(f"`{game.name}`" + ("" if name == "default" else f", {name}") for game, name in on_gpu))
+    parts.append(
+        "## Presets on a GPU\n\nThese take the place of the presets of the same names on a GPU, and are whole: sizes\n"
+        "and schedules were chosen together. A setting that you give changes nothing else of them, and the start says\n"
+        "what a size changes. An empty cell is as above. They have not been measured yet.\n\n" + table(head, rows)
+    )
     for learner in learners.LEARNERS:
         sizes = learners.settings_of(learner).GPU_SIZES
         parts.append(
-            f"## Sizes on a GPU, `{learner}`\n\nThe default preset and the learner's own take these on a GPU unless "
-            "you give a size yourself. They have not been measured yet.\n\n"
+            f"## Sizes on a GPU, `{learner}`\n\nWhat it begins with there on games whose preset of it has no sizes or "
+            "schedules. They have not been measured yet.\n\n"
             + table(("setting", "value"), [(f"`{flag_of(name)}`", shown(value)) for name, value in sizes.items()])
         )
     return "\n".join(parts)

@@ -7,6 +7,9 @@ import pytest
 
 import tfdqn  # noqa: F401
 
+# Tests start processes of their own, which share a GPU with this one.
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+
 # Started in the background of a script, or under nohup, a process and its children ignore these: tests send them.
 for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(_number) == signal.SIG_IGN:

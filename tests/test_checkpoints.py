@@ -56,6 +56,37 @@ def test_large_variables_go_by_in_blocks_and_only_their_filled_rows(tmp_path, mo
     assert int(restored["optimizer/0"]) == 7
 
 
+class OnGpu:
+    """A variable that says that it lives on a GPU, and counts the bytes that are put there at once."""
+
+    device = "/job:localhost/replica:0/task:0/device:GPU:0"
+
+    def __init__(self, variable):
+        self.variable, self.dtype, self.shape, self.largest = variable, variable.dtype, variable.shape, 0
+
+    def assign(self, value):
+        self.largest = max(self.largest, np.asarray(value).nbytes)
+        self.variable.assign(value)
+
+    def scatter_update(self, slices):
+        self.largest = max(self.largest, np.asarray(slices.values).nbytes)
+        self.variable.scatter_update(slices)
+
+
+@pytest.mark.parametrize("filled", [0, 7, 23, 40])
+def test_no_device_holds_a_second_copy_of_what_is_restored_to_it(tmp_path, monkeypatch, filled):
+    monkeypatch.setattr(checkpoints, "BLOCK_BYTES", 1000)
+    source = tf.Variable(tf.reshape(tf.range(40 * 50, dtype=tf.int64), [40, 50]))  # 400 bytes a row
+    facts = {"updates": 1, "env_frames": 1}
+    checkpoints.save(tmp_path, {"replay/frame": source}, facts, {"replay/frame": filled})
+    checkpoint, _ = checkpoints.load_newest(tmp_path)
+    restored = OnGpu(tf.Variable(tf.zeros_like(source)))
+    checkpoint.restore({"replay/frame": restored}, {"replay/frame"})
+    assert restored.largest <= 1000
+    np.testing.assert_array_equal(restored.variable[:filled], source[:filled])
+    assert not restored.variable[filled:].numpy().any()
+
+
 def test_the_newest_two_are_kept_and_none_is_ever_replaced(tmp_path):
     foreign = tmp_path / FOLDER / "notes"
     foreign.mkdir(parents=True)

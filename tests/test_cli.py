@@ -18,7 +18,6 @@ from tfdqn import cli, train
 from tfdqn import config as configuration
 from tfdqn.envs import registry
 from tfdqn.errors import UserError
-from tfdqn.learners.dqn.settings import GPU_SIZES
 from tfdqn.runs.loop import Run
 
 ROOT = Path(__file__).parent.parent
@@ -110,14 +109,6 @@ def test_flags_win_over_the_file_and_the_file_over_the_preset(tmp_path, capsys):
     train.main(["--config", str(path), "--n-step", "4", "--print-config"])
     printed = capsys.readouterr().out
     assert "batch_size = 48 " in printed and "n_step = 4 " in printed and 'network = "columns"' in printed
-
-
-def test_gpu_sizes_apply_only_where_no_size_is_given():
-    on_gpu = configuration.resolve({"env": "cave"}, on_gpu=True)
-    assert on_gpu.num_envs == GPU_SIZES["num_envs"]
-    assert configuration.resolve({"env": "cave", "batch_size": 32}, on_gpu=True).num_envs < 1000
-    article = configuration.resolve({"env": "cave", "preset": "article"}, on_gpu=True)
-    assert article == configuration.resolve({"env": "cave", "preset": "article"})
 
 
 def test_the_games_are_named_once():

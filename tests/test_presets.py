@@ -48,8 +48,6 @@ def test_any_one_flag_goes_with_any_preset(env, preset):
                 config = configuration.resolve(given, on_gpu=on_gpu, tell=lines.append)
                 assert getattr(config, name) == value
                 others = dict(configuration.plain(plain))
-                if name in configuration.SIZE_FIELDS:
-                    others = configuration.plain(configuration.resolve({"env": env, "preset": preset}))
                 different = [
                     field
                     for field, held in configuration.plain(config).items()
@@ -125,3 +123,85 @@ def test_a_learners_preset_gives_way_and_takes_a_gpus_sizes():
     config = configuration.resolve({"preset": "rainbow", "munchausen_alpha": 0.9}, tell=told.append)
     assert config.head == "scalar" and "of the preset 'rainbow' does not fit" in told[0]
     assert configuration.resolve({"preset": "rainbow"}, on_gpu=True).num_envs == 2048
+
+
+# On a GPU.
+
+
+@pytest.mark.parametrize("env", registry.names())
+@pytest.mark.parametrize("learner", learners.LEARNERS)
+def test_a_gpus_preset_has_the_schedules_of_its_sizes(env, learner):
+    """As many updates in all, and as large a part of them before each change, as on a CPU."""
+    small, large = (configuration.resolve({"env": env, "learner": learner}, on_gpu=on) for on in (False, True))
+    entry, gpu_sizes = registry.entry(env), learners.settings_of(learner).GPU_SIZES
+    key = learner if learner in entry.presets else "default"
+    if (learner != "dqn" and key == "default") or key not in entry.gpu_presets:
+        assert {name: getattr(large, name) for name in gpu_sizes} == gpu_sizes
+        schedules = [name for name in configuration.plain(large) if name.endswith(configuration.SCHEDULE_ENDINGS)]
+        assert all(getattr(large, name) == getattr(small, name) for name in schedules if name not in gpu_sizes)
+        return
+    assert large.num_envs > small.num_envs
+    times = large.total_env_frames / small.total_env_frames
+    assert times == pytest.approx(_frames_an_update(large) / _frames_an_update(small), rel=1e-3)
+    for name in ("epsilon_decay_env_frames", "eval_every_frames"):
+        assert getattr(large, name) == pytest.approx(times * getattr(small, name), rel=0.05), name
+    assert large.log_every_frames >= small.log_every_frames
+    for name in ("learning_rate_decay_updates", "priority_beta_updates", "target_update_period_updates"):
+        assert getattr(large, name, 0) == getattr(small, name, 0)  # counted in updates
+    if hasattr(large, "replay_capacity"):
+        assert large.replay_min_rows / large.total_env_frames < 2 * small.replay_min_rows / small.total_env_frames
+
+
+def _frames_an_update(config):
+    if config.learner == "pqn":
+        return config.num_envs * config.num_steps / (config.epochs * config.minibatches)
+    return config.num_envs * config.iterations_per_update / config.updates_per_iteration
+
+
+def test_a_size_of_the_users_changes_nothing_else_of_a_gpus_preset():
+    whole = configuration.resolve({"env": "cave"}, on_gpu=True)
+    given = {"env": "cave", "num_envs": 512}
+    config = configuration.resolve(given, on_gpu=True)
+    assert config == whole.replace(num_envs=512)
+    assert configuration.changed_sizes(given, config) == (
+        "the preset of cave for a GPU, but with --num-envs 512 in place of 2048: an update of 512 every 128 frames, "
+        "where the preset has an update of 512 every 512 frames; all else of it stays as it is"
+    )
+    given = {"env": "cave", "replay_capacity": 600_000, "discount": 0.9}
+    assert configuration.changed_sizes(given, configuration.resolve(given, on_gpu=True)) == (
+        "the preset of cave for a GPU, but with --replay-capacity 600000 in place of 1228800; all else of it stays as "
+        "it is"
+    )
+    given = {"env": "catch8", "learner": "pqn", "num_envs": 64}
+    assert configuration.changed_sizes(given, configuration.resolve(given, on_gpu=True)) == (
+        "the preset of catch8 for a GPU, but with --num-envs 64 in place of 2048; all else of it stays as it is"
+    )
+    for given in ({"env": "cave"}, {"env": "cave", "num_envs": 2048}, {"env": "cave", "minutes": 3.0}):
+        assert configuration.changed_sizes(given, configuration.resolve(given, on_gpu=True)) == ""
+
+
+def test_a_preset_with_a_pace_of_its_own_is_not_given_another(monkeypatch):
+    """The article's settings, and those of games that step in Python, of which a GPU does not make thousands quick."""
+    for given in ({"env": "cave", "preset": "article"}, {"env": "gym:CartPole-v1"}):
+        assert configuration.resolve(given, on_gpu=True) == configuration.resolve(given)
+    own = configuration.resolve({"env": "tests.own_games:Line"}, on_gpu=True)
+    assert own.num_envs == 2048 and own.learning_rate == registry.OWN_PRESET["learning_rate"]
+    monkeypatch.setattr(registry, "_registered", {})
+    registry.register("slow_game", "tests.own_games:Line", {"learning_rate_decay_updates": 5_000})
+    assert configuration.resolve({"env": "slow_game"}, on_gpu=True) == configuration.resolve({"env": "slow_game"})
+
+
+def test_the_start_says_what_a_size_changes(monkeypatch, capsys, tmp_path):
+    class Started(Exception):
+        pass
+
+    def run(config, *_, **__):
+        raise Started(config.num_envs)
+
+    monkeypatch.setattr(train.devices, "choose_device", lambda *_: "/GPU:0")
+    monkeypatch.setattr(train, "Run", run)
+    for given, said in (({"num_envs": 512}, ["--num-envs 512 in place of 2048"]), ({}, [])):
+        with pytest.raises(Started):
+            train.start({"env": "cave", **given}, None, logdir=str(tmp_path))
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == len(said) and all(part in line for part, line in zip(said, lines, strict=True))

@@ -224,7 +224,8 @@ case "$*" in
   "-P -m pip install"*) echo "$@" >> {log}; sleep "${{PIP_SECONDS:-0}}"
       [ -z "${{PIP_SAYS:-}}" ] || {{ echo "$PIP_SAYS"; exit 1; }} ;;
   "-c"*) exit "${{IMPORT_STATUS:-0}}" ;;
-  "-P -m tfdqn.train"* | "-m pytest"* | *"/scripts/_"*) printf '<%s>' "$@"; exit "${{COMMAND_STATUS:-0}}" ;;
+  "-P -m tfdqn.train"* | "-P -m benchmarks."* | "-m pytest"* | *"/scripts/_"*)
+      printf '<%s>' "$@"; exit "${{COMMAND_STATUS:-0}}" ;;
   *) echo "unexpected: $*" >&2; exit 99 ;;
 esac"""
         template = self.home / "environment-python"
@@ -296,6 +297,18 @@ def test_tools_have_an_environment_of_their_own(machine, name):
     assert machine.run(f"scripts/{name}").stderr == ""
 
 
+def test_bench_leads_to_each_of_its_modules(machine):
+    machine.add_python("python3", "3.12")
+    for first, called in (
+        ("--quick", "<-P><-m><benchmarks.run><--quick>"),
+        ("--gate", "<-P><-m><benchmarks.compare>"),
+        ("--gpu", "<-P><-m><benchmarks.gpu>"),
+        ("--learning", "<-P><-m><benchmarks.learning><gate>"),
+    ):
+        done = machine.run("scripts/bench", first, "--json", "a file")
+        assert done.stdout == f"{called}<--json><a file>", done.stderr
+
+
 def test_test_runs_the_quick_tier_or_all_and_counts_as_set_up_for_train(machine):
     machine.add_python("python3", "3.13")
     first = machine.run("scripts/test", "-k", "a or b")
@@ -303,6 +316,7 @@ def test_test_runs_the_quick_tier_or_all_and_counts_as_set_up_for_train(machine)
     assert first.stdout == f"{called}<-m><not slow><-k><a or b>", first.stderr
     assert f"/requirements/{PYTHON}/test.txt " in machine.steps[2]
     assert machine.run("scripts/test", "-x", "--all").stdout == f"{called}<-m><><-x>"
+    assert machine.run("scripts/test", "--gpu", "-x").stdout == "<-m><pytest><-n><0><-m><gpu><-rs><-x>"
     assert machine.run("scripts/train").stderr == ""
     ci = machine.run(".ci/run", COMMAND_STATUS="1")
     assert (ci.stdout, ci.returncode) == (f"{called}<-m><not slow>", 1)

@@ -13,6 +13,13 @@ from collections.abc import Iterator
 # Notes (I), the header that absl prints above the first line, and the errors that every GPU build of TensorFlow prints
 # about registering the same CUDA library twice. Anything else, such as a missing CPU feature, still comes through.
 NOISE = r"^WARNING: All log messages before absl::InitializeLog|^I[0-9]{4} [0-9:.]+|Unable to register cu[A-Z]+ factory"
+# What the filter's process does. It needs no package, and nothing of what its folder or its variables hold.
+_FILTER = f"""
+import os, re, sys
+is_noise = re.compile({NOISE.encode()!r}).search
+for line in sys.stdin.buffer:
+    is_noise(line) or os.write(1, line)
+"""
 
 
 def open_standard_streams() -> None:
@@ -59,9 +66,10 @@ class _QuietImport(importlib.abc.MetaPathFinder):
 
 @contextlib.contextmanager
 def _filtered_stderr() -> Iterator[None]:
-    """Send file descriptor 2 through `grep -v NOISE`: C++ code does not write to `sys.stderr`.
+    """Send file descriptor 2 through a filter of `NOISE`: C++ code does not write to `sys.stderr`.
 
-    A process of its own, because a library that ends this process while loading must still get its last words out.
+    A process of its own, because a library that ends this process while loading must still get its last words out: a
+    thread would be ended with it, and does not run while a library is loaded.
     """
     try:
         saved = os.dup(2)
@@ -69,12 +77,12 @@ def _filtered_stderr() -> Iterator[None]:
         yield
         return
     try:
-        command = ["grep", "--line-buffered", "-avE", NOISE]
+        command = [sys.executable or "python3", "-I", "-S", "-c", _FILTER]
         # In a session of its own, or Ctrl-C would end the filter before the program has said goodbye.
         child = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=saved, stderr=subprocess.DEVNULL, start_new_session=True
         )
-    except OSError:  # no grep: chatter is better than silence
+    except OSError:  # no Python to be found, as in a program that embeds it: chatter is better than silence
         os.close(saved)
         yield
         return

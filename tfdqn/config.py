@@ -45,9 +45,12 @@ FIELDS = _fields(all_rooms())
 FIELD_TYPES = {name: kind_of(field) for name, field in FIELDS.items()}
 # What may change when a run is resumed: none of these decides what any frame or update computes.
 RESUMABLE_FIELDS = tuple(name for name, field in FIELDS.items() if field.metadata["resumable"])
+# And what may change though not in kind, such as gpu:0 to gpu:1.
+CHANGEABLE_FIELDS = (*RESUMABLE_FIELDS, *(name for name, field in FIELDS.items() if field.metadata["numbered"]))
 CODE_FIELDS = tuple(name for name, field in FIELDS.items() if field.metadata["code"])
 PATH_FIELDS = tuple(name for name, field in FIELDS.items() if field.metadata["path"])
 SIZE_FIELDS = tuple(name for name, field in FIELDS.items() if field.metadata["size"])
+SCHEDULE_ENDINGS = ("_updates", "_env_frames")  # of settings that say after how much something has changed
 
 
 class Config:
@@ -157,13 +160,14 @@ def _tables(learner: str) -> set[str]:
 
 
 def resolve(given: Mapping[str, Any], *, on_gpu: bool = False, tell: Callable[[str], None] | None = None) -> Config:
-    """Make a configuration: defaults, then the game's preset, then GPU sizes, then what the user gave.
+    """Make a configuration: defaults, then the game's preset as it is on the device, then what the user gave.
 
     Where a value that nobody asked for does not fit with one that the user gave, it gives way to the nearest that does.
 
     Args:
       given: explicitly chosen settings, from a file and from flags.
-      on_gpu: use the GPU's sizes in the default preset and in a learner's own, unless any size is in `given`.
+      on_gpu: take the game's presets for a GPU. One that it does not have there is the CPU's, as it is, if it has sizes
+        or schedules, which are chosen together; if it has none, the learner's sizes and schedules for a GPU.
       tell: called with a line for each value that gave way.
 
     Raises:
@@ -171,10 +175,10 @@ def resolve(given: Mapping[str, Any], *, on_gpu: bool = False, tell: Callable[[s
     """
     given = {name: check_value(FIELDS[name], value) if name in FIELDS else value for name, value in given.items()}
     chosen = {name: given.get(name, FIELDS[name].default) for name in ("env", "preset")}
-    values = _preset(chosen["env"], chosen["preset"], given.get("learner"))
+    values = _preset(chosen["env"], chosen["preset"], given.get("learner"), on_gpu)
     learner = learners.settings_of(values["learner"])
     is_default = chosen["preset"] == "default" or chosen["preset"] in learners.presets_of(values["learner"])
-    if on_gpu and is_default and not any(name in given for name in SIZE_FIELDS):
+    if on_gpu and is_default and not _has_own_pace(values, learner.ROOMS):
         values |= learner.GPU_SIZES
     values = {**learner.PRESET, **values}
     wanted = Config(**{**values, **chosen, **given})
@@ -188,15 +192,54 @@ def resolve(given: Mapping[str, Any], *, on_gpu: bool = False, tell: Callable[[s
     return config
 
 
-def _preset(env: str, name: str, learner: str | None) -> dict[str, Any]:
+def changed_sizes(given: Mapping[str, Any], config: Config) -> str:
+    """What sizes that the user gave change of the preset that a run has on a GPU, for people; empty where nothing.
+
+    Args:
+      given: as of `resolve`.
+      config: what it made of it there.
+    """
+    others = {name: value for name, value in given.items() if name not in SIZE_FIELDS}
+    try:
+        preset = resolve(others, on_gpu=True)
+    except UserError:  # it fits with these sizes alone
+        return ""
+    changed = [name for name in SIZE_FIELDS if name in given and given[name] != getattr(preset, name)]
+    if not changed:
+        return ""
+    words = [f"{flag_of(name)} {given[name]} in place of {getattr(preset, name)}" for name in changed]
+    line = f"the preset of {config.env} for a GPU, but with {', '.join(words)}"
+    before, after = _pace(preset), _pace(config)
+    if before != after:
+        line += f": {after}, where the preset has {before}"
+    return f"{line}; all else of it stays as it is"
+
+
+def _pace(config: Config) -> str:
+    """How often there is an update, of a learner whose settings say so."""
+    if not hasattr(config, "updates_per_iteration"):
+        return ""
+    decisions = config.num_envs * config.iterations_per_update
+    frames = decisions * config.action_repeat / config.updates_per_iteration
+    return f"an update of {config.batch_size} every {frames:g} frames"
+
+
+def _has_own_pace(values: Mapping[str, Any], rooms_of_learner: Iterable[type]) -> bool:
+    """Whether a preset decides, for a learner, how much is played and learnt at a time, or a schedule."""
+    ours = _fields(rooms_of_learner)
+    return any(ours[name].metadata["size"] or name.endswith(SCHEDULE_ENDINGS) for name in values.keys() & ours.keys())
+
+
+def _preset(env: str, name: str, learner: str | None, on_gpu: bool = False) -> dict[str, Any]:
     """A game's named settings, for a learner, which they choose where that is None.
 
     A learner's own come on top of the game's default ones. These are those under the learner's own name, where the
     game has such. Of another learner's only what is said of the game and the run is taken.
     """
-    presets, first = registry.entry(env).presets, FIELDS["learner"].default
+    entry, first = registry.entry(env), FIELDS["learner"].default
+    presets = {**entry.presets, **(entry.gpu_presets if on_gpu else {})}
     if name not in presets:
-        values = _preset(env, "default", learner)
+        values = _preset(env, "default", learner, on_gpu)
         return {**values, **learners.presets_of(values["learner"]).get(name, {})}
     values = dict(presets.get(name, {}))
     learner = learner or values.get("learner", first)

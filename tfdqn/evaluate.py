@@ -11,10 +11,12 @@ from typing import Any
 
 import tfdqn
 from tfdqn import cli
+from tfdqn import config as configuration
 from tfdqn.envs import registry
 from tfdqn.errors import UserError
 from tfdqn.runs import models, named_agent, run_config
 from tfdqn.runtime import devices
+from tfdqn.settings import check_value
 
 EPISODES, PLANNER_EPISODES = 256, 8
 
@@ -37,7 +39,7 @@ def parser() -> cli.Parser:
     )
     parser.add_argument("--seed", type=cli.converter("--seed", int), default=0, help="seed of the games' draws")
     parser.add_argument("--epsilon", type=cli.converter("--epsilon", float), default=0.0, help="random actions")
-    parser.add_argument("--device", choices=["auto", "cpu", "gpu"], default="auto", help="where to play")
+    parser.add_argument("--device", default="auto", help="where to play: auto, cpu, gpu or, of several, gpu:1")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
 
@@ -54,6 +56,7 @@ def main(argv: Sequence[str] | None = None, start_seconds: float | None = None) 
         raise UserError(f"--epsilon {arguments.epsilon}: must be between 0 and 1; the default is 0")
     if not 0 <= arguments.seed < 2**31:
         raise UserError(f"--seed {arguments.seed}: must be between 0 and {2**31 - 1}; the default is 0")
+    check_value(configuration.FIELDS["device"], arguments.device)
     env, device, summary = _planner_scores(arguments) if arguments.player == "planner" else _agent_scores(arguments)
     cli.say(
         f"{env}: mean score {summary['score_mean']:.2f} over {summary['episodes']} episodes (std "
@@ -96,7 +99,7 @@ def _planner_scores(arguments: Any) -> tuple[str, str, dict[str, float]]:
         raise UserError(f"--player planner: plays {', '.join(planned)} only, not {arguments.env}; use {hint}")
     if arguments.episodes > 10_000:
         raise UserError(f"--episodes {arguments.episodes}: the planner plays at most 10000 at a time; use 8")
-    if arguments.device == "gpu" or arguments.model != "best":
+    if devices.is_gpu(arguments.device) or arguments.model != "best":
         raise UserError("--player planner: runs on the CPU and has no model; leave out --device and --model")
     if arguments.epsilon:
         raise UserError(f"--epsilon {arguments.epsilon}: the planner plays no random actions; leave it out")

@@ -9,7 +9,7 @@ from typing import Any
 
 from tfdqn import cli
 from tfdqn import config as configuration
-from tfdqn.settings import flag_of, kind_of
+from tfdqn.settings import flag_of, kind_of, shown_choices
 
 
 def add_config_flags(parser: argparse.ArgumentParser) -> None:
@@ -59,9 +59,10 @@ def _add(
             if kind is bool:
                 options["action"] = argparse.BooleanOptionalAction
             else:
-                choices = field.metadata["choices"]
+                has_choices = field.metadata["choices"] is not None
                 options["type"] = cli.converter(flag, kind)
-                options["metavar"] = "{" + ",".join(map(str, choices)) + "}" if choices else kind.__name__.upper()
+                word = ",".join(shown_choices(field)) if has_choices else ""
+                options["metavar"] = f"{{{word}}}" if word else kind.__name__.upper()
             group.add_argument(flag, **options)
 
 

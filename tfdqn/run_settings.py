@@ -121,7 +121,13 @@ class Checkpoints:
 
 @room("machine", "the machine")
 class Machine:
-    device: str = setting("auto", "where everything lives", choices=("auto", "cpu", "gpu"), common=True)
+    device: str = setting(
+        "auto",
+        "where everything lives; gpu is the first one, gpu:1 the second",
+        choices=("auto", "cpu", "gpu"),
+        numbered="gpu",
+        common=True,
+    )
     jit: bool = setting(True, "compile with XLA; --no-jit runs the same code as a plain graph")
     eager: bool = setting(False, "run op by op, for debugging")
     threads: int = setting(0, "CPU threads that share one operation; 0 takes all cores", low=0, high=4096)

@@ -80,7 +80,8 @@ def _words(seed: tf.Tensor) -> list[tf.Tensor]:
     seed = tf.convert_to_tensor(seed, tf.int64)
     if not seed.shape.is_compatible_with([2]):
         raise ValueError(f"a seed of shape {seed.shape}: must be two whole numbers, as from seeds.at")
-    return tf.unstack(tf.cast(tf.ensure_shape(seed, [2]), tf.uint64))
+    # Taken apart first: outside XLA no GPU can do that to words of uint64.
+    return [tf.cast(word, tf.uint64) for word in tf.unstack(tf.ensure_shape(seed, [2]))]
 
 
 def _mix(word: tf.Tensor) -> tf.Tensor:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Callable
 from types import MappingProxyType
 from typing import Any
@@ -26,6 +27,7 @@ def setting(
     help: str,
     *,
     choices: tuple | None = None,
+    numbered: str = "",
     low: float | None = None,
     high: float | None = None,
     above: float | None = None,
@@ -42,16 +44,18 @@ def setting(
       default: the value where neither a preset nor the user gives one; its type is the annotation's.
       help: one line without a full stop, for `-h`, `config.toml` and the reference.
       choices: all valid values; None for any in the bounds.
+      numbered: one of them that may have a number behind it, as in "gpu:1". Which number decides nothing that a frame
+        or an update computes.
       low, high: inclusive bounds.
       above: an exclusive lower bound.
       resumable: a run may change it when it goes on, as it decides nothing that a frame or an update computes.
       common: shown by plain `-h`.
-      size: one of those that a GPU has values of its own for.
+      size: how much is played, kept or learnt at a time: what a GPU's presets have more of.
       code: it may name code, as "module:name" or "path/to/file.py:name"; a run's folder alone never has it run.
       path: it names a local file or folder.
       once_in: the tables that held it in `config.toml` of earlier versions, with spaces between.
     """
-    limits = {"choices": choices, "low": low, "high": high, "above": above}
+    limits = {"choices": choices, "numbered": numbered, "low": low, "high": high, "above": above}
     marks = {"resumable": resumable, "common": common, "size": size, "code": code, "path": path, "once_in": once_in}
     return dataclasses.field(default=default, metadata={"help": help, **limits, **marks})
 
@@ -84,6 +88,20 @@ def flag_of(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def shown_choices(field: dataclasses.Field) -> list[str]:
+    """A field's valid values as help texts show them; `gpu:N` stands for one with a number."""
+    choices, numbered = [str(choice) for choice in field.metadata["choices"]], field.metadata["numbered"]
+    return [*choices, *([f"{numbered}:N"] if numbered else [])]
+
+
+def without_number(field: dataclasses.Field, value: Any) -> Any:
+    """A value without the number that it may have: "gpu" of "gpu:1"."""
+    numbered = field.metadata["numbered"]
+    if numbered and isinstance(value, str) and re.fullmatch(rf"{numbered}:(0|[1-9][0-9]{{0,3}})", value):
+        return numbered
+    return value
+
+
 def check_value(field: dataclasses.Field, value: Any) -> Any:
     """A field's value, a whole number made a float where one is wanted.
 
@@ -98,7 +116,7 @@ def check_value(field: dataclasses.Field, value: Any) -> Any:
             value = math.copysign(math.inf, value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise UserError(f"{flag} {value}: must be {_KIND_WORDS[kind]}")
-    if limits["choices"] is not None and value not in limits["choices"]:
+    if limits["choices"] is not None and without_number(field, value) not in limits["choices"]:
         choices = [str(choice) for choice in limits["choices"]]
         raise UserError(f"{flag} {value}: unknown; {nearest(str(value), choices)}")
     if kind is float and math.isnan(value):

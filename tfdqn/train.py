@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None, start_seconds: float | None = None) 
         if arguments.resume:
             config = run_config.resumed_config(arguments.resume, given)
         else:
-            config = configuration.resolve(given, on_gpu=given.get("device") == "gpu", tell=_teller())
+            config = configuration.resolve(given, on_gpu=devices.is_gpu(given.get("device", "auto")), tell=_teller())
         cli.print_result(configuration.to_toml(config))
         return 0
     with StopRequest() as stop:
@@ -148,15 +148,17 @@ def start(
     """
     given = _with_local_paths(given)
     tell = _teller()
-    config = configuration.resolve(given, on_gpu=given.get("device") == "gpu", tell=tell)
+    config = configuration.resolve(given, on_gpu=devices.is_gpu(given.get("device", "auto")), tell=tell)
     run_config.check_donor(config)
     run_dir, *others = run_folder.folders(config, run_folder.check_writable(logdir), run_name)
-    if config.device == "cpu" or (config.device == "auto" and not Path("/dev/nvidiactl").exists()):
+    if config.device == "cpu" or (config.device == "auto" and not devices.has_driver()):
         _check_memory(config, game)
     device = devices.choose_device(config.device, config.deterministic, config.threads, config.profile > 0)
     config = configuration.resolve(given, on_gpu="GPU" in device, tell=tell)
     if "GPU" not in device:
         _check_memory(config, game)
+    elif line := configuration.changed_sizes(given, config):
+        cli.say(line)
     return Run(config, run_dir, device, stop, other_dirs=others, game=game)
 
 

@@ -35,6 +35,7 @@ class Game:
       arguments: of the factory, always the same.
       settings: a room (`tfdqn.settings.room`) whose fields are arguments of the factory, too.
       presets: named settings; "default" is taken where no other is asked for.
+      gpu_presets: what is taken on a GPU in the place of those of the same names: sizes and schedules chosen together.
       has_difficulties: whether training may begin at one (`Environment.difficulties`); None where only the game knows.
       takes_arguments: whether the user may give it more arguments.
       planner: the module of a scripted player, with `play(episodes, seed, progress) -> scores`; None where it has none.
@@ -47,6 +48,7 @@ class Game:
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     settings: type | None = None
     presets: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=lambda: {"default": {}})
+    gpu_presets: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     has_difficulties: bool | None = None
     observation_spec: Callable[[Any], ObservationSpec] | None = None
     takes_arguments: bool = False

@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from tfdqn.inputs import as_tensor
 from tfdqn.replay.prioritized import PRIORITY_FLOOR, draw_in_proportion, importance, risen
-from tfdqn.replay.table import FrameReplay, Row, RowTable
+from tfdqn.replay.table import FrameReplay, Row, RowTable, remainder
 
 
 class Windows(NamedTuple):
@@ -146,7 +146,7 @@ class SequenceReplay(FrameReplay):
         held = tf.maximum(self.num_rows, self.num_envs)
         # From the oldest row that the first stack reaches; the steps before the first one ever do not count.
         steps = tf.maximum(start + tf.range(-self.lookback, self.window, dtype=tf.int64)[:, None], 0)
-        rows = tf.truncatemod(steps * self.num_envs + env, held)  # [lookback + T, B]
+        rows = remainder(steps * self.num_envs + env, held)  # [lookback + T, B]
 
         def read(name):
             return self._data_table.read(name, rows[self.lookback :])

@@ -233,7 +233,11 @@ class Checkpoint:
             return {name: self._array(file, entry, 0, entry["bytes"]) for name, entry in entries.items()}
 
     def restore(self, variables: Mapping[str, Any], growing: frozenset[str] | set[str] = frozenset()) -> None:
-        """Give variables their values back. Those in `growing` may have fewer rows here, which are their first."""
+        """Give variables their values back. Those in `growing` may have fewer rows here, which are their first.
+
+        These are written into their place block by block: no device holds a second copy of one, however large it is.
+        (A GPU has kernels for that, too, for the types that a replay keeps: see `tfdqn.replay.table.STORED_TYPE`.)
+        """
         import tensorflow as tf
 
         entries = self._entries(variables, growing)
@@ -243,15 +247,6 @@ class Checkpoint:
                 with tf.device(variable.device):
                     if name not in growing:
                         variable.assign(self._array(file, entry, 0, entry["bytes"]))
-                        continue
-                    if "CPU" not in variable.device:
-                        # Not every device has a kernel to scatter every type; these have the memory for a copy.
-                        rows = self._array(file, entry, 0, entry["bytes"])
-                        variable.assign(
-                            np.concatenate(
-                                [rows, np.zeros([variable.shape[0] - len(rows), *rows.shape[1:]], rows.dtype)]
-                            )
-                        )
                         continue
                     row_bytes = entry["bytes"] // max(entry["shape"][0], 1)
                     for start, end in _row_ranges(entry):

@@ -19,7 +19,7 @@ from tfdqn.config import Config
 from tfdqn.envs import loading, registry
 from tfdqn.errors import EXIT_REFUSED, UserError
 from tfdqn.runs import models
-from tfdqn.settings import flag_of
+from tfdqn.settings import flag_of, without_number
 
 CONFIG_FILE = "config.toml"
 
@@ -84,19 +84,25 @@ def resumed_config(run_dir: str, given: Mapping[str, Any]) -> Config:
     except UserError as error:
         raise UserError(f"--resume {error}", EXIT_REFUSED) from None
     refuse_changes(run_dir, configuration.plain(config), given)
-    changes = {name: value for name, value in given.items() if name in configuration.RESUMABLE_FIELDS}
+    changes = {name: value for name, value in given.items() if name in configuration.CHANGEABLE_FIELDS}
     return configuration.resolve({**configuration.plain(config), **changes})
 
 
 def refuse_changes(run_dir: str | os.PathLike, ours: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """Name the first setting that a resumed run may not change."""
     for name, value in wanted.items():
-        if name in ours and name not in configuration.RESUMABLE_FIELDS and ours[name] != value:
+        if name in ours and name not in configuration.RESUMABLE_FIELDS and not _is_alike(name, ours[name], value):
             raise UserError(
                 f"{run_dir}: {name} is {ours[name]} in this run, not {value}; leave --{name.replace('_', '-')} as it "
                 "was, or start a new run",
                 EXIT_REFUSED,
             )
+
+
+def _is_alike(name: str, ours: Any, wanted: Any) -> bool:
+    """Whether two values let a run compute the same: which of its kind a device is decides nothing."""
+    field = configuration.FIELDS[name]
+    return without_number(field, ours) == without_number(field, wanted)
 
 
 def resume_command(run_dir: Path) -> str:

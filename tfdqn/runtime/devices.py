@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
+from tfdqn import console
 from tfdqn.errors import UserError
-
-
-def gpu_names() -> list[str]:
-    """GPUs that TensorFlow sees. Imports TensorFlow."""
-    import tensorflow as tf
-
-    return [device.name for device in tf.config.list_physical_devices("GPU")]
-
 
 # Deterministic kernels, and the same ones in every process: XLA otherwise times several and keeps the fastest, which
 # may be another one the next time. (TensorFlow 2.21; XLA ends the process where it does not know a flag.)
@@ -44,8 +44,16 @@ def make_deterministic() -> None:
     tf.config.experimental.enable_op_determinism()
 
 
+def is_gpu(wanted: str) -> bool:
+    """Whether a `--device` asks for a GPU: "gpu", or "gpu:1" for the second."""
+    return str(wanted).split(":")[0] == "gpu"
+
+
 def choose_device(wanted: str, deterministic: bool = False, threads: int = 0, profile: bool = False) -> str:
     """The TensorFlow device for "auto", "cpu" or "gpu"; imports TensorFlow, unless "cpu" and nothing more is asked for.
+
+    Of several GPUs TensorFlow sees the chosen one alone, and takes of its memory what is needed and no more: others may
+    use the rest, and the other GPUs. (The user's TF_FORCE_GPU_ALLOW_GROWTH=false wins.)
 
     Args:
       wanted: as `--device`.
@@ -54,7 +62,8 @@ def choose_device(wanted: str, deterministic: bool = False, threads: int = 0, pr
       profile: a trace is to be taken, in which a CPU's operations shall have their names.
 
     Raises:
-      UserError: "gpu" was asked for and there is none, or `add_xla_flag` has raised it.
+      UserError: "gpu" was asked for and there is none, or not as many; this process computes on another GPU already; or
+        `add_xla_flag` has raised it.
     """
     if wanted == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # leave the GPU's memory to others
@@ -66,8 +75,116 @@ def choose_device(wanted: str, deterministic: bool = False, threads: int = 0, pr
         make_deterministic()
     if wanted == "cpu":
         return "/CPU:0"
-    if gpu_names():
-        return "/GPU:0"
-    if wanted == "gpu":
-        raise UserError("--device gpu: TensorFlow sees no GPU on this machine; use --device cpu (or auto)")
+    config = _tensorflow_config()
+    gpus = config.list_physical_devices("GPU")
+    if gpus:
+        return _take(config, gpus, wanted)
+    reason = _why_no_gpu()
+    if is_gpu(wanted):
+        because = f" ({reason})" if reason else ""
+        raise UserError(f"--device {wanted}: TensorFlow sees no GPU on this machine{because}; use --device cpu or auto")
+    if reason and not _hidden():
+        console.say(
+            f"tfdqn: warning: this machine has an NVIDIA driver, but TensorFlow sees no GPU ({reason}); going on on "
+            "the CPU, as --device cpu does without this line"
+        )
     return "/CPU:0"
+
+
+def _tensorflow_config() -> Any:
+    import tensorflow as tf
+
+    return tf.config
+
+
+def _take(config: Any, gpus: list[Any], wanted: str) -> str:
+    """Have TensorFlow see one GPU alone, and name it as TensorFlow then does."""
+    number = int(wanted.partition(":")[2] or 0)
+    if number >= len(gpus):
+        names = ", ".join(f"gpu:{i}" for i in range(len(gpus)))
+        count = f"{len(gpus)} GPU" + "s" * (len(gpus) > 1)
+        raise UserError(f"--device {wanted}: TensorFlow sees {count} on this machine; use {names}")
+    gpu = gpus[number]
+    try:
+        config.set_visible_devices([gpu], "GPU")
+        config.experimental.set_memory_growth(gpu, True)
+    except RuntimeError:  # whoever runs this process has begun to compute in it
+        pass
+    visible = config.get_visible_devices("GPU")
+    if gpu not in visible:
+        others = ", ".join(f"gpu:{gpus.index(each)}" for each in visible) or "no GPU"
+        raise UserError(
+            f"--device {wanted}: this process has begun to compute with {others}; use that, or another process"
+        )
+    return f"/GPU:{visible.index(gpu)}"
+
+
+# What tells that the machine has, or had, an NVIDIA GPU.
+_DRIVER_FILES = ("proc/driver/nvidia", "dev/nvidia0", "dev/nvidiactl")
+# TensorFlow's lines about it that say most, the first the most; each up to where it begins to give advice.
+_REASONS = (
+    r"failed call to cuInit: .*",
+    r"[^.]*driver version is insufficient[^.]*",
+    r"Could not load dynamic library '[^']+'",
+    r"Cannot dlopen some GPU libraries",
+    r"Ignoring visible gpu device .*",
+    r"Could not find cuda drivers on your machine",
+    r"Error loading CUDA libraries",
+)
+_LINE = re.compile(r"^[IWEF]\d{4} \S+\s+\d+ \S+\] (.*)$", re.MULTILINE)
+_LONGEST_REASON = 200
+_ASK = (
+    "import tensorflow as tf; "
+    "print('' if tf.test.is_built_with_cuda() else 'this TensorFlow is built without CUDA', flush=True); "
+    "tf.config.list_physical_devices('GPU')"
+)
+
+
+def has_driver(root: Path = Path("/")) -> bool:
+    """Whether an NVIDIA driver is installed on this machine."""
+    return any((root / name).exists() for name in _DRIVER_FILES) or shutil.which("nvidia-smi") is not None
+
+
+def _hidden() -> bool:
+    """Whether whoever began this process has hidden all GPUs from it."""
+    value = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return value is not None and (not value.strip() or value.strip().startswith("-"))
+
+
+def _why_no_gpu() -> str:
+    """Why TensorFlow sees no GPU, for people; empty where there is no driver, and so nothing to be expected.
+
+    Another process is asked: TensorFlow writes the reason where nobody could read it back, and not at all in this one,
+    which was told to be quiet (see `tfdqn._quiet`; it reads that but once).
+    """
+    if _hidden():
+        return f"CUDA_VISIBLE_DEVICES is {os.environ['CUDA_VISIBLE_DEVICES']!r}"
+    if not has_driver():
+        return ""
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "0"}
+    command = [sys.executable, "-P", "-c", _ASK]
+    try:
+        done = subprocess.run(
+            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=120, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return "it does not say why"
+    said, chatter = (text.decode(errors="replace") for text in (done.stdout, done.stderr))
+    return said.strip() or reason_in(chatter)
+
+
+def reason_in(chatter: str) -> str:
+    """What TensorFlow's start-up messages say about GPUs that cannot be used: one line, at most two of its reasons."""
+    lines = [line.strip() for line in _LINE.findall(chatter)]
+    found = list(dict.fromkeys(_matches(lines)))[:2]
+    if not found:  # another version says it in other words: its last warning or error
+        found = re.findall(r"(?m)^[WE]\d{4} \S+\s+\d+ \S+\] (.*)$", chatter)[-1:] or ["it does not say why"]
+    return "; ".join(reason[:_LONGEST_REASON].strip() for reason in found)
+
+
+def _matches(lines: list[str]) -> Iterator[str]:
+    for reason in _REASONS:
+        for line in lines:
+            match = re.search(reason, line)
+            if match:
+                yield match[0]

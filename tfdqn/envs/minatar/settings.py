@@ -58,6 +58,29 @@ _PQN = {
 }
 
 
+# As many updates, of 4 times as many transitions and after 4 times as many frames. Neither is measured on a GPU yet.
+_DEFAULT_ON_GPU = {
+    **_DEFAULT,
+    "num_envs": 1024,
+    "batch_size": 512,
+    "updates_per_iteration": 4,
+    "replay_capacity": 409_600,
+    "replay_min_rows": 20_480,
+    "epsilon_decay_env_frames": 2_000_000,
+    "total_env_frames": 20_000_000,
+    "eval_every_frames": 2_000_000,
+    "log_every_frames": 400_000,
+}
+_PQN_ON_GPU = {
+    **_PQN,
+    "num_envs": 512,
+    "epsilon_decay_env_frames": 1_200_000,
+    "total_env_frames": 12_000_000,
+    "eval_every_frames": 1_200_000,
+    "log_every_frames": 400_000,
+}
+
+
 def _game(name: str, rules: str, planes: int, value_max: float, **preset) -> Game:
     """One of the games; `value_max`, of --head categorical, leaves room above the discounted rewards of good play."""
     return Game(
@@ -65,6 +88,10 @@ def _game(name: str, rules: str, planes: int, value_max: float, **preset) -> Gam
         factory=f"tfdqn.envs.minatar.{rules}",
         settings=MinAtar,
         presets={"default": {**_DEFAULT, "value_max": value_max, **preset}, "pqn": {**_PQN, **preset}},
+        gpu_presets={
+            "default": {**_DEFAULT_ON_GPU, "value_max": value_max, **preset},
+            "pqn": {**_PQN_ON_GPU, **preset},
+        },
         has_difficulties=False,
         observation_spec=lambda _: ObservationSpec((SIZE, SIZE, planes), "bool"),
     )
