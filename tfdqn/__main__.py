@@ -16,6 +16,7 @@ COMMANDS = {
     "evaluate": ("tfdqn.evaluate", "play whole episodes with a trained agent"),
     "record": ("tfdqn.record", "film a trained agent as a GIF"),
     "runs": ("tfdqn.list_runs", "list the runs of a folder"),
+    "plot": ("tfdqn.plot", "draw the curves of runs, runs of several seeds as one"),
     "check-env": ("tfdqn.check_env", "check a game of your own"),
     "new-game": ("tfdqn.new_game", "write a game to begin with"),
 }

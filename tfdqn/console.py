@@ -29,6 +29,16 @@ def fit(parts: Sequence[tuple[int, str]], columns: int) -> str:
     return "  ".join(text for rank, text in parts if rank in kept)
 
 
+def has_colours(stream: Any) -> bool:
+    """Whether a stream is a terminal with colours, and nobody has asked for none (https://no-color.org)."""
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") == "dumb":
+        return False
+    try:
+        return stream.isatty()
+    except (AttributeError, OSError, ValueError):  # None, or closed
+        return False
+
+
 class Console:
     """The one writer of messages; `sys.stderr` is looked up anew each time, for others may exchange it."""
 

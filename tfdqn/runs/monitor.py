@@ -33,8 +33,9 @@ from tfdqn.metric import Metric
 from tfdqn.programs import evaluation
 from tfdqn.programs.evaluation import Scores
 from tfdqn.runs import progress
+from tfdqn.runs.curves import METRICS_FILE
 
-METRICS_FILE, EVENT_FOLDERS = "metrics.jsonl", ("train", "eval")
+EVENT_FOLDERS = ("train", "eval")
 PROFILE_FOLDERS = ("plugins", "plugins/profile")  # the profiler's own names
 PLAIN_LINE_SECONDS = 10.0  # between live lines where they cannot overwrite each other
 
