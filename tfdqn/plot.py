@@ -20,8 +20,8 @@ LEAST_COLUMNS = 39
 def parser() -> cli.Parser:
     parser = cli.Parser(
         prog="python -m tfdqn.plot",
-        description="Draw the curves of runs. Those that differ by their seed alone are one: their mean, and in an image "
-        "the band in which it lies with 95 %% confidence.",
+        description="Draw the curves of runs. Those that differ by their seed alone are one: their mean, and in an "
+        "image the band in which it lies with 95 % confidence.",
     )
     parser.add_argument(
         "runs", nargs="+", metavar="RUN", type=cli.path(""), help="run folders, or folders that hold some"
