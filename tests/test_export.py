@@ -159,7 +159,7 @@ def test_what_plays_otherwise_is_not_left_behind(tmp_path, monkeypatch, change, 
 
     agent = save(tmp_path / "run")
     kept = formats.FORMATS["tflite"]
-    broken = kept._replace(open=lambda path: lambda *given: change(*kept.open(path)(*given)))
+    broken = kept._replace(opened=lambda path: lambda *given: change(*kept.opened(path)(*given)))
     monkeypatch.setitem(formats.FORMATS, "tflite", broken)
     (tmp_path / "there").mkdir()
     with pytest.raises(UserError, match=f"--to tflite: .*{message}.*; nothing was written") as error:

@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             path = Path(aside) / f"agent{out.suffix}"
             with formats.quiet():
                 format.write(plain, player, path)
-                differences = compare(format.open(path), frames, TOLERANCES.get(config.precision, TOLERANCE))
+                differences = compare(format.opened(path), frames, TOLERANCES.get(config.precision, TOLERANCE))
             os.rename(path, out)
     except Mismatch as error:
         raise UserError(f"--to {arguments.to}: {error}; nothing was written", EXIT_NUMERIC) from None

@@ -55,7 +55,7 @@ class Format(NamedTuple):
 
     write: Callable[[Agent, Player, Path], None]
     # Opens what was written: a function from observations, and what is legal or None, to its answer.
-    open: Callable[[Path], Callable[[np.ndarray, np.ndarray | None], Answer]]
+    opened: Callable[[Path], Callable[[np.ndarray, np.ndarray | None], Answer]]
 
 
 def _write_savedmodel(agent: Agent, player: Player, path: Path) -> None:
