@@ -99,10 +99,10 @@ FLOORS = [
     house("programs") | house("adapters"),
     # A run's life.
     house("runs"),
-    # Trained agents in other formats.
-    house("exports"),
+    # Trained agents in other formats; games for people.
+    house("exports") | house("shown"),
     # The public face and the commands.
-    named("__main__ agent_api check_env evaluate export flags list_runs new_game plot record train"),
+    named("__main__ agent_api check_env evaluate export flags list_runs new_game play plot record train watch"),
 ]
 # They find what has a name by that name, so that nothing else has to know what there is.
 REGISTRIES = {"tfdqn"} | named("__main__ envs envs.loading envs.registry evaluate learners")
