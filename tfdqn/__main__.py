@@ -15,7 +15,7 @@ COMMANDS = {
     "train": ("tfdqn.train", "train an agent, or go on with a run"),
     "evaluate": ("tfdqn.evaluate", "play whole episodes with a trained agent"),
     "watch": ("tfdqn.watch", "watch a trained agent play in the terminal"),
-    "record": ("tfdqn.record", "film a trained agent as a GIF"),
+    "record": ("tfdqn.record", "film a trained agent as a GIF or MP4"),
     "export": ("tfdqn.export", "write a trained agent for programs that know nothing of tfdqn"),
     "runs": ("tfdqn.list_runs", "list the runs of a folder"),
     "plot": ("tfdqn.plot", "draw the curves of runs, runs of several seeds as one"),

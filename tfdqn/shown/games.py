@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ class OneGame:
       config: says how the game is named where it fails.
       env: the game.
       seed: with an episode's number, decides all draws; episode 0's are those of a film with that seed.
-      with_pictures: whether `picture` will be asked for.
+      episode: the number of the first.
 
     Attributes:
       frame: [1, ...] what the game shows, a tensor.
@@ -32,10 +33,10 @@ class OneGame:
       is_over: whether the episode has ended.
     """
 
-    def __init__(self, config: Config, env: Environment, seed: int, with_pictures: bool = True):
+    def __init__(self, config: Config, env: Environment, seed: int, episode: int = 0):
         self.env, self._config, self._seed = env, config, seed
-        self._games = env.begin(1, with_pictures=with_pictures) if env.steps_on_host else None
-        self.begin(0)
+        self._games = env.begin(1, with_pictures=True) if env.steps_on_host else None
+        self.begin(episode)
 
     def begin(self, episode: int) -> None:
         """Begin an episode, numbered from 0."""
@@ -105,6 +106,10 @@ class AgentPlayer:
             return action, agent_state, values
 
         self._decide = compiled.xla(decide)
+
+    def another(self) -> AgentPlayer:
+        """The same agent for another game, compiled once for both."""
+        return copy.copy(self)
 
     def begin(self, game: OneGame) -> None:
         """An episode of a game has begun."""
