@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 from tensorboard.compat.proto import event_pb2, summary_pb2
 from tensorboard.plugins.histogram.summary_v2 import histogram_pb
+from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 from tensorboard.plugins.image import metadata as image_metadata
 from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 from tensorboard.plugins.text.summary_v2 import text_pb
@@ -140,6 +141,27 @@ class EventFile(files.Journal):
         self.add(record.getvalue())
 
 
+def write_settings(config: Config, run_dir: Path) -> None:
+    """Have TensorBoard's table of hyperparameters hold a run, one row for all that differ by their seed alone.
+
+    The file lies in the run's folder itself, so that what `EVENT_FOLDERS` have are its metrics.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    settings = {
+        name: value if not isinstance(value, float) or math.isfinite(value) else str(value)
+        for name, value in configuration.plain(config).items()
+        if name != "seed" and name not in configuration.RESUMABLE_FIELDS
+    }
+    events = EventFile(run_dir, {})
+    try:
+        events.add_summary(hparams_pb(settings), 0)
+        events.flush()
+    finally:
+        events.close()
+
+
 class Monitor:
     """Writes a run's reports. Those that cannot be written wait in memory, which a line says once; the run goes on.
 
@@ -167,6 +189,7 @@ class Monitor:
             table = "\n".join(["| setting | value |", "|---|---|", *rows])
             self._events["train"].add_summary(text_pb("config", table), 0)
             self._write()
+            write_settings(config, run_dir)
 
     def _write(self) -> None:
         """Write all that waits; each file is tried before the first failure is raised."""
