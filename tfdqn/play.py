@@ -173,15 +173,15 @@ def _play(game: OneGame, name: str, frames_per_second: float, scores: Scores) ->
         while True:
             best = "" if scores.best is None else f"  best {scores.best:,.6g}"
             title = f"{name}  score {game.score:,.6g}{best}"
-            words = [*keys.help, "", f"frame {game.frames:,}"]
             if game.is_over:
-                words += ["", f"over: {game.score:,.6g}", "enter plays again"]
+                state = f"over: {game.score:,.6g}, enter plays again"
             elif is_paused:
-                words += ["", "any key begins" if not game.frames else "paused"]
+                state = "paused" if game.frames else "any key begins"
             else:
-                words += [f"now: {game.env.action_names[keys.action]}"]
+                state = game.env.action_names[keys.action]
+            words = [state, "", *keys.help, "", f"frame {game.frames:,}"]
             if (picture := game.picture()) is None:
-                words = [*_numbers(game), "", *words]
+                words = [state, "", *_numbers(game), *words[1:]]
             stage.show(screen, title, picture, words, "q quit  p pause  enter new game")
             is_waiting = is_paused or game.is_over
             pressed = screen.wait(WAIT_SECONDS if is_waiting else clock.left)

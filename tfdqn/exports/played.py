@@ -72,14 +72,17 @@ def _on_device(config, env, agent, rounds):
 def _on_host(config, env: HostEnvironment, agent, rounds):
     choices, games = seeds.stream(0, "export", 1), env.begin(NUM_ENVS)
     try:
-        frame = tf.constant(games.reset(host.seeds_of(seeds.stream(0, "export"), 0, NUM_ENVS)))
+        # Copies, as a game may write the next frame where the last one was.
+        frame = tf.constant(games.reset(host.seeds_of(seeds.stream(0, "export"), 0, NUM_ENVS)).copy())
         history = _begun(config, frame)
         for number in range(1, rounds + 1):
             observation = stack_frames(history, config.frame_stride)
             draws = seeds.at(choices, number)
             action, _ = agent.act(observation, agent.initial_state(NUM_ENVS), EPSILON, draws, None)
             step = games.step(action.numpy())
-            history = push_frame(history, tf.constant(step.shown), tf.constant(step.termination | step.truncation))
+            history = push_frame(
+                history, tf.constant(step.shown.copy()), tf.constant(step.termination | step.truncation)
+            )
             yield observation, None
     finally:
         games.close()

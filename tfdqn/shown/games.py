@@ -44,7 +44,7 @@ class OneGame:
         self.frames, self.score, self.is_over, self.reward = 0, 0.0, False, tf.zeros([1])
         if self._games is not None:
             first = host.seeds_of(self._seed if not episode else self._stream, 0, 1)
-            self.frame = tf.constant(self._games.reset(first))
+            self.frame = tf.constant(self._games.reset(first).copy())  # the game may write the next one there
             return
         with blame.own_code(self._config):
             self._state = self.env.reset(self.env.sample_noise(seeds.at(self._stream, 0), 1))
@@ -55,7 +55,7 @@ class OneGame:
         self.frames += 1
         if self._games is not None:
             played = self._games.step(np.asarray(action))
-            self.frame, self.reward = tf.constant(played.frame), tf.constant(played.reward)
+            self.frame, self.reward = tf.constant(played.frame.copy()), tf.constant(played.reward)
             self.score += float(played.reward[0])
             self.is_over = bool(played.termination[0] | played.truncation[0])
             return
