@@ -99,7 +99,7 @@ def in_characters(found: Sequence[Curve], title: str, axis: str, columns: int, c
     lines = [title[:columns], *chart.draw(points, columns, ROWS, colours and len(found) > 1)]
     lines[-1] = f"{lines[-1]}"[: columns - len(axis) - 2].ljust(columns - len(axis) - 1) + " " + axis
     lines.append("")
-    rows = [("", "runs", f"last {axis}", "value", "best")]
+    rows = [("", "runs", f"last {axis}", "value", "largest")]
     for curve in found:
         last = chart.short(curve.y[-1])
         if curve.band is not None:
