@@ -29,7 +29,7 @@ def parser() -> cli.Parser:
         "--json", metavar="FILE", type=cli.path("--json"), default=None, help="write the rows to FILE as a JSON list"
     )
     parser.add_argument("--quick", action="store_true", help="small sizes, few and short repeats: is all in order?")
-    parser.add_argument("--device", default="auto", help="auto, cpu, gpu or, of several, gpu:1")
+    parser.add_argument("--device", default="auto", help="auto, cpu or gpu")
     parser.add_argument(
         "--threads",
         type=cli.converter("--threads", int),
@@ -42,8 +42,10 @@ def parser() -> cli.Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse(argv)
-    configuration.check(configuration.Config(threads=arguments.threads, device=arguments.device))
-    chosen = specs.select(arguments.case, quick=arguments.quick, on_gpu=devices.is_gpu(arguments.device))
+    if arguments.device not in ("auto", "cpu", "gpu"):  # a number would not reach the processes that are started
+        raise UserError(f"--device {arguments.device}: choose one of auto, cpu, gpu")
+    configuration.check(configuration.Config(threads=arguments.threads))
+    chosen = specs.select(arguments.case, quick=arguments.quick, on_gpu=arguments.device == "gpu")
     if arguments.list:
         print("\n".join(spec.name for spec in chosen))
         return 0

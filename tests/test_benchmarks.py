@@ -258,7 +258,7 @@ BAD_RUN = [
     (["--case", "env/catch9"], "unknown"),
     (["--kase", "env"], "did you mean '--case'"),
     (["--json", "/nowhere/at/all.json"], "cannot be written|can be written"),
-    (["--device", "tpu"], "did you mean"),
+    (["--device", "tpu"], "choose one of"),
     (["--threads", "-1"], "use 0"),
     (["--threads", "5000"], "use 4096"),
     (["--threads", "two"], "whole number"),

@@ -156,6 +156,16 @@ def test_a_run_without_the_metric_is_named_and_left_out(runs, capsys):
     assert "b: has not reported eval/score_mean; left out" in capsys.readouterr().err
 
 
+def test_a_broken_run_that_nobody_has_named_is_left_out(runs, capsys):
+    (runs / "b" / "config.toml").write_text("[game\n")
+    assert plot.main([str(runs)]) == 0
+    told = capsys.readouterr()
+    assert "b/config.toml" in told.err and "left out" in told.err and "learning_rate" not in told.out
+    for words in ([str(runs / "b")], [str(runs), str(runs / "b")]):
+        with pytest.raises(UserError, match=r"b/config\.toml"):
+            plot.main(words)
+
+
 # --- In the terminal. ---
 
 

@@ -18,6 +18,21 @@ from tfdqn.shown import blocks, screen, stage
 HOME, LEAVE = "\x1b[H", "\x1b[0m\x1b[?25h\x1b[?1049l"
 
 
+# Only "left" is allowed, away from the goal.
+RULED = """
+import tensorflow as tf
+from tests.own_games import Line
+
+class Ruled(Line):
+    def reset(self, noise):
+        state = super().reset(noise)
+        return state._replace(place=tf.zeros_like(state.place), goal=tf.fill(state.goal.shape, 6))
+
+    def legal_actions(self, state):
+        return tf.tile([[True, False]], [state.place.shape[0], 1])
+"""
+
+
 def shown(terminal, frame=-1):
     """The rows of one of the screens that were drawn."""
     return rows_of(terminal.text.split(LEAVE)[0].split(HOME)[frame], 200)
@@ -130,6 +145,23 @@ def test_keys_are_actions(names, presses, expected):
         taken.append(keys.taken())
     assert taken == expected
     assert len(keys.help) in (1, len(names))
+
+
+def test_what_the_rules_forbid_is_not_played():
+    assert [play.allowed([False, True, True], action) for action in range(3)] == [1, 1, 2]
+
+
+def test_a_game_with_rules_and_without_pictures_is_played(tmp_path):
+    (tmp_path / "ruled.py").write_text(RULED)
+    command = ("-m", "tfdqn.play", "ruled.py:Ruled", "--fps", "100")
+    with Terminal(command, 80, cwd=tmp_path, XDG_DATA_HOME=str(tmp_path / "data"), NO_COLOR="1") as terminal:
+        terminal.read_until(lambda text: "any key begins" in text)
+        terminal.press("\x1b[C")
+        terminal.read_until(lambda text: "enter plays again" in text)
+        terminal.press("q")
+        assert terminal.end() == 0
+    text = "\n".join(shown(terminal))
+    assert "what it shows:" in text and "over: 0" in text and "\x1b[38" not in terminal.text
 
 
 def test_scores_that_cannot_be_kept_end_no_game(tmp_path):

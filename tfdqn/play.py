@@ -162,9 +162,7 @@ def _play(game: OneGame, name: str, frames_per_second: float, scores: Scores) ->
 
     def step(action: int) -> None:
         legal = game.legal_actions()
-        if legal is not None and not bool(legal[0, action]):
-            action = int(tf.argmax(legal[0]))  # the first that the rules allow
-        game.step(tf.constant([action]))
+        game.step(tf.constant([action if legal is None else allowed(legal.numpy()[0].tolist(), action)]))
 
     step(0)  # compiles, while the terminal still shows that it is loading
     game.begin(0)
@@ -204,6 +202,11 @@ def _play(game: OneGame, name: str, frames_per_second: float, scores: Scores) ->
             clock.begin(1 / frames_per_second)
             if game.is_over:
                 scores.add(game.score, game.frames)
+
+
+def allowed(legal: Sequence[bool], action: int) -> int:
+    """The action, or the first that the rules allow in its place."""
+    return action if legal[action] else list(legal).index(True)
 
 
 def _numbers(game: OneGame) -> list[str]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tfdqn import chart, cli, console, files
 from tfdqn.errors import EXIT_IO, UserError
 from tfdqn.runs import curves
-from tfdqn.runs.curves import Curve
+from tfdqn.runs.curves import Curve, Reports
 
 KINDS = (".png", ".svg")
 ROWS = 18  # of a chart in the terminal
@@ -40,7 +40,7 @@ def parser() -> cli.Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse(argv)
     out = None if arguments.out is None else _checked(arguments.out)
-    runs = [curves.read(path) for path in curves.find(arguments.runs)]
+    runs = _read(curves.find(arguments.runs))
     found = curves.curves(runs, arguments.metric, arguments.x)
     drawn = {name for curve in found for name in curve.runs}
     for run in runs:
@@ -58,6 +58,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"--out {arguments.out}: {error.strerror or error}", EXIT_IO) from None
     cli.say(f"{out}: {_count(len(found), 'curve')} of {_count(len(drawn), 'run')}")
     return 0
+
+
+def _read(folders: Mapping[Path, bool]) -> list[Reports]:
+    """What the runs have reported. One that nobody has named may be broken: it is said, and left out."""
+    runs, problem = [], None
+    for path, is_named in folders.items():
+        try:
+            runs.append(curves.read(path))
+        except UserError as error:
+            if is_named:
+                raise
+            problem = error
+            cli.say(f"tfdqn: warning: {error}; left out")
+    if not runs:
+        raise problem
+    return runs
 
 
 def _checked(text: str) -> Path:
@@ -83,7 +99,7 @@ def in_characters(found: Sequence[Curve], title: str, axis: str, columns: int, c
     lines = [title[:columns], *chart.draw(points, columns, ROWS, colours and len(found) > 1)]
     lines[-1] = f"{lines[-1]}"[: columns - len(axis) - 2].ljust(columns - len(axis) - 1) + " " + axis
     lines.append("")
-    rows = [("", "runs", f"last {axis}", "value", "best")]
+    rows = [("", "runs", f"last {axis}", "value", "largest")]
     for curve in found:
         last = chart.short(curve.y[-1])
         if curve.band is not None:

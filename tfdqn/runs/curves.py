@@ -73,24 +73,25 @@ class Curve(NamedTuple):
         return self.lines[0].y if self.band is None else self.band.mean
 
 
-def find(folders: Sequence[str]) -> list[Path]:
-    """The folders of runs: those named, and of a folder that is none all that it holds, by name.
+def find(folders: Sequence[str]) -> dict[Path, bool]:
+    """The folders of runs, and whether each was named itself: of a folder that is no run, all that it holds are taken.
 
     Raises:
       UserError: there is no such folder, or there are no runs.
     """
-    found: list[Path] = []
+    found: dict[Path, bool] = {}
     for folder in map(Path, folders):
         if not folder.is_dir():
             raise UserError(f"{folder}: no such run folder; tfdqn runs lists those that there are")
         if (folder / run_config.CONFIG_FILE).is_file():
-            found.append(folder)
+            found[folder.resolve()] = True
             continue
         held = [path.parent for path in sorted(folder.glob(f"*/{run_config.CONFIG_FILE}"))]
         if not held:
             raise UserError(f"{folder}: neither a run folder ({run_config.CONFIG_FILE} is missing) nor one with runs")
-        found += held
-    return list({path.resolve(): path for path in found}.values())
+        for path in held:
+            found.setdefault(path.resolve(), False)
+    return found
 
 
 def read(run_dir: Path) -> Reports:

@@ -35,10 +35,10 @@ def require() -> None:
         except (AttributeError, ValueError):  # None, or closed
             is_terminal = False
         if not is_terminal:
-            raise UserError(f"{what} is no terminal, and here is played in one; tfdqn record films without")
+            raise UserError(f"{what} is no terminal, which this needs; tfdqn record writes a film to a file")
     if os.environ.get("TERM", "dumb") == "dumb":
         raise UserError(
-            "TERM is dumb: here is played in a terminal that can move its cursor; tfdqn record films without"
+            "TERM=dumb: this needs a terminal that can move its cursor; tfdqn record writes a film to a file"
         )
 
 
