@@ -48,6 +48,28 @@ def test_launches_are_counted_by_decision_update_round_and_chunk():
         assert json.loads(json.dumps(found)) == found
 
 
+def test_rounds_are_the_outermost_loop_or_that_in_a_loop_of_reports():
+    """As today's programs, whose updates are counted or one that is no loop, and as earlier ones."""
+    gradient = hlo.Instruction("g", "f32[2]", "fusion", "", 'metadata={op_name="gradient_tape/while/MatMul"}')
+
+    def program(*loops):  # from the outermost: name, turns and work
+        inner = ()
+        for name, turns, work in reversed(loops):
+            inner = (hlo.Loop(name, turns, turns is None, int(turns is None), work, inner),)
+        return hlo.Loop("", 1, False, 0, (), inner)
+
+    def found(*loops):
+        rounds, update = rows._rounds_and_update(program(*loops), 4)
+        return rounds.op_name, update and (update.op_name, update.turns)
+
+    assert found(("while", None, ()), ("while/while", 4, (gradient,))) == ("while", ("while/while", 4))
+    assert found(("while", None, (gradient,))) == ("while", None)
+    earlier = [("while", None, ()), ("while/while", None, ()), ("while/while/while", None, (gradient,))]
+    assert found(*earlier) == ("while/while", ("while/while/while", 4))
+    with pytest.raises(ValueError, match="no gradients"):
+        found(("while", None, ()))
+
+
 @pytest.mark.parametrize("iterations", BY_NUMBER)
 def test_every_line_of_a_computation_is_read(iterations):
     text = recorded(iterations)

@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -161,8 +162,10 @@ def test_a_run_reports_itself_on_the_last_line(finished_run):
 def test_a_runs_folder_holds_everything(finished_run):
     logdir, _ = finished_run
     (run_dir,) = logdir.iterdir()
-    assert {path.name for path in run_dir.iterdir()} == {
+    names = {re.sub(r"(events.out.tfevents).*", r"\1", path.name) for path in run_dir.iterdir()}
+    assert names == {
         *("config.toml", "metrics.jsonl", "train", "eval", "model.keras", "final.keras", "checkpoints", "lock"),
+        "events.out.tfevents",
     }
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     reports = [line["env_frames"] for line in lines if "rollout/epsilon" in line]

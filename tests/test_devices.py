@@ -67,6 +67,11 @@ class Machine:
         return self.visible if kind == "GPU" else []
 
 
+@pytest.fixture(autouse=True)
+def flags_as_before(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))
+
+
 @pytest.fixture
 def on(monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -258,3 +263,29 @@ def test_without_a_process_to_filter_it_the_chatter_comes_through(monkeypatch, c
     with _quiet._filtered_stderr():
         os.write(2, NOISE.encode())
     assert "oneDNN" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ("", devices.GRAPHS_XLA_FLAG),
+        ("--xla_dump_to=/x", f"--xla_dump_to=/x {devices.GRAPHS_XLA_FLAG}"),
+        ("--xla_gpu_enable_command_buffer=", "--xla_gpu_enable_command_buffer="),
+        ("flags.txt", "flags.txt"),
+    ],
+    ids=["none", "others", "its own", "a file"],
+)
+def test_xla_is_asked_for_graphs_where_there_is_a_driver(on, monkeypatch, given, wanted):
+    monkeypatch.setattr(devices, "has_driver", lambda: True)
+    monkeypatch.setenv("XLA_FLAGS", given)
+    on(1)
+    devices.choose_device("auto")
+    assert os.environ["XLA_FLAGS"] == wanted
+
+
+def test_xla_knows_the_flag_for_graphs():
+    """It ends a process that names a flag, or a kind of command, that it does not know."""
+    program = "import tensorflow as tf; print(tf.function(lambda x: x + 1, jit_compile=True)(tf.constant(1)).numpy())"
+    environment = {**os.environ, "XLA_FLAGS": devices.GRAPHS_XLA_FLAG, "CUDA_VISIBLE_DEVICES": "-1"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and done.stdout.split() == ["2"]

@@ -19,6 +19,7 @@ COMMANDS = (
     *("tfdqn.train", "tfdqn.evaluate", "tfdqn.record", "benchmarks.run", "benchmarks.compare", "benchmarks.learning"),
     *("benchmarks.deaths", "benchmarks.tunnel", "benchmarks.article_figure", "benchmarks.package_agent"),
     *("benchmarks.gpu", "benchmarks.peers", "tfdqn.list_runs", "tfdqn.check_env", "tfdqn.new_game"),
+    *("tfdqn.plot", "tfdqn.export", "tfdqn.watch", "tfdqn.play"),
 )
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.S | re.M)
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z](?![\w-])")

@@ -1,6 +1,7 @@
 """Games that step on the host: rows, resets in each of Gymnasium's modes, evaluation, and whole runs."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -263,3 +264,12 @@ def test_the_contract_of_compiled_games_is_not_asked_of_them():
         check_env.main(["gym:CartPole-v1"])
     with pytest.raises(TypeError, match="use begin"):
         Game(AutoresetMode.NEXT_STEP).reset(None)
+
+
+def test_what_pictures_need_is_named_in_one_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pygame", None)  # as where it is not installed
+    games = from_gymnasium.make("CartPole-v1").begin(1, with_pictures=True)
+    games.reset([0])
+    with pytest.raises(UserError, match=r"^gym:CartPole-v1: pygame is not installed") as error:
+        games.render()
+    assert len(str(error.value).splitlines()) == 1

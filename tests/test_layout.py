@@ -81,7 +81,7 @@ def house(folder: str) -> set[str]:
 FLOORS = [
     # The process, and the mechanism of settings.
     {"tfdqn"}
-    | named("_quiet cli console dependencies errors files inputs metric paths seeds settings")
+    | named("_quiet chart cli console dependencies errors files inputs metric paths seeds settings")
     | house("runtime"),
     # What games have in common; networks; the replay.
     named("envs envs.article envs.base envs.entering envs.host envs.loading envs.registry envs.rendering")
@@ -99,8 +99,10 @@ FLOORS = [
     house("programs") | house("adapters"),
     # A run's life.
     house("runs"),
+    # Trained agents in other formats; games for people.
+    house("exports") | house("shown"),
     # The public face and the commands.
-    named("__main__ agent_api check_env evaluate flags list_runs new_game record train"),
+    named("__main__ agent_api check_env evaluate export flags list_runs new_game play plot record train watch"),
 ]
 # They find what has a name by that name, so that nothing else has to know what there is.
 REGISTRIES = {"tfdqn"} | named("__main__ envs envs.loading envs.registry evaluate learners")

@@ -139,7 +139,7 @@ def test_without_a_command_it_lists_them(words, capsys):
     assert command.main(words) == 0
     text = capsys.readouterr().out
     assert text.startswith("usage: tfdqn COMMAND") and all(f"\n  {word} " in text for word in command.COMMANDS)
-    assert len(command.COMMANDS) == 6
+    assert len(command.COMMANDS) == 10
 
 
 def test_its_words_are_the_commands(capsys, tmp_path, monkeypatch):
@@ -150,15 +150,25 @@ def test_its_words_are_the_commands(capsys, tmp_path, monkeypatch):
     assert (tmp_path / "maze.py").is_file()
     assert command.main(["train", "--env", "maze.py:Maze", "--print-config"]) == 0
     assert 'env = "maze.py:Maze"' in capsys.readouterr().out
+    needed = {
+        "check-env": ["mine"],
+        "new-game": ["mine"],
+        "plot": ["mine"],
+        "play": ["mine"],
+        "export": ["--to", "keras"],
+    }
     for word in command.COMMANDS:
         with pytest.raises(UserError, match="--no-such-flag"):
-            command.main([word, *(["mine"] if word in ("check-env", "new-game") else []), "--no-such-flag"])
+            command.main([word, *needed.get(word, []), "--no-such-flag"])
 
 
 def test_wrong_words_are_one_line(logdir):
     for words, message in [
         (["trian"], "trian: no such command; did you mean 'train'?"),
-        (["--json"], "--json: no such command; choose one of train, evaluate, record, runs, check-env, new-game"),
+        (
+            ["--json"],
+            "--json: no such command; choose one of " + ", ".join(command.COMMANDS),
+        ),
         (["runs", logdir / "nothing"], f"{logdir}/nothing: no such folder; name the one that --logdir named"),
     ]:
         done = tfdqn_command(*words)

@@ -163,3 +163,39 @@ def test_a_profile_that_cannot_be_written_is_told_and_the_run_goes_on(tmp_path, 
         pass
     assert "warning: no profile written" in capfd.readouterr().err
     monitor.close()
+
+
+def test_tensorboards_table_has_a_row_for_all_seeds_of_one_setting(tmp_path):
+    from tensorboard import context
+    from tensorboard.backend.event_processing import data_provider, plugin_event_multiplexer
+    from tensorboard.plugins import base_plugin
+    from tensorboard.plugins.hparams import api_pb2, backend_context, list_session_groups
+
+    for rate in (0.1, 0.2):
+        for seed in (0, 1):
+            config = configuration.resolve({"env": "catch8", "learning_rate": rate, "seed": seed, "minutes": seed + 1})
+            run_dir = tmp_path / f"{rate}-{seed}"
+            run_dir.mkdir()
+            monitor = Monitor(config, run_dir, make("catch8"))
+            monitor.report(100, 1, 1.0, {"eval/score_mean": 10 * rate + seed})
+            monitor.report(100, 1, 1.0, {"train/loss": 0.5})
+            monitor.close()
+    multiplexer = plugin_event_multiplexer.EventMultiplexer().AddRunsFromDirectory(str(tmp_path))
+    multiplexer.Reload()
+    provider = data_provider.MultiplexerDataProvider(multiplexer, str(tmp_path))
+    backend, asked = backend_context.Context(base_plugin.TBContext(data_provider=provider)), context.RequestContext()
+    table = backend.experiment_from_metadata(asked, "", True, backend.hparams_metadata(asked, ""), [])
+    names = {info.name for info in table.hparam_infos}
+    assert {"env", "learner", "learning_rate", "num_envs"} <= names and not {"seed", "minutes", "goal_score"} & names
+    metrics = [(info.name.group, info.name.tag) for info in table.metric_infos]
+    assert metrics == [("eval", "eval/score_mean"), ("train", "train/loss")]
+    request = api_pb2.ListSessionGroupsRequest(slice_size=9, aggregation_type=api_pb2.AGGREGATION_AVG)
+    request.allowed_statuses.extend([api_pb2.STATUS_UNKNOWN, api_pb2.STATUS_RUNNING])
+    groups = list_session_groups.Handler(asked, backend, "", request).run().session_groups
+    found = {round(group.hparams["learning_rate"].number_value, 3): group for group in groups}
+    assert {rate: len(group.sessions) for rate, group in found.items()} == {0.1: 2, 0.2: 2}
+    scores = {
+        rate: next(each.value for each in group.metric_values if each.name.tag == "eval/score_mean")
+        for rate, group in found.items()
+    }
+    assert scores == {0.1: 1.5, 0.2: 2.5}

@@ -59,7 +59,12 @@ def test_memory_follows_a_plain_reference(mode):
                 snapshots[player] = [time[player]] * restarts.NUM_SNAPSHOTS
             elif decision % restarts.SNAPSHOT_PERIOD == 0:
                 snapshots[player] = [time[player], *snapshots[player][:-1]]
-        np.testing.assert_array_equal(memory.snapshots.env_state.time, np.transpose(snapshots))
+        ring, taken = memory.snapshots.env_state.time.numpy(), memory.taken.numpy()
+        for player, times in enumerate(snapshots):  # newest first; before the episode's first there is none
+            places = [
+                (int(memory.newest) - min(age, taken[player])) % restarts.NUM_SNAPSHOTS for age in range(len(times))
+            ]
+            assert ring[places, player].tolist() == times
         expected = past_of(spots)
         tf.nest.map_structure(np.testing.assert_array_equal, memory.spots, expected)
         lead_in = np.where(is_fresh[3:], 2, np.maximum(lead_in - 1, 0))
@@ -246,7 +251,7 @@ def test_a_past_goes_frame_by_frame_to_where_it_was(mode, depth):
         begins = np.array([decision == 1, False, decision == 0, decision == 2, False])
         # What the game shows: its state is the spot's from the beginning on.
         frame = [decision, decision, 100 + depth - 1, 110 + depth - 1, decision]
-        memory = restarts.Memory((), (), tf.constant(waiting, tf.int32))
+        memory = restarts.Memory((), (), (), (), tf.constant(waiting, tf.int32))
         pushed = push_frame(history, tf.constant(frame, tf.uint8)[:, None, None], tf.constant(begins))
         history = lead_in(memory, history, pushed, Past((), past, ()), tf.constant(begins))
         waiting = np.where(begins[2:], depth - 1, np.maximum(waiting - 1, 0))

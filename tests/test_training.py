@@ -12,7 +12,7 @@ from tfdqn.envs import TimeStep, make, rollout
 from tfdqn.learners import exploration, metrics, optimizing
 from tfdqn.learners.dqn.learner import DQNLearner
 from tfdqn.learners.dqn.metrics import CAUSES
-from tfdqn.learners.metrics import MAX_REPORTS
+from tfdqn.learners.metrics import MAX_REPORTS, Reports
 from tfdqn.programs.training import Trainer
 
 SMALL = {
@@ -100,8 +100,39 @@ def test_the_frames_of_one_environment_are_one_kernel():
     """XLA still knows the option that `tfdqn` sets, and finds the loop small enough."""
     trainer = make_trainer(num_envs=1, batch_size=8, iterations_per_update=3)
     one = tf.ones([], tf.int64)
-    program = trainer._chunk.experimental_get_compiler_ir(trainer.initial_carry(), one, one, one)(stage="optimized_hlo")
+    arguments = (trainer.initial_carry(), Reports.none(one, trainer.learner.sums()), one, one)
+    program = trainer._chunk.experimental_get_compiler_ir(*arguments)(stage="optimized_hlo")
     assert program.count('xla_cpu_small_call="true"') == 1
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"iterations_per_update": 3, "updates_per_iteration": 2},
+        {"env": "cave", "network": "columns", "restart_share": 0.5},
+        {"learner": "r2d2", "burn_in": 2, "sequence_length": 4, "sequence_period": 2},
+        {"learner": "pqn", "num_steps": 4},
+        {"learner": "a2c", "rollout_steps": 4},
+    ],
+    ids=["dqn", "rounds", "practice", "r2d2", "pqn", "a2c"],
+)
+def test_the_form_for_a_gpu_computes_the_same(given):
+    """Without XLA, to the bit: there its loops are packed, and rounds without updates are a program of their own."""
+    found = []
+    for device in ("/CPU:0", ""):  # no device named: nothing here is a CPU to the trainer
+        common = SMALL if given.get("learner", "r2d2") == "r2d2" else {"env": "catch8", "num_envs": 8}
+        config = configuration.resolve({**common, "jit": False, "log_every_frames": 100, **given})
+        trainer = Trainer(config, device)
+        carry, rows, next_report = trainer.initial_carry(), [], 100
+        for rounds in (2, 5, 40):
+            carry, reports = trainer.run_reporting_chunk(carry, rounds, 2**62, next_report)
+            rows += [(frames, updates, list(map(float, sums))) for frames, updates, sums in reports.rows()]
+            next_report = int(reports.next_env_frames)
+        state = {**{f"carry/{i}": value for i, value in enumerate(tf.nest.flatten(carry))}, **trainer.learner.variables}
+        found.append((rows, {name: value.numpy().tobytes() for name, value in state.items()}))
+        assert int(trainer.agent.optimizer.iterations) > 0 and rows
+    assert (trainer._fill is not None) and found[0] == found[1]
 
 
 def test_a_chunk_stops_in_the_round_that_reaches_the_frames():

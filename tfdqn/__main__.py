@@ -14,8 +14,12 @@ from tfdqn.errors import UserError, nearest
 COMMANDS = {
     "train": ("tfdqn.train", "train an agent, or go on with a run"),
     "evaluate": ("tfdqn.evaluate", "play whole episodes with a trained agent"),
-    "record": ("tfdqn.record", "film a trained agent as a GIF"),
+    "watch": ("tfdqn.watch", "watch a trained agent play in the terminal"),
+    "record": ("tfdqn.record", "film a trained agent as a GIF or MP4"),
+    "export": ("tfdqn.export", "write a trained agent for programs that know nothing of tfdqn"),
     "runs": ("tfdqn.list_runs", "list the runs of a folder"),
+    "plot": ("tfdqn.plot", "draw the curves of runs, runs of several seeds as one"),
+    "play": ("tfdqn.play", "play a game yourself"),
     "check-env": ("tfdqn.check_env", "check a game of your own"),
     "new-game": ("tfdqn.new_game", "write a game to begin with"),
 }

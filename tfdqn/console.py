@@ -1,4 +1,4 @@
-"""What a process tells people, on standard error: lines, and on a terminal one live line that is written over.
+"""What a process tells people, on standard error: lines, and on a terminal a live line or picture that is written over.
 
 All of it is progress. Where it cannot be shown, because nothing is there, the disk is full or the reader has gone away,
 it is dropped: no run ends for it.
@@ -11,11 +11,15 @@ import io
 import os
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-DEFAULT_COLUMNS = 80  # of a terminal that does not tell
+DEFAULT_COLUMNS, DEFAULT_ROWS = 80, 24  # of a terminal that does not tell
 ERASE_BELOW = "\x1b[J"  # from the cursor on
+ERASE_REST = "\x1b[K"  # of its line
+
+# Lines of at most so many columns, as many as there are rows at most; colours take no room.
+Picture = Callable[[int, int], Sequence[str]]
 
 
 def fit(parts: Sequence[tuple[int, str]], columns: int) -> str:
@@ -29,14 +33,31 @@ def fit(parts: Sequence[tuple[int, str]], columns: int) -> str:
     return "  ".join(text for rank, text in parts if rank in kept)
 
 
+def has_colours(stream: Any) -> bool:
+    """Whether a stream is a terminal with colours, and nobody has asked for none (https://no-color.org)."""
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") == "dumb":
+        return False
+    try:
+        return stream.isatty()
+    except (AttributeError, OSError, ValueError):  # None, or closed
+        return False
+
+
 class Console:
     """The one writer of messages; `sys.stderr` is looked up anew each time, for others may exchange it."""
 
     def __init__(self):
         self._lock = threading.RLock()
-        self._parts: Sequence[tuple[int, str]] = ()  # of the live line that the cursor is in, if any
+        self._draw: Picture | None = None  # what is live, if anything is: the cursor is at the start of it
+        self._height = 0  # lines of it, as it was drawn last
         self._hooked: list[Any] = []
         self.is_silent = False
+
+    @property
+    def shows_pictures(self) -> bool:
+        """Whether a picture can be drawn, and drawn over: in colours, and in more than ASCII."""
+        encoding = (getattr(sys.stderr, "encoding", None) or "").lower()
+        return self.is_terminal and has_colours(sys.stderr) and encoding.startswith("utf") and not self.is_silent
 
     @property
     def is_terminal(self) -> bool:
@@ -52,34 +73,49 @@ class Console:
             self.end_live()
             self._write(message + "\n")
 
-    def live(self, parts: Sequence[tuple[int, str]]) -> None:
+    def live(self, parts: Sequence[tuple[int, str]], picture: Picture | None = None) -> None:
         """Write (rank, text)s over the live line: all that fit, the lowest ranks first, in the order given.
 
         The cursor stays in the line's first column. So the next one begins in the right place however the terminal has
         broken this one up since, and so does what a library in C++ writes without asking.
+
+        Args:
+          parts: of the line.
+          picture: drawn in its place, in the same way, where the terminal can show it (see `shows_pictures`).
         """
         with self._lock:
             if not self.is_terminal:
                 self._write("  ".join(text for _, text in parts) + "\n")
                 return
             self._unhook()
-            self._parts = parts
-            self._write(fit(parts, self._columns() - 1) + ERASE_BELOW + "\r")
+            self._draw = picture if picture and self.shows_pictures else lambda columns, rows: [fit(parts, columns)]
+            text = self._drawn()
+            self._write(text + "\r" + (f"\x1b[{self._height - 1}A" if self._height > 1 else ""))
             self._hook()
 
+    def _drawn(self) -> str:
+        """What is live, to be written from the cursor on, which is then in its last line."""
+        columns, rows = self._size()
+        # A terminal goes on in the next line after the last column, or stays there: no line has it.
+        lines = list(self._draw(columns - 1, rows - 1))[: rows - 1]
+        self._height = len(lines)
+        # From the first column on: a terminal has written what was typed, such as ^C, where the cursor was.
+        return "\r" + f"{ERASE_REST}\n".join(lines) + ERASE_BELOW
+
     def end_live(self) -> None:
-        """Leave the live line as it stands; what comes next begins a line of its own."""
+        """Leave what is live as it stands; what comes next begins a line of its own."""
         with self._lock:
             self._unhook()
-            if self._parts:
-                self._write(fit(self._parts, self._columns() - 1) + ERASE_BELOW + "\n")
-                self._parts = ()
+            if self._draw is not None:
+                self._write(self._drawn() + "\n")
+                self._draw = None
 
     def last_words(self, message: str) -> None:
         """A line from a thread that is about to end the process, whatever the others are doing."""
         with contextlib.suppress(OSError):
             # Not through the stream: another thread may hold its lock.
-            os.write(2, (("\n" if self._parts else "") + message + "\n").encode(errors="backslashreplace"))
+            below = "\n" * self._height if self._draw is not None else ""
+            os.write(2, (below + message + "\n").encode(errors="backslashreplace"))
 
     def _hook(self) -> None:
         """Have anyone else's `print`, warning or traceback end the live line first."""
@@ -102,10 +138,12 @@ class Console:
                 del stream.write
         self._hooked.clear()
 
-    def _columns(self) -> int:
+    def _size(self) -> tuple[int, int]:
+        """Columns and rows of the terminal."""
         with contextlib.suppress(AttributeError, OSError, ValueError):
-            return os.get_terminal_size(sys.stderr.fileno()).columns or DEFAULT_COLUMNS
-        return DEFAULT_COLUMNS
+            size = os.get_terminal_size(sys.stderr.fileno())
+            return size.columns or DEFAULT_COLUMNS, size.lines or DEFAULT_ROWS
+        return DEFAULT_COLUMNS, DEFAULT_ROWS
 
     def _write(self, text: str) -> None:
         if self.is_silent:

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 # Evaluation's streams are never used in training. "start" is the first reset of every environment; "weights" are those
 # of a network before it learns, "noise" what its layers draw while it does; "play" is of `Agent.act`.
-_PLAYED = ("evaluation", "final_evaluation", "record", "play")
+_PLAYED = ("evaluation", "final_evaluation", "record", "play", "export")
 STREAMS = ("start", "explore", "env", "replay", "restart", "weights", "noise", *_PLAYED)
 _LOW_63_BITS = 2**63 - 1
 _GOLDEN = 0x9E3779B97F4A7C15  # 2**64 over the golden ratio, odd: steps by it come near no earlier place for long

@@ -26,12 +26,16 @@ def lower(env: str, preset: str, learner: str, path: str) -> dict[str, Any]:
     import tensorflow as tf
 
     from tfdqn import config as configuration
+    from tfdqn.learners.metrics import Reports
     from tfdqn.programs.training import NEVER, Trainer
 
     config = configuration.resolve({"env": env, "preset": preset, "learner": learner}, on_gpu=True)
     trainer = Trainer(config, device="")  # nothing is pinned to a CPU: it is compiled for something else
-    counts = [tf.constant(count, tf.int64) for count in (1000, NEVER, NEVER)]
-    write = trainer._chunk.experimental_get_compiler_ir(trainer.initial_carry(), *counts)
+    rounds, never = (tf.constant(count, tf.int64) for count in (1000, NEVER))
+    arguments = [trainer.initial_carry(), rounds, never, never]
+    if hasattr(trainer, "_fill"):  # earlier trees' programs began their reports themselves
+        arguments = [arguments[0], Reports.none(never, trainer.learner.sums()), rounds, never]
+    write = trainer._chunk.experimental_get_compiler_ir(*arguments)
     Path(path).write_bytes(write(stage="hlo_serialized"))
     return {
         "iterations": trainer.learner.iterations_per_round,

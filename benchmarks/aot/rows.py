@@ -82,12 +82,13 @@ def _mib(size: int) -> float:
 def _rounds_and_update(whole: hlo.Loop, updates: int) -> tuple[hlo.Loop, hlo.Loop | None]:
     """The loop of rounds, with turns for the loops in it, and that of updates in it, if there is one.
 
-    A program is a loop until reports are due, and in it one of rounds. An update is where gradients are.
+    A program is a loop of rounds; an earlier one was a loop until reports are due, and in it one of rounds. An update
+    is where gradients are: a single one of a round is no loop.
     """
     path = _path_to_gradients(whole)
-    if len(path) < 2:
-        raise ValueError("no training program: no gradients in a loop of rounds in a loop of reports")
-    rounds = path[1].with_turns(updates)
+    if not path:
+        raise ValueError("no training program: no gradients in a loop of rounds")
+    rounds = path[len(path) > 1 and path[0].is_dynamic and path[1].is_dynamic].with_turns(updates)
     path = _path_to_gradients(rounds)
     return rounds, path[-1] if path else None
 

@@ -125,7 +125,11 @@ class VectorGames(HostGames):
         return np.asarray(observation, self._dtype)
 
     def render(self) -> np.ndarray | None:
-        pictures = self._vector.render() if self._vector.render_mode == "rgb_array" else None
+        try:
+            pictures = self._vector.render() if self._vector.render_mode == "rgb_array" else None
+        except gymnasium.error.DependencyNotInstalled as error:  # of pictures alone
+            name = self._vector.spec.id if self._vector.spec else type(self._vector).__name__
+            raise UserError(f"gym:{name}: {_line(error)}") from None
         return None if not pictures else np.asarray(pictures[0])
 
     def close(self) -> None:

@@ -94,11 +94,13 @@ class Learner(abc.ABC):
         actions [] that is reported, `epsilon_at(env_frames)`.
       iterations_per_round: decisions of every environment before it learns.
       replay: where it keeps rows for longer than a round; None where it does not.
+      is_filled_first: whether the program calls `update` only after the rounds of `rounds_to_fill`.
     """
 
     METRICS: ClassVar[tuple[Metric, ...]]  # what it reports of an update
     CAUSES: ClassVar[tuple[str, ...]]  # of weights that are no longer finite, as its updates tell them
     replay: Any = None
+    is_filled_first: bool = False
 
     def __init__(self, config: Config, env: Environment, device: str):
         self.config, self.env, self.device = config, env, device
@@ -139,6 +141,10 @@ class Learner(abc.ABC):
           sums: since the last report.
           legal: [N, A] bool, what the rules allow now; None: every action.
         """
+
+    def rounds_to_fill(self) -> int:
+        """On the host: rounds from now on at whose ends too few rows are held to learn from."""
+        return 0
 
     def player(self) -> contextlib.AbstractContextManager:
         """Meanwhile the agent is the one that a run is to give."""

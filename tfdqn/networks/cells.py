@@ -7,6 +7,7 @@ numbers. Shapes: T steps, B batch, F inputs, U units.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import tensorflow as tf
@@ -58,7 +59,16 @@ class Cell(tf.keras.layers.Layer):
 
     def step(self, given: tf.Tensor, state: Any) -> Any:
         """The next state, from `call`'s result for this step [B, GATES * U] and the state before."""
+        return self.gated(given, _held(state.hidden, *self._recurrent_weights()), state)
+
+    @staticmethod
+    def gated(given: tf.Tensor, held: tf.Tensor, state: Any) -> Any:
+        """The next state, from the parts of the gates that hang on the inputs and on the output before."""
         raise NotImplementedError
+
+    def _recurrent_weights(self) -> tuple[tf.Tensor, ...]:
+        """Of the product with the output before: the matrix, and a bias where it has one."""
+        return (tf.convert_to_tensor(self.recurrent),)
 
     def unroll(self, given: tf.Tensor, begins: tf.Tensor, state: Any) -> tuple[tf.Tensor, Any]:
         """All steps of sequences.
@@ -71,20 +81,74 @@ class Cell(tf.keras.layers.Layer):
         Returns:
           The outputs [T, B, U], and the state after the last step.
         """
-        steps, batch_size = given.shape[:2]
-        outputs = tf.TensorArray(tf.float32, steps, element_shape=[batch_size, self.units])
+        outputs, *state = _unrolled(self.gated, self.STATE, begins)(given, *state, *self._recurrent_weights())
+        return outputs, self.STATE(*state)
 
-        def once(number, state, outputs):
-            begun = begins[number][:, tf.newaxis]
-            state = self.STATE(*(tf.where(begun, 0.0, each) for each in state))
-            state = self.step(given[number], state)
-            return number + 1, state, outputs.write(number, state.hidden)
 
-        # The number of steps is told beforehand: without it XLA cannot go backwards through the loop.
-        _, state, outputs = tf.while_loop(
-            lambda number, *_: number < steps, once, (tf.constant(0), state, outputs), maximum_iterations=steps
+def _held(hidden: tf.Tensor, recurrent: tf.Tensor, *bias: tf.Tensor) -> tf.Tensor:
+    return sum(bias, tf.matmul(hidden, recurrent))
+
+
+def _unrolled(gated: Callable, state_type: type, begins: tf.Tensor) -> Callable:
+    """`Cell.unroll` as a function of all that it has gradients for.
+
+    Its gradient is written out: of a loop's, XLA does not know how often it turns, and a GPU waits for the host before
+    each turn. So, too, the weights' gradient is one product of all steps.
+    """
+    parts = len(state_type._fields)
+
+    @tf.custom_gradient
+    def unrolled(given, *state_and_weights):
+        state, weights = state_type(*state_and_weights[:parts]), state_and_weights[parts:]
+        steps = given.shape[0]
+
+        def once(number, state, outputs, before):
+            state = _begun(begins[number], state)
+            before = [each.write(number, part) for each, part in zip(before, state, strict=True)]
+            state = gated(given[number], _held(state.hidden, *weights), state)
+            return number + 1, state, outputs.write(number, state.hidden), before
+
+        outputs, *before = (
+            tf.TensorArray(tf.float32, steps, element_shape=state.hidden.shape) for _ in range(parts + 1)
         )
-        return outputs.stack(), state
+        start = (tf.constant(0), state, outputs, before)
+        _, state, outputs, before = tf.while_loop(lambda number, *_: number < steps, once, start)
+        before = state_type(*(each.stack() for each in before))  # [T, B, U] each: what a step begins from
+
+        def gradient(d_outputs, *d_state):
+            held = _held(before.hidden, *weights)
+
+            def back(number, d_state, d_given, d_held):
+                at = steps - 1 - number
+                d_state = d_state._replace(hidden=d_state.hidden + d_outputs[at])
+                inside = (given[at], held[at], state_type(*(each[at] for each in before)))
+                with tf.GradientTape() as tape:
+                    tape.watch(inside)
+                    after = gated(*inside)
+                of_given, of_held, of_state = tape.gradient(after, inside, d_state, unconnected_gradients="zero")
+                through = tf.matmul(of_held, weights[0], transpose_b=True)
+                of_state = _begun(begins[at], of_state._replace(hidden=of_state.hidden + through))
+                return number + 1, of_state, d_given.write(at, of_given), d_held.write(at, of_held)
+
+            arrays = [tf.TensorArray(tf.float32, steps, element_shape=each.shape[1:]) for each in (given, held)]
+            start = (tf.constant(0), state_type(*d_state), *arrays)
+            _, first, d_given, d_held = tf.while_loop(lambda number, *_: number < steps, back, start)
+            wide, d_held = held.shape[-1], d_held.stack()
+            units = before.hidden.shape[-1]
+            d_recurrent = tf.matmul(
+                tf.reshape(before.hidden, [-1, units]), tf.reshape(d_held, [-1, wide]), transpose_a=True
+            )
+            d_bias = [tf.reduce_sum(d_held, axis=[0, 1]) for _ in weights[1:]]
+            return d_given.stack(), *first, d_recurrent, *d_bias
+
+        return (outputs.stack(), *state), gradient
+
+    return unrolled
+
+
+def _begun(begins: tf.Tensor, state: Any) -> Any:
+    """The state [B, U] each, the initial one where an episode `begins` [B]."""
+    return type(state)(*(tf.where(begins[:, tf.newaxis], 0.0, each) for each in state))
 
 
 class LSTM(Cell):
@@ -106,8 +170,9 @@ class LSTM(Cell):
 
         self.bias = self.add_weight("bias", (4 * units,), initializer=initial)
 
-    def step(self, given, state):
-        i, f, g, o = tf.split(given + tf.matmul(state.hidden, self.recurrent), 4, axis=-1)
+    @staticmethod
+    def gated(given, held, state):
+        i, f, g, o = tf.split(given + held, 4, axis=-1)
         cell = tf.sigmoid(f) * state.cell + tf.sigmoid(i) * tf.tanh(g)
         return LSTMState(tf.sigmoid(o) * tf.tanh(cell), cell)
 
@@ -127,8 +192,11 @@ class GRU(Cell):
         self.bias = self.add_weight("bias", (3 * self.units,), initializer="zeros")
         self.recurrent_bias = self.add_weight("recurrent_bias", (3 * self.units,), initializer="zeros")
 
-    def step(self, given, state):
-        held = tf.matmul(state.hidden, self.recurrent) + self.recurrent_bias
+    def _recurrent_weights(self):
+        return (*super()._recurrent_weights(), tf.convert_to_tensor(self.recurrent_bias))
+
+    @staticmethod
+    def gated(given, held, state):
         (z, r, n), (z_held, r_held, n_held) = (tf.split(each, 3, axis=-1) for each in (given, held))
         keep = tf.sigmoid(z + z_held)
         return GRUState(keep * state.hidden + (1.0 - keep) * tf.tanh(n + tf.sigmoid(r + r_held) * n_held))

@@ -21,14 +21,33 @@ from tfdqn.envs.host import HostEnvironment, HostGames, HostStep
 from tfdqn.envs.rollout import push_frame, select, stack_frames
 from tfdqn.errors import UserError
 from tfdqn.learners.base import Agent, Decision
-from tfdqn.learners.metrics import Metrics, Reports
+from tfdqn.learners.metrics import MAX_REPORTS, Reports
 from tfdqn.programs.evaluation import BLOCK_DECISIONS, FILM_DECISIONS, Evaluator, Stopped
 from tfdqn.programs.restarts import Nothing
 from tfdqn.programs.training import Carry, Trainer
 from tfdqn.replay.transitions import Row
 from tfdqn.runtime import compiled
+from tfdqn.runtime.packing import Packing
 
-PLAYED = ("episodes", "score", "episode_frames")  # the sums of `Metrics` that playing adds to
+UNROLLED = 8  # decisions of a round that are written out; a loop in the loop costs each of them some 100 microseconds
+
+
+class Played(NamedTuple):
+    """A `HostStep` in as few arrays as it takes: each costs microseconds on its way from Python to a program."""
+
+    frame: tf.Tensor  # [N, ...]
+    numbers: tf.Tensor  # [3, N] float32: reward, termination, truncation
+    shown: Any  # [N, ...]; Nothing where it is `frame`
+
+    @classmethod
+    def of(cls, values: Any) -> Played:
+        """What `Stage.step` gives, by name."""
+        return cls(*values) if len(values) == len(cls._fields) else cls(*values, shown=Nothing())
+
+    def step(self) -> HostStep:
+        reward, *ends = tf.unstack(self.numbers)
+        shown = self.frame if isinstance(self.shown, Nothing) else self.shown
+        return HostStep(self.frame, reward, *(end != 0 for end in ends), shown)
 
 
 class Pending(NamedTuple):
@@ -36,7 +55,7 @@ class Pending(NamedTuple):
 
     action: tf.Tensor  # [N] int32
     agent_state: Any  # what the agent carries on from that
-    played: HostStep  # what the games show for it; `shown` is Nothing where it is `frame`
+    played: Played  # what the games show for it
 
 
 class Stage:
@@ -52,13 +71,15 @@ class Stage:
         self.failure: BaseException | None = None
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, ...]:
-        """What `HostGames.step` gives, without `shown` where that is `frame`."""
+        """What `HostGames.step` gives, as the fields of `Played`, without `shown` where that is `frame`."""
         try:
             step = self.games.step(action)
         except BaseException as error:  # TensorFlow would make a string of it
             self.failure = error
             raise
-        return tuple(step[:-1]) if self.games.skips_resets else tuple(step)
+        numbers = np.empty([3, len(action)], np.float32)
+        numbers[0], numbers[1], numbers[2] = step.reward, step.termination, step.truncation
+        return (step.frame, numbers) if self.games.skips_resets else (step.frame, numbers, step.shown)
 
 
 def seeds_of(seed: int, start: int, count: int, first: int = 0) -> list[int]:
@@ -82,11 +103,16 @@ class HostTrainer(Trainer):
         super().__init__(config, device, env)
         self._stage = Stage(env.begin(config.num_envs))
         self._iteration = -1  # of the carry that the games belong to
-        programs = (self._note, self._choose, self._update, self._guarded)
+        programs = (self._note, self._choose, self._update, self._guard_weights)
         programs = [compiled.program(each, jit=config.jit, eager=config.eager) for each in programs]
         self._note_program, self._choose_program, self._update_program, self._guard_program = programs
         self._chunk = compiled.program(self._run, jit=False, eager=config.eager)
+        self._fill, self.learner.is_filled_first = None, False  # updates are a program here, which may look
         self._is_warm = config.eager  # op by op there is nothing to compile
+        with tf.device(device):
+            self._times = tf.Variable(
+                1, trainable=False
+            )  # a variable that is only read costs a program next to nothing
 
     def initial_carry(self) -> Carry:
         """Fresh episodes in every environment, nothing counted."""
@@ -115,7 +141,7 @@ class HostTrainer(Trainer):
         """With the first decision played."""
         pending = self._choose_program(carry)
         played = [tf.constant(value) for value in self._stage.step(pending.action.numpy())]
-        return carry._replace(env_state=pending._replace(played=_as_step(played)))
+        return carry._replace(env_state=pending._replace(played=Played.of(played)))
 
     def _begin_games(self, iteration: int) -> np.ndarray:
         """New episodes, other ones than those that began at an earlier iteration; their first frames."""
@@ -144,11 +170,14 @@ class HostTrainer(Trainer):
 
     def _warm(self, carry: Carry) -> None:
         """Compile all programs before anything is timed; nothing is written or learnt."""
+        self._packing = Packing((_unplayed(carry), tf.constant(0)))
         if self._is_warm:
             return
-        nothing, gathered = tf.constant(0), self.learner.begin_round()
-        self._call_note(carry, gathered, nothing, nothing)
-        self._call_update(carry, gathered, nothing)
+        gathered, packed = self.learner.begin_round(), self._packing.pack((_unplayed(carry), tf.constant(0)))
+        self._times.assign(0)
+        self._note_program(packed, carry.env_state.played, gathered)
+        self._update_program(packed, gathered)
+        self._times.assign(1)
         self._guard_program(carry.metrics)
         self._is_warm = True
 
@@ -159,53 +188,87 @@ class HostTrainer(Trainer):
         frame, ended = self._begin_games(int(carry.iteration)), np.zeros(num_envs, bool)
         pending = Pending(tf.zeros([num_envs], tf.int32), carry.agent_state, ())
         carry = carry._replace(is_over=tf.ones([num_envs], tf.bool), env_state=pending)
-        step = HostStep(frame, np.zeros(num_envs, np.float32), ended, ended, frame)
+        step = HostStep(frame, tf.zeros([num_envs]), ended, ended, frame)
         return self._started(self._noted(carry, self.learner.begin_round(), tf.constant(0), step, skips_resets=True)[0])
 
-    def _once(self, number: tf.Tensor, carry: Carry, gathered: Any) -> tuple[tf.Tensor, Carry, Any]:
-        before = tf.nest.flatten(carry.env_state.played)
-        carry, gathered = self._call_note(carry, gathered, number, tf.constant(1))
+    def _run(
+        self, carry: Carry, reports: Reports, max_rounds: tf.Tensor, stop_env_frames: tf.Tensor
+    ) -> tuple[Carry, Reports]:
+        most = self.config.num_envs * self.learner.iterations_per_round  # frames of a round
+
+        def until_report(rounds, frames, packed, played, reports):
+            left = tf.minimum(stop_env_frames, reports.next_env_frames) - frames
+            # None of these rounds but the last can reach a limit, so the loop need not look.
+            end = tf.minimum(max_rounds, rounds + tf.maximum(-(-left // most), 1))
+            rounds, packed, played = tf.while_loop(
+                lambda rounds, *_: rounds < end,
+                lambda rounds, packed, played: (rounds + 1, *self._packed_round(packed, played)),
+                (rounds, packed, played),
+            )
+            carry, number = self._packing.unpack(packed)
+            reports, metrics = reports.close_if_due(
+                carry.env_frames, self.agent.optimizer.iterations, carry.metrics, self.config.log_every_frames
+            )
+            packed = self._packing.pack((carry._replace(metrics=metrics), number))
+            return rounds, carry.env_frames, packed, played, reports
+
+        def goes_on(rounds, frames, packed, played, reports):
+            return (rounds < max_rounds) & (frames < stop_env_frames) & (reports.count < MAX_REPORTS)
+
+        rounds = tf.zeros([], tf.int64)
+        packed, played = self._packing.pack((_unplayed(carry), tf.constant(0))), carry.env_state.played
+        held = (rounds, carry.env_frames, packed, played, reports)
+        _, _, packed, played, reports = tf.while_loop(goes_on, until_report, held)
+        carry, _ = self._packing.unpack(packed)
+        carry = carry._replace(env_state=carry.env_state._replace(played=played))
+        return carry._replace(metrics=self._guard_program(carry.metrics)), reports
+
+    def _packed_round(self, packed: tuple[tf.Tensor, ...], played: Played) -> tuple[tuple[tf.Tensor, ...], Played]:
+        """As `_round`, of a packed carry and what the games show."""
+
+        def once(packed, played, gathered):
+            packed, action, gathered = self._note_program(packed, played, gathered)
+            return packed, self._play(action, played), gathered
+
+        wanted = self.learner.iterations_per_round
+        state = (packed, played, self.learner.begin_round())
+        if wanted <= UNROLLED:
+            for _ in range(wanted):
+                state = once(*state)
+        else:
+            state = tf.while_loop(lambda *_: True, once, state, maximum_iterations=wanted)
+        packed, played, gathered = state
+        return self._update_program(packed, gathered), played
+
+    def _play(self, action: tf.Tensor, before: Played) -> Played:
+        """What the games show for the next actions; of the shapes and types of what they showed before."""
+        before = [each for each in before if not isinstance(each, Nothing)]
         # To TensorFlow it has no state, or it would wait for the updates that come after it here.
         with tf.device("/CPU:0"):
-            played = tf.numpy_function(
-                self._stage.step, [carry.env_state.action], [each.dtype for each in before], stateful=False
-            )
+            played = tf.numpy_function(self._stage.step, [action], [each.dtype for each in before], stateful=False)
         for value, each in zip(played, before, strict=True):
             value.set_shape(each.shape)
-        return number + 1, carry._replace(env_state=carry.env_state._replace(played=_as_step(played))), gathered
+        return Played.of(played)
 
-    def _call_note(self, carry: Carry, gathered: Any, *more: Any) -> tuple[Carry, Any]:
-        # Each argument and result of a program costs microseconds: of the sums, only those that it adds to. They come
-        # from the last updates, so it runs behind these.
-        sums, others = carry.metrics, [name for name in carry.metrics._fields if name not in PLAYED]
-        few = carry._replace(metrics=sums._replace(**dict.fromkeys(others, ())), is_standard=())
-        noted, gathered = self._note_program(few, gathered, *more)
-        added = {name: getattr(noted.metrics, name) for name in PLAYED}
-        return noted._replace(metrics=sums._replace(**added), is_standard=carry.is_standard), gathered
+    # Programs. In those that write, a loop of `_times` turns and no condition: XLA passes the replay by without a copy.
 
-    def _learn(self, carry: Carry, gathered: Any) -> Metrics:
-        return self._call_update(carry, gathered, tf.constant(1))
+    def _note(
+        self, packed: tuple[tf.Tensor, ...], played: Played, gathered: Any
+    ) -> tuple[tuple[tf.Tensor, ...], tf.Tensor, Any]:
+        """Take in the decision under way and make the next.
 
-    def _call_update(self, carry: Carry, gathered: Any, times: tf.Tensor) -> Metrics:
-        unused = [name for name in carry._fields if name not in ("history", "agent_state", "metrics")]
-        return self._update_program(carry._replace(**dict.fromkeys(unused, ())), gathered, times)
-
-    def _guard_weights(self, metrics: Metrics) -> Metrics:
-        return self._guard_program(metrics)
-
-    # Programs. In those that write, a loop of `times` turns, 0 or 1, and no condition: XLA passes the replay by without
-    # a copy.
-
-    def _note(self, carry: Carry, gathered: Any, number: tf.Tensor, times: tf.Tensor) -> tuple[Carry, Any]:
-        """Take in the decision under way, the round's of that number, and make the next.
+        Args:
+          packed: the carry, and the decision's number in its round.
+          played: what the games show for it.
+          gathered: in the round so far.
 
         Returns:
-          The carry, in which the next one is not played yet, and what is gathered.
+          `packed`, in which the next decision is not played yet; its actions [N] int32; and what is gathered.
         """
-        skips_resets, step = self._stage.games.skips_resets, carry.env_state.played
-        step = step._replace(shown=step.frame) if skips_resets else step
+        skips_resets, step = self._stage.games.skips_resets, played.step()
+        carry, number = self._packing.unpack(packed)
         _, carry, gathered = tf.while_loop(
-            lambda i, *_: i < times,
+            lambda i, *_: i < self._times,
             lambda i, *held: (i + 1, *self._noted(*held, number, step, skips_resets)),
             (tf.constant(0), carry, gathered),
         )
@@ -213,7 +276,8 @@ class HostTrainer(Trainer):
         if not skips_resets:
             # Where an episode is over the next has begun, and the action answers to that one's first frame.
             history = push_frame(tf.concat([history[:1], history[:-1]], axis=0), step.shown, carry.is_over)
-        return carry._replace(env_state=self._decided(carry, history)), gathered
+        pending = self._decided(carry, history)
+        return self._packing.pack((carry._replace(env_state=pending), number + 1)), pending.action, gathered
 
     def _noted(
         self, carry: Carry, gathered: Any, number: tf.Tensor, step: HostStep, skips_resets: bool
@@ -265,21 +329,20 @@ class HostTrainer(Trainer):
     def _decided(self, carry: Carry, history: tf.Tensor) -> Pending:
         return Pending(*self._decide(carry, stack_frames(history, self.config.frame_stride), None), played=())
 
-    def _update(self, carry: Carry, gathered: Any, times: tf.Tensor) -> Metrics:
-        """What is learnt at a round's end: the sums after it."""
+    def _update(self, packed: tuple[tf.Tensor, ...], gathered: Any) -> tuple[tf.Tensor, ...]:
+        """What is learnt at a round's end: the carry with the sums after it, and the next decision's number, 0."""
+        carry, _ = self._packing.unpack(packed)
 
         def update(i, sums):
-            return i + 1, super(HostTrainer, self)._learn(carry._replace(metrics=sums), gathered)
+            return i + 1, self._learn(carry._replace(metrics=sums), gathered)
 
-        return tf.while_loop(lambda i, _: i < times, update, (tf.constant(0), carry.metrics))[1]
-
-    def _guarded(self, metrics: Metrics) -> Metrics:
-        return super()._guard_weights(metrics)
+        sums = tf.while_loop(lambda i, _: i < self._times, update, (tf.constant(0), carry.metrics))[1]
+        return self._packing.pack((carry._replace(metrics=sums), tf.constant(0)))
 
 
-def _as_step(values: list[tf.Tensor]) -> HostStep:
-    """What `Stage.step` gives, by name."""
-    return HostStep(*values) if len(values) == len(HostStep._fields) else HostStep(*values, shown=Nothing())
+def _unplayed(carry: Carry) -> Carry:
+    """Without what the games show, which comes from elsewhere each time."""
+    return carry._replace(env_state=carry.env_state._replace(played=()))
 
 
 def _check(config: Config, env: HostEnvironment) -> None:

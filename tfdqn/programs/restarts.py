@@ -48,7 +48,9 @@ def by_environment(history: tf.Tensor) -> tf.Tensor:
 class Memory(NamedTuple):
     """What the players remember, and how far the practisers are in going back to it."""
 
-    snapshots: Past  # [NUM_SNAPSHOTS, M, ...], newest first, all of the episode under way
+    snapshots: Past  # [NUM_SNAPSHOTS, M, ...], a ring that is written in place
+    newest: tf.Tensor  # [] int32, the place of the newest
+    taken: tf.Tensor  # [M] int32, how many before the newest are of the episode under way
     spots: Past  # [M, ...], some time before each player's last crash; its first start before any
     lead_in: tf.Tensor  # [N - M] int32, frames of the past that have yet to go into the replay before the next decision
 
@@ -79,7 +81,8 @@ class Practice:
             return Nothing()
         players = _map(lambda values: values[: self._num_players], past)
         snapshots = _map(lambda values: tf.repeat(values[tf.newaxis], NUM_SNAPSHOTS, axis=0), players)
-        return Memory(snapshots, players, tf.zeros([self._num_practisers], tf.int32))
+        newest, taken = tf.zeros([], tf.int32), tf.zeros([self._num_players], tf.int32)
+        return Memory(snapshots, newest, taken, players, tf.zeros([self._num_practisers], tf.int32))
 
     def is_leading_in(self, memory: Memory | Nothing) -> tf.Tensor:
         """Which environments play nothing in this decision, as their past goes into the replay, [N] bool."""
@@ -178,16 +181,19 @@ class Practice:
         lead_in = tf.where(begins[self._num_players :], past.history.shape[1] - 1, tf.maximum(memory.lead_in - 1, 0))
         crashed, begins = crashed[: self._num_players], begins[: self._num_players]
         is_due = decision % SNAPSHOT_PERIOD == 0
+        newest = tf.where(is_due, (memory.newest + 1) % NUM_SNAPSHOTS, memory.newest)
+        taken = tf.where(begins, 0, tf.minimum(memory.taken + tf.cast(is_due, tf.int32), NUM_SNAPSHOTS - 1))
+        oldest = tf.stack([(memory.newest - memory.taken) % NUM_SNAPSHOTS, tf.range(self._num_players)], axis=1)
 
-        def shift(snapshots, values):
-            newest = values[tf.newaxis, : self._num_players]
-            shifted = tf.where(is_due, tf.concat([newest, snapshots[:-1]], axis=0), snapshots)
-            return tf.where(_over(begins, newest[0]), newest, shifted)
+        def take(snapshots, values):
+            written = tf.where(_over(is_due | begins, values), values[: self._num_players], snapshots[newest])
+            return tf.tensor_scatter_nd_update(snapshots, [[newest]], written[tf.newaxis])
 
         def note(spots, snapshots):
-            return tf.where(_over(crashed, spots), snapshots[-1], spots)
+            return tf.where(_over(crashed, spots), tf.gather_nd(snapshots, oldest), spots)
 
-        return Memory(_map(shift, memory.snapshots, past), _map(note, memory.spots, memory.snapshots), lead_in)
+        spots = _map(note, memory.spots, memory.snapshots)
+        return Memory(_map(take, memory.snapshots, past), newest, taken, spots, lead_in)
 
 
 def _map(function: Any, *structures: Any) -> Any:

@@ -19,7 +19,7 @@ from tfdqn.learners.base import Agent, Decision
 from tfdqn.learners.metrics import MAX_REPORTS, SHARED_BIT, Metrics, Reports, note_non_finite
 from tfdqn.programs.restarts import Memory, Nothing, Past, Practice
 from tfdqn.replay.transitions import Row
-from tfdqn.runtime import compiled
+from tfdqn.runtime import compiled, loops
 
 
 class Carry(NamedTuple):
@@ -62,7 +62,13 @@ class Trainer:
             self.learner = learners.learner_of(config.learner)(config, self.env, device)
             self.config = config = self.learner.config
             self._practice = Practice(config.num_envs, config.num_practisers)
+            self._no_reports = Reports.none(tf.constant(NEVER, tf.int64), self.learner.sums())
         self._chunk = compiled.program(self._run, jit=config.jit, eager=config.eager)
+        # A GPU would wait for the host before each turn of a loop whose turns hang on what the replay holds: there,
+        # rounds without updates are a program of their own.
+        self._fill, self.learner.is_filled_first = None, not loops.is_cpu(device)
+        if self.learner.is_filled_first:
+            self._fill = compiled.program(self._run_without_updates, jit=config.jit, eager=config.eager)
 
     @property
     def agent(self) -> Agent:
@@ -121,9 +127,13 @@ class Trainer:
           carry, max_rounds, stop_env_frames: as of `run_chunk`; it also returns once it has `MAX_REPORTS` reports.
           next_report: env frames from which the next report is due; those after it are `log_every_frames` apart.
         """
-        counts = (tf.constant(count, tf.int64) for count in (max_rounds, stop_env_frames, next_report))
         with tf.device(self.device):
-            return self._chunk(carry, *counts)
+            reports = self._no_reports._replace(next_env_frames=tf.constant(next_report, tf.int64))
+            stop = tf.constant(stop_env_frames, tf.int64)
+            to_fill = min(self.learner.rounds_to_fill(), max_rounds) if self._fill else 0
+            if to_fill:  # if it ends before, the other has nothing left to do
+                carry, reports = self._fill(carry, reports, tf.constant(to_fill, tf.int64), stop)
+            return self._chunk(carry, reports, tf.constant(max_rounds - to_fill, tf.int64), stop)
 
     @property
     def guarded(self) -> list[str]:
@@ -139,28 +149,41 @@ class Trainer:
         return self._chunk.experimental_get_tracing_count() if hasattr(self._chunk, "get_concrete_function") else 0
 
     def _run(
-        self, carry: Carry, max_rounds: tf.Tensor, stop_env_frames: tf.Tensor, next_report: tf.Tensor
+        self, carry: Carry, reports: Reports, max_rounds: tf.Tensor, stop_env_frames: tf.Tensor
     ) -> tuple[Carry, Reports]:
-        config = self.config
+        return self._rounds(carry, reports, max_rounds, stop_env_frames, learns=True)
 
+    def _run_without_updates(
+        self, carry: Carry, reports: Reports, max_rounds: tf.Tensor, stop_env_frames: tf.Tensor
+    ) -> tuple[Carry, Reports]:
+        return self._rounds(carry, reports, max_rounds, stop_env_frames, learns=False)
+
+    def _rounds(
+        self, carry: Carry, reports: Reports, max_rounds: tf.Tensor, stop_env_frames: tf.Tensor, learns: bool
+    ) -> tuple[Carry, Reports]:
         def one_round(rounds, carry):
-            return rounds + 1, self._round(carry)
+            return rounds + 1, self._round(carry, learns)
 
-        def until_report(rounds, carry, reports):
-            stop = tf.minimum(stop_env_frames, reports.next_env_frames)
-            rounds, carry = tf.while_loop(
-                lambda rounds, carry: (rounds < max_rounds) & (carry.env_frames < stop), one_round, (rounds, carry)
-            )
+        def turn(rounds, carry, reports):
+            # To look for a report costs a CPU a tenth of the shortest round, and a loop in the loop nothing. A GPU
+            # looks at its kernels' leisure, but before each turn of a loop it waits for the host.
+            if loops.is_cpu(self.device):
+                stop = tf.minimum(stop_env_frames, reports.next_env_frames)
+                rounds, carry = tf.while_loop(
+                    lambda rounds, carry: (rounds < max_rounds) & (carry.env_frames < stop), one_round, (rounds, carry)
+                )
+            else:
+                rounds, carry = one_round(rounds, carry)
             reports, metrics = reports.close_if_due(
-                carry.env_frames, self.agent.optimizer.iterations, carry.metrics, config.log_every_frames
+                carry.env_frames, self.agent.optimizer.iterations, carry.metrics, self.config.log_every_frames
             )
             return rounds, carry._replace(metrics=metrics), reports
 
         def goes_on(rounds, carry, reports):
             return (rounds < max_rounds) & (carry.env_frames < stop_env_frames) & (reports.count < MAX_REPORTS)
 
-        start = (tf.zeros([], tf.int64), carry, Reports.none(next_report, self.learner.sums()))
-        _, carry, reports = tf.while_loop(goes_on, until_report, start)
+        start = (tf.zeros([], tf.int64), carry, reports)
+        _, carry, reports = loops.while_loop(goes_on, turn, start, self.device)
         return carry._replace(metrics=self._guard_weights(carry.metrics)), reports
 
     def _guard_weights(self, metrics: Metrics) -> Metrics:
@@ -171,15 +194,15 @@ class Trainer:
         flags = tf.concat([tf.zeros([len(self.learner.CAUSES)], tf.bool), flags], axis=0)
         return note_non_finite(metrics, flags, self.agent.optimizer.iterations, 0)
 
-    def _round(self, carry: Carry) -> Carry:
+    def _round(self, carry: Carry, learns: bool) -> Carry:
         """The decisions of a round, and what is learnt then."""
         wanted = self.learner.iterations_per_round
         state = (tf.constant(0), carry, self.learner.begin_round())
         if wanted == 1:
             _, carry, gathered = self._once(*state)
         else:  # as a loop: it compiles once, and a small one runs as one kernel
-            _, carry, gathered = tf.while_loop(lambda number, *_: number < wanted, self._once, state)
-        return carry._replace(metrics=self._learn(carry, gathered))
+            _, carry, gathered = loops.while_loop(lambda number, *_: number < wanted, self._once, state, self.device)
+        return carry._replace(metrics=self._learn(carry, gathered)) if learns else carry
 
     def _once(self, number: tf.Tensor, carry: Carry, gathered: Any) -> tuple[tf.Tensor, Carry, Any]:
         """The round's decision of that number, told to the learner."""

@@ -88,6 +88,10 @@ class SequenceReplay(FrameReplay):
             "num_updates": self._num_updates,
         }
 
+    def steps_to_sample(self, num_rows: int) -> int:
+        first = -(-self.lookback // self.period)
+        return max(first * self.period + self.window, -(-num_rows // self.num_envs))
+
     def can_sample(self) -> tf.Tensor:
         """Whether a whole window is held, [] bool."""
         return self._windows_held()[1] > 0

@@ -227,6 +227,15 @@ class FrameReplay(tf_uniform_replay_buffer.TFUniformReplayBuffer):
         """Rows held now, over all environments, [] int64 (the same as `num_frames()`)."""
         return self.num_frames()
 
+    @property
+    def num_steps(self) -> tf.Tensor:
+        """Rows ever written for each environment, [] int64."""
+        return self._get_last_id() + 1
+
+    def steps_to_sample(self, num_rows: int) -> int:
+        """How many rows must have been written for each environment to hold a window, and `num_rows` over all."""
+        return max(self.lookback + self.n_step + 1, -(-num_rows // self.num_envs))
+
     def can_sample(self) -> tf.Tensor:
         """Whether the rows held span at least one window, [] bool."""
         _, num_anchors = self._anchor_range()

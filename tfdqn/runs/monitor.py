@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 from tensorboard.compat.proto import event_pb2, summary_pb2
 from tensorboard.plugins.histogram.summary_v2 import histogram_pb
+from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 from tensorboard.plugins.image import metadata as image_metadata
 from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 from tensorboard.plugins.text.summary_v2 import text_pb
@@ -33,10 +34,11 @@ from tfdqn.metric import Metric
 from tfdqn.programs import evaluation
 from tfdqn.programs.evaluation import Scores
 from tfdqn.runs import progress
+from tfdqn.runs.curves import METRICS_FILE
+from tfdqn.runs.live import LiveLine
 
-METRICS_FILE, EVENT_FOLDERS = "metrics.jsonl", ("train", "eval")
+EVENT_FOLDERS = ("train", "eval")
 PROFILE_FOLDERS = ("plugins", "plugins/profile")  # the profiler's own names
-PLAIN_LINE_SECONDS = 10.0  # between live lines where they cannot overwrite each other
 
 
 def reported(learner: str) -> dict[str, Metric]:
@@ -139,6 +141,27 @@ class EventFile(files.Journal):
         self.add(record.getvalue())
 
 
+def write_settings(config: Config, run_dir: Path) -> None:
+    """Have TensorBoard's table of hyperparameters hold a run, one row for all that differ by their seed alone.
+
+    The file lies in the run's folder itself, so that what `EVENT_FOLDERS` have are its metrics.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    settings = {
+        name: value if not isinstance(value, float) or math.isfinite(value) else str(value)
+        for name, value in configuration.plain(config).items()
+        if name != "seed" and name not in configuration.RESUMABLE_FIELDS
+    }
+    events = EventFile(run_dir, {})
+    try:
+        events.add_summary(hparams_pb(settings), 0)
+        events.flush()
+    finally:
+        events.close()
+
+
 class Monitor:
     """Writes a run's reports. Those that cannot be written wait in memory, which a line says once; the run goes on.
 
@@ -154,7 +177,7 @@ class Monitor:
 
     def __init__(self, config: Config, run_dir: Path, env: Environment, is_resumed: bool = False):
         self.config, self.run_dir, self.env = config, run_dir, env
-        self._line = LiveLine(config)
+        self._line = LiveLine(config, run_dir)
         self._is_waiting = self._is_closed = False
         for name in EVENT_FOLDERS:
             (run_dir / name).mkdir(exist_ok=True)
@@ -166,6 +189,7 @@ class Monitor:
             table = "\n".join(["| setting | value |", "|---|---|", *rows])
             self._events["train"].add_summary(text_pb("config", table), 0)
             self._write()
+            write_settings(config, run_dir)
 
     def _write(self) -> None:
         """Write all that waits; each file is tried before the first failure is raised."""
@@ -238,7 +262,7 @@ class Monitor:
         self._write_or_wait()
 
     def live(self, env_frames: int, frames_per_second: float, updates_per_second: float, wall_seconds: float) -> None:
-        """Refresh the live line, and try again to write what waits."""
+        """Refresh what is live, and try again to write what waits."""
         if self._is_waiting:
             self._write_or_wait()
         self._line.show(env_frames, frames_per_second, updates_per_second, wall_seconds)
@@ -260,7 +284,7 @@ class Monitor:
         return sizes
 
     def close(self) -> None:
-        """Finish the live line and write what waits; closing again does nothing.
+        """Finish what is live and write what waits; closing again does nothing.
 
         Raises:
           OSError: some cannot be written, and are lost.
@@ -274,43 +298,3 @@ class Monitor:
         finally:
             for journal in (self._lines, *self._events.values()):
                 journal.close()
-
-
-class LiveLine:
-    """How a run is doing, in one line: written over on a terminal, else repeated now and then."""
-
-    def __init__(self, config: Config):
-        self._config = config
-        self._values: dict[str, float] = {}
-        self._last_shown = -math.inf
-
-    def update(self, values: Mapping[str, float], wall_seconds: float) -> None:
-        self._values.update(values)
-
-    def show(self, env_frames: int, frames_per_second: float, updates_per_second: float, wall_seconds: float) -> None:
-        now = time.monotonic()
-        if not console.is_terminal() and now - self._last_shown < PLAIN_LINE_SECONDS:
-            return
-        self._last_shown = now
-        # A narrow terminal has room for the first of these ranks.
-        parts = [
-            (0, f"{env_frames:,} frames"),
-            (3, f"{frames_per_second:,.0f} frames/s"),
-            (7, f"{updates_per_second:,.0f} updates/s"),
-        ]
-        for rank, tag, label, digits in (
-            (4, "rollout/score", "score", 1),
-            (2, "eval/score_mean", "greedy", 1),
-            (6, "rollout/epsilon", "epsilon", 3),
-            (5, "train/loss", "loss", 5),
-        ):
-            if tag in self._values:
-                parts.append((rank, f"{label} {self._values[tag]:.{digits}f}"))
-        parts.append((1, f"left {self._left(env_frames, frames_per_second, wall_seconds)}"))
-        console.live(parts)
-
-    def _left(self, env_frames: int, frames_per_second: float, wall_seconds: float) -> str:
-        seconds = (self._config.total_env_frames - env_frames) / max(frames_per_second, 1e-9)
-        seconds = int(max(0.0, min(seconds, self._config.minutes * 60 - wall_seconds)))
-        hours, minutes = seconds // 3600, seconds // 60 % 60
-        return f"{hours}:{minutes:02d}:{seconds % 60:02d}" if hours else f"{minutes}:{seconds % 60:02d}"

@@ -4,6 +4,7 @@ LOGDIR/<env>__<preset>__s<seed>__<time>/
   config.toml      the whole configuration (`tfdqn.runs.run_config`)
   metrics.jsonl    a line per report
   train/ eval/     TensorBoard events
+  events.out...    the settings, for TensorBoard's table of runs
   model.keras      best agent by evaluation (`tfdqn.runs.models`)
   final.keras      agent where training ended
   checkpoints/     the last two states to resume from (`tfdqn.runs.checkpoints`)

@@ -15,13 +15,14 @@ from tfdqn.learners.dqn import building, convolutions, rules
 from tfdqn.learners.dqn.agent import DQN
 from tfdqn.learners.dqn.metrics import CAUSES, METRICS
 from tfdqn.learners.metrics import Metrics, note_non_finite
+from tfdqn.learners.replaying import ReplayLearner
 from tfdqn.networks import catalogue
 
 if TYPE_CHECKING:
     from tfdqn.replay.table import FrameReplay
 
 
-class DQNLearner(base.Learner):
+class DQNLearner(ReplayLearner):
     """Deep Q-learning (Mnih et al. 2015) with what `tfdqn.learners.dqn.rules` lists."""
 
     METRICS, CAUSES = METRICS, CAUSES
@@ -42,20 +43,6 @@ class DQNLearner(base.Learner):
     def take(self, gathered: Any, number: tf.Tensor, decision: base.Decision) -> Any:
         self.replay.add(decision.row)
         return gathered
-
-    def update(
-        self,
-        gathered: Any,
-        observation: tf.Tensor,
-        agent_state: Any,
-        sums: Metrics,
-        legal: tf.Tensor | None = None,
-    ) -> Metrics:
-        """The updates that are due, none while the replay is filled to its minimum."""
-        ready = self.replay.can_sample() & (self.replay.num_rows >= self.config.replay_min_rows)
-        due = tf.where(ready, self.config.updates_per_iteration, 0)
-        # A loop, not a condition: XLA passes the replay by without a copy, and the same code serves any count.
-        return tf.while_loop(lambda i, _: i < due, lambda i, m: (i + 1, self._learn(m)), (tf.constant(0), sums))[1]
 
     def _learn(self, sums: Metrics) -> Metrics:
         """One update."""

@@ -14,12 +14,13 @@ from tfdqn.learners.metrics import Metrics
 from tfdqn.learners.networked import NetworkLearner
 from tfdqn.learners.r2d2.agent import R2D2
 from tfdqn.learners.r2d2.metrics import CAUSES, METRICS
+from tfdqn.learners.replaying import ReplayLearner
 
 if TYPE_CHECKING:
     from tfdqn.replay.sequences import SequenceReplay
 
 
-class R2D2Learner(NetworkLearner):
+class R2D2Learner(ReplayLearner, NetworkLearner):
     """Recurrent replay distributed DQN (Kapturowski et al. 2019), with the players and the learner in one program."""
 
     METRICS, CAUSES, AGENT = METRICS, CAUSES, R2D2
@@ -33,20 +34,6 @@ class R2D2Learner(NetworkLearner):
     def take(self, gathered: Any, number: tf.Tensor, decision: base.Decision) -> Any:
         self.replay.add_with_state(decision.row, decision.agent_state)
         return gathered
-
-    def update(
-        self,
-        gathered: Any,
-        observation: tf.Tensor,
-        agent_state: Any,
-        sums: Metrics,
-        legal: tf.Tensor | None = None,
-    ) -> Metrics:
-        """The updates that are due, none while the replay is filled to its minimum."""
-        ready = self.replay.can_sample() & (self.replay.num_rows >= self.config.replay_min_rows)
-        due = tf.where(ready, self.config.updates_per_iteration, 0)
-        # A loop, not a condition: XLA passes the replay by without a copy, and the same code serves any count.
-        return tf.while_loop(lambda i, _: i < due, lambda i, m: (i + 1, self._learn(m)), (tf.constant(0), sums))[1]
 
     def _learn(self, sums: Metrics) -> Metrics:
         """One update."""

@@ -1,0 +1,68 @@
+"""Small tensors as two vectors, and loops that carry them so."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfdqn.runtime import compiled, loops
+from tfdqn.runtime.packing import LIMIT, Packing
+
+MODES = pytest.mark.parametrize("wrap", [lambda f: f, compiled.xla], ids=["eager", "xla"])
+
+
+class Mixed(NamedTuple):
+    number: Any
+    inner: Any
+    truth: Any
+    wide: Any
+
+
+def mixed():
+    odd = np.array([np.nan, -np.inf, -0.0, 1e-45, 3.0], np.float32)
+    odd[0] = np.uint32(0x7FA00123).view(np.float32)  # a NaN with bits of its own
+    return Mixed(
+        number=tf.constant(-(2**31), tf.int32),
+        inner=(tf.constant(odd), {"bytes": tf.constant([[1, 255]], tf.uint8), "none": ()}),
+        truth=tf.constant([[True], [False], [True]]),
+        wide=(tf.constant(2**62 + 1, tf.int64), tf.constant([np.pi], tf.float64), tf.zeros([LIMIT // 4 + 1])),
+    )
+
+
+def bits(structure):
+    return [(each.dtype, each.shape, each.numpy().tobytes()) for each in tf.nest.flatten(structure)]
+
+
+@MODES
+def test_what_is_packed_comes_back_to_the_bit(wrap):
+    packing = Packing(mixed())
+    packed = wrap(packing.pack)(mixed())
+    # One vector for each width; bytes, and what is too large, by themselves.
+    assert [(each.dtype, each.shape.num_elements()) for each in packed] == [
+        (tf.int32, 1 + 5 + 3),
+        (tf.int64, 2),
+        (tf.uint8, 2),
+        (tf.float32, LIMIT // 4 + 1),
+    ]
+    found = wrap(packing.unpack)(packed)
+    tf.nest.assert_same_structure(found, mixed())
+    assert bits(found) == bits(mixed())
+
+
+@MODES
+@pytest.mark.parametrize("device", ["/CPU:0", ""], ids=["cpu", "packed"])
+def test_a_loop_gives_the_same_packed_or_not(wrap, device):
+    def turn(number, sums, truth):
+        return number + 1, {"a": sums["a"] + 0.1, "b": sums["b"] * 3 + tf.cast(number, tf.int64)}, ~truth
+
+    def program():
+        start = (tf.constant(0), {"a": tf.zeros([3]), "b": tf.ones([], tf.int64)}, tf.constant(False))
+        return loops.while_loop(lambda number, *_: number < 7, turn, start, device)
+
+    number, sums, truth = wrap(program)()
+    assert int(number) == 7 and bool(truth)
+    wanted_a, wanted_b = np.float32(0), 1
+    for i in range(7):
+        wanted_a, wanted_b = wanted_a + np.float32(0.1), wanted_b * 3 + i
+    assert sums["a"].numpy().tolist() == [wanted_a] * 3 and int(sums["b"]) == wanted_b
