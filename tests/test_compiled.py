@@ -42,6 +42,20 @@ def test_a_programs_graphs_go_with_it(jit):
     assert again(tf.constant(2)) == 16
 
 
+def picked(a, b):
+    """Where numbers from 0 to 99 are those of the first column of a table."""
+    return tf.where(tf.stack([a, b], axis=1)[:, 0, tf.newaxis] == tf.range(100), 1, 0)
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_a_program_computes_what_its_operations_do_one_by_one(jit):
+    """TensorFlow's arithmetic optimizer of plain graphs loses the new axis, and so all that is equal."""
+    numbers = tf.range(64), tf.range(64) + 1000
+    wanted = picked(*numbers)
+    assert int(tf.reduce_sum(wanted)) == 64
+    assert tf.reduce_all(compiled.program(picked, jit=jit, eager=False)(*numbers) == wanted)
+
+
 @pytest.mark.parametrize("mode", [{}, {"jit": False}, {"prioritized": True, "target": "soft", "members": 2}])
 def test_nothing_of_a_trainer_is_left(mode):
     settings = {"env": "catch8", "device": "cpu", "replay_capacity": 2_000, "replay_min_rows": 300, "num_envs": 8}

@@ -3,6 +3,7 @@
 Some say less on a CPU, which has no memory of its own and no TensorFloat-32; none says nothing.
 """
 
+import itertools
 import shutil
 import subprocess
 import sys
@@ -93,6 +94,24 @@ def test_games_are_those_of_the_cpu_in_every_bit(device, game):
             continue
         for a, b in zip(tf.nest.flatten(ours), tf.nest.flatten(theirs), strict=True):
             np.testing.assert_allclose(np.asarray(a, np.float64), np.asarray(b, np.float64), rtol=1e-4, atol=1e-5)
+
+
+def test_seaquest_is_itself_in_a_graph_of_anyones():
+    """Such as of a TF-Agents driver, which TensorFlow's arithmetic optimizer changes (see `test_compiled.py`)."""
+    env = make("minatar_seaquest")
+    wanted = played(env, "/CPU:0", True, 30)
+    compiled.program(lambda: None, jit=False, eager=False)  # which turns it off
+    tf.config.optimizer.set_experimental_options({"arithmetic_optimization": True})
+    try:
+        step = tf.function(env.step, autograph=False)
+        for counter, ((before, _), (after, _)) in enumerate(itertools.pairwise(wanted), start=2):
+            draws = seeds.draw(seeds.at(seeds.stream(0, "explore"), counter), 64)
+            noise = env.sample_noise(seeds.at(seeds.stream(0, "env"), counter), 64)
+            state, timestep = step(before, tf.cast(draws % env.num_actions, tf.int32), noise)
+            is_over = timestep.termination | timestep.truncation
+            assert bits(select(is_over, env.reset(noise), state)) == bits(after)
+    finally:
+        tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
 
 
 # Products.

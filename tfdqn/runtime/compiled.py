@@ -42,8 +42,9 @@ def program(function: Callable, *, jit: bool, eager: bool) -> Callable:
     if eager:
         return function
     if not jit:
-        # TensorFlow 2.21's arithmetic optimizer of plain graphs changes what one computes: of 64 games of seaquest one
-        # has a shot go through an enemy (`tests/test_on_device.py`). For the whole process, as TensorFlow has it.
+        # TensorFlow 2.21's arithmetic optimizer of plain graphs changes what they compute: it loses the new axis of
+        # tf.stack([a, b], axis=1)[:, 0, tf.newaxis], by which in seaquest a shot went through an enemy. For the whole
+        # process, as TensorFlow has it.
         tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
     graphs: list[tf.Graph] = []
     takes_tf32 = _takes_tf32

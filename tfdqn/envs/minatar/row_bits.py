@@ -24,7 +24,8 @@ def rows(row: tf.Tensor, row_bits: tf.Tensor) -> tf.Tensor:
     """Each row's bits of a few things, [N, 10] int32, where thing k sets `row_bits` [N, K] in `row` [N, K]."""
     found = tf.constant(0)
     for k in range(row.shape[1]):
-        found |= tf.where(row[:, k, tf.newaxis] == np.arange(SIZE), row_bits[:, k, tf.newaxis], 0)
+        # Not [:, k, tf.newaxis]: TensorFlow 2.21's optimizer of plain graphs loses the new axis of what was stacked.
+        found |= tf.where(row[:, k : k + 1] == np.arange(SIZE), row_bits[:, k : k + 1], 0)
     return found
 
 

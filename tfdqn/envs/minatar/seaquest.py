@@ -341,7 +341,7 @@ def _shoot(enemies: Enemies, shots: Shots, next_slot: tf.Tensor) -> tuple[Enemie
     x, shot_x = enemies.x, []
     killed = tf.zeros_like(next_slot)
     for k in range(NUM_SHOTS):
-        row, column = shots.row[:, k, tf.newaxis], shots.x[:, k, tf.newaxis]
+        row, column = shots.row[:, k : k + 1], shots.x[:, k : k + 1]  # (see `row_bits.rows`)
         rank_here = tf.where((x == column) & (enemies.row == row) & (x != GONE), rank, 0)
         first = tf.reduce_max(rank_here, axis=1)
         hits = first > 0
@@ -391,7 +391,7 @@ def _advance(enemies: Enemies, shots: Shots, level, x, y) -> tuple[Enemies, Shot
     left, shot_x = to, []
     killed = tf.zeros_like(level)
     for k in range(NUM_SHOTS):
-        row, column = shots.row[:, k, tf.newaxis], shots.x[:, k, tf.newaxis]
+        row, column = shots.row[:, k : k + 1], shots.x[:, k : k + 1]  # (see `row_bits.rows`)
         is_killed = steps & (to == column) & (enemies.row == row) & (to != GONE)
         left = tf.where(is_killed, GONE, left)
         hits = tf.reduce_any(is_killed, axis=1)
