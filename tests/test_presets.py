@@ -152,8 +152,7 @@ def test_a_gpus_preset_has_the_schedules_of_its_sizes(env, learner):
     for name in counted:
         assert getattr(large, name, 0) == pytest.approx(updates * getattr(small, name, 0), rel=1e-3)
     if hasattr(large, "target_update_period_updates"):
-        period = small.target_update_period_updates
-        assert updates * period <= large.target_update_period_updates <= period
+        assert updates < 1 or large.target_update_period_updates == small.target_update_period_updates
     if hasattr(large, "replay_capacity"):
         assert large.replay_min_rows / large.total_env_frames < 2 * small.replay_min_rows / small.total_env_frames
 

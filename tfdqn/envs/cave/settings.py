@@ -71,9 +71,9 @@ _DEFAULT = {
     "log_every_frames": 200_000,
 }
 # A quarter of the updates, of eight times as many transitions and after twice as many frames, at twice the rate: a GPU
-# takes longer to start an update's kernels than to compute them. Learnt so on a CPU, an agent lives for 894 frames
-# after 1,600,000, with four updates of 512 in the place of one for 1,381 (one seed each), at a third of the kernels.
-# Not yet measured on a GPU.
+# takes longer to start an update's kernels than to compute them. Learnt so on a CPU, an agent lives for 894 and 1,276
+# frames after 1,600,000 and 2,400,000, with four updates of 512 in the place of one for 1,381 and 1,416 (one seed);
+# a third of the kernels. Not yet measured on a GPU.
 _ON_GPU = {
     **_DEFAULT,
     "num_envs": 2048,
