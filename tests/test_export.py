@@ -1,7 +1,9 @@
 """What is exported plays as the trained agent does, also where tfdqn is not installed."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import tfdqn
 from tfdqn import export
 from tfdqn.errors import UserError
 
+ROOT = Path(__file__).parent.parent
 BASIC = ("savedmodel", "keras", "tflite")
 
 # What each format is opened with, and asked, by people who have no tfdqn.
@@ -95,6 +98,17 @@ def test_keras_has_every_network_of_its_own_layers(tmp_path, env, settings):
 def test_other_formats_have_every_agent(tmp_path, env, settings, to):
     agent = save(tmp_path / "run", env, **settings)
     assert export.main([agent, "--to", to, "--out", str(tmp_path / f"a{export.SUFFIXES[to]}")]) == 0
+
+
+def test_keras_is_taken_as_it_is_meant_whatever_its_settings_say(tmp_path):
+    (tmp_path / "keras.json").write_text(
+        '{"backend": "no-such", "image_data_format": "channels_first", "floatx": "float16"}'
+    )
+    out = tmp_path / "a.keras"
+    command = [sys.executable, "-m", "tfdqn", "export", "--pretrained", "catch16", "--to", "keras", "--out", str(out)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "KERAS_HOME": str(tmp_path)}
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and out.exists(), done.stderr
 
 
 RULED = """

@@ -68,8 +68,15 @@ def _open_savedmodel(path: Path):
 
 
 def _write_keras(agent: Agent, player: Player, path: Path) -> None:
+    # Whatever the user's `keras.json` says of it: layers here are those of TensorFlow's arrangement, in float32.
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    import keras
+
     from tfdqn.exports import plain_keras
 
+    keras.config.set_image_data_format("channels_last")
+    keras.config.set_floatx("float32")
+    keras.config.set_dtype_policy("float32")
     try:
         plain_keras.plain(agent).save(path)
     except plain_keras.Unknown as error:

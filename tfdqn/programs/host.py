@@ -110,9 +110,8 @@ class HostTrainer(Trainer):
         self._fill, self.learner.is_filled_first = None, False  # updates are a program here, which may look
         self._is_warm = config.eager  # op by op there is nothing to compile
         with tf.device(device):
-            self._times = tf.Variable(
-                1, trainable=False
-            )  # a variable that is only read costs a program next to nothing
+            # A variable and no argument: one that is only read costs a program next to nothing.
+            self._times = tf.Variable(1, trainable=False)
 
     def initial_carry(self) -> Carry:
         """Fresh episodes in every environment, nothing counted."""
