@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import build, process_case, results, run
+from tfdqn import config as configuration
 from tfdqn.errors import UserError
 from tfdqn.runtime import devices, memory
 
@@ -125,4 +126,7 @@ def test_a_run_measures_presets_in_the_sizes_of_the_device_that_it_found(tmp_pat
     file = tmp_path / "rows.json"
     assert run.main(["--case", "compile/catch8/default/n64/b32", "--json", str(file)]) == 0
     (row,) = json.loads(file.read_text())
-    assert (row["name"], row["num_envs"], row["batch"]) == ("compile/catch8/default/n2048/b512", 2048, 512)
+    preset = configuration.resolve({"env": "catch8"}, on_gpu=True)
+    num_envs, batch = preset.num_envs, preset.batch_size
+    name = f"compile/catch8/default/n{num_envs}/b{batch}"
+    assert (row["name"], row["num_envs"], row["batch"]) == (name, num_envs, batch)

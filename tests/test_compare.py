@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import tfdqn
-from benchmarks import build, compare, decision, line, worker
+from benchmarks import build, compare, decision, line, specs, worker
 from tfdqn.errors import UserError
 
 ROOT = Path(__file__).parent.parent
@@ -151,7 +151,13 @@ def test_a_comparison_on_a_gpu_is_of_the_sizes_there(sides, capsys, monkeypatch)
     monkeypatch.setattr(compare, "_device", lambda wanted: "/GPU:0")
     assert compare.main(["--json", "--case", "loop/catch8/preset-default/n64/b32"]) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert list(found["cases"]) == ["loop/catch8/preset-default/n2048/b512"]
+    assert list(found["cases"]) == [_row_on_gpu().name]
+
+
+def _row_on_gpu():
+    (spec,) = specs.select(["loop/catch8/preset-default"], on_gpu=True)
+    assert spec.num_envs > 1000
+    return spec
 
 
 def test_a_worker_on_a_gpu_finds_the_row_of_the_sizes_there(monkeypatch):
@@ -159,10 +165,11 @@ def test_a_worker_on_a_gpu_finds_the_row_of_the_sizes_there(monkeypatch):
     monkeypatch.setattr(
         build, "build", lambda spec, device: built.append(spec) or types.SimpleNamespace(check=lambda: None)
     )
-    worker._build(ROOT, "/GPU:0", "loop/catch8/preset-default/n2048/b512", True)
-    assert (built[0].num_envs, built[0].batch) == (2048, 512)
+    wanted = _row_on_gpu()
+    worker._build(ROOT, "/GPU:0", wanted.name, True)
+    assert (built[0].num_envs, built[0].batch) == (wanted.num_envs, wanted.batch)
     with pytest.raises(LookupError, match="no row here"):
-        worker._build(ROOT, "/CPU:0", "loop/catch8/preset-default/n2048/b512", True)
+        worker._build(ROOT, "/CPU:0", wanted.name, True)
 
 
 def test_workers_get_the_users_xla_flags_and_not_those_of_this_trees_tfdqn(monkeypatch):

@@ -110,7 +110,8 @@ def test_rows_say_where_they_are_from_and_a_failure_ends_with_a_code(measured, t
     arguments = ["--device", "cpu", "--quick", "--json", str(file)]
     assert gpu.main(arguments) == 0
     rows = json.loads(file.read_text())
-    assert [row["name"] for row in rows] == ["learning/catch8", "loop/catch8/gpu/n16/b4", "loop/catch8/gpu/n64/b16"]
+    loops = [gpu.loop_spec(*each, quick=True).name for each in gpu.QUICK_LOOPS]
+    assert [row["name"] for row in rows] == ["learning/catch8", *loops] and len(loops) == 2
     assert all((row["device"], row["date"], row["quick"]) == ("/CPU:0", "2026-11-29", True) for row in rows)
     assert "99 wanted: after 3.0 s of training" in capsys.readouterr().out
     measured |= {"failed": True, "seconds_to_wanted": None}

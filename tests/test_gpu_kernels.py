@@ -26,6 +26,7 @@ ON_THE_CPU = {
     "Min(T=int64, Tidx=int32)",  # which candidate is drawn, and where an n-step return ends
     "TensorScatterUpdate(T=bool, Tindices=int32)",  # a round's rows, and an evaluation's film
     "TensorScatterUpdate(T=uint8, Tindices=int32)",
+    "SplitV(T=int64, Tlen=int32)",  # what a loop carries, as two vectors
     "Tile(T=uint8, Tmultiples=int32)",  # the first frame, repeated
     "TruncateDiv(T=int32)",  # games
 }
@@ -48,9 +49,10 @@ SMALL = {"num_envs": 4, "jit": False, "device": "cpu", "replay_capacity": 2_000,
 
 
 def graphs_of(trainer):
-    """The graphs of a trainer's programs: of training, and of an evaluation's two."""
-    counts = [tf.constant(count, tf.int64) for count in (1, NEVER, NEVER)]
-    yield trainer._chunk.get_concrete_function(trainer.initial_carry(), *counts).graph
+    """The graphs of a trainer's programs: of training's two, and of an evaluation's two."""
+    counts = [tf.constant(count, tf.int64) for count in (1, NEVER)]
+    for program in (trainer._fill, trainer._chunk):
+        yield program.get_concrete_function(trainer.initial_carry(), trainer._no_reports, *counts).graph
     evaluator = Evaluator(trainer.config.replace(eval_episodes=2), trainer.env, trainer.agent, "")
     streams, first = tf.zeros([2], tf.int64), tf.constant(0, tf.int64)
     yield evaluator._begin.get_concrete_function(streams, first).graph
@@ -62,7 +64,7 @@ def graphs_of(trainer):
 def test_a_gpu_has_a_kernel_for_whatever_a_plain_graph_does(case, tmp_path):
     known = configuration.plain(configuration.resolve(CASES[case]))
     small = {name: value for name, value in SMALL.items() if name in known}
-    trainer = Trainer(configuration.resolve({**small, **CASES[case]}), device="")  # nothing is pinned to a CPU
+    trainer = Trainer(configuration.resolve({**small, **CASES[case]}), device="")  # a GPU's programs, pinned to no CPU
     operations = {each for graph in graphs_of(trainer) for each in gpu_kernels.operations_of(graph)}
     assert len(operations) > 100
     lacking = without_kernel(operations)

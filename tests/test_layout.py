@@ -92,7 +92,7 @@ FLOORS = [
     # Games and learners, and all that they let a user choose.
     ROOMS["envs"]
     | ROOMS["learners"]
-    | named("learners learners.base learners.exploration learners.losses learners.metrics")
+    | named("learners learners.base learners.exploration learners.losses learners.metrics learners.replaying")
     | named("learners.networked learners.optimizing learners.rooms learners.rounds config run_settings")
     | named("templates templates.game templates.test_game"),
     # What is compiled; other libraries' games.

@@ -26,6 +26,8 @@ from tfdqn.runtime import compiled, devices
 ROOT = Path(__file__).parent.parent
 GPU = pytest.param("gpu", marks=pytest.mark.gpu)
 ON_BOTH = pytest.mark.parametrize("device", ["cpu", GPU], indirect=True)
+# A GPU's programs, run by a CPU: loops have another form there (`tfdqn.runtime.loops`).
+ON_BOTH_AS_THERE = pytest.mark.parametrize("device", [pytest.param("", id="as-there"), GPU], indirect=True)
 ON_BOTH_SLOWLY = pytest.mark.parametrize("device", [pytest.param("cpu", marks=pytest.mark.slow), GPU], indirect=True)
 SCALARS_BYTES = 1024  # above all that a program is called with and answers, below any array of it
 SMALL = {"num_envs": 16, "replay_capacity": 2_000, "replay_min_rows": 200, "eval_episodes": 8, "threads": 1}
@@ -34,8 +36,8 @@ SMALL = {"num_envs": 16, "replay_capacity": 2_000, "replay_min_rows": 200, "eval
 @pytest.fixture
 def device(request):
     """TensorFlow's name of the device that is tested."""
-    if request.param == "cpu":
-        return "/CPU:0"
+    if request.param != "gpu":
+        return "/CPU:0" if request.param else ""
     if not tf.config.list_physical_devices("GPU"):
         pytest.skip("TensorFlow sees no GPU on this machine")
     return devices.choose_device("gpu")
@@ -192,7 +194,7 @@ def _is_at(place, wanted):
     return (place.device_type, place.device_index) == (wanted.device_type, wanted.device_index)
 
 
-@ON_BOTH
+@ON_BOTH_AS_THERE
 def test_nothing_but_scalars_goes_to_the_host_in_a_chunk(device, tmp_path):
     trainer = trainer_on(device)
     carry = trainer.run_chunk(trainer.initial_carry(), 40, NEVER)  # compiles, and fills the replay
@@ -265,7 +267,7 @@ def test_a_replay_is_restored_in_the_memory_that_it_has(device, tmp_path):
 # Without XLA.
 
 
-@ON_BOTH_SLOWLY
+@ON_BOTH_AS_THERE
 @pytest.mark.parametrize("learner", learners.LEARNERS)
 def test_a_plain_graph_runs_there_too(device, learner):
     trainer = trainer_on(device, learner, jit=False)
