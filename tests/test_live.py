@@ -19,7 +19,7 @@ from tfdqn import config, console
 from tfdqn.runs.live import LiveLine
 line = LiveLine(config.resolve({"env": "catch8", "total_env_frames": 100_000}), Path("runs/catch8__default__s0__now"))
 def tell(n):
-    line.update({"rollout/score": 2.0 * n, "rollout/epsilon": 0.5, "train/loss": 0.0125, "eval/score_mean": 3.0 * n}, n)
+    line.update({"rollout/score": 2.0 * n, "rollout/epsilon": 0.5, "train/loss": 0.0125, "eval/score_mean": 3.0 * n})
     line.show(1000 * n, 54321.0, 2123.0, n)
 console.say("compiling ...")
 for n in range(1, 20): tell(n)

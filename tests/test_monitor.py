@@ -16,6 +16,7 @@ from tfdqn import config as configuration
 from tfdqn.envs import make
 from tfdqn.learners.dqn.learner import DQNLearner
 from tfdqn.programs.evaluation import Scores
+from tfdqn.runs import run_config
 from tfdqn.runs.monitor import Monitor, pictures_of, strip_image
 
 
@@ -199,3 +200,16 @@ def test_tensorboards_table_has_a_row_for_all_seeds_of_one_setting(tmp_path):
         for rate, group in found.items()
     }
     assert scores == {0.1: 1.5, 0.2: 2.5}
+
+
+def test_a_resumed_run_shows_the_scores_that_it_had(tmp_path):
+    config = configuration.resolve({"env": "catch8"})
+    run_config.write_config(config, tmp_path)
+    monitor = Monitor(config, tmp_path, make("catch8"))
+    for frames, score in ((100, 1.0), (200, float("nan")), (300, 3.0)):
+        monitor.report(frames, 1, 1.0, {"eval/score_mean": score, "train/loss": score})
+    monitor.close()
+    resumed = Monitor(config, tmp_path, make("catch8"), is_resumed=True)
+    assert resumed._line._scores["eval/score_mean"] == [1.0, 3.0]
+    assert resumed._line._values["train/loss"] == 3.0
+    resumed.close()

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tfdqn import console
 from tfdqn.runs.curves import SCORE
@@ -39,11 +39,11 @@ class LiveLine:
         self._scores: dict[str, list[float]] = {SCORE: [], _TRAINED: []}  # all that were reported, in turn
         self._last_shown = -math.inf
 
-    def update(self, values: Mapping[str, float], wall_seconds: float) -> None:
-        """Take what was reported, by tag."""
-        self._values.update(values)
+    def update(self, values: Mapping[str, Any]) -> None:
+        """Take what was reported, by tag; in `metrics.jsonl` numbers that are not finite are words, and left out."""
+        self._values.update({tag: value for tag, value in values.items() if not isinstance(value, str)})
         for tag, scores in self._scores.items():
-            if tag in values and math.isfinite(values[tag]):
+            if not isinstance(values.get(tag, ""), str) and math.isfinite(values[tag]):
                 scores.append(values[tag])
 
     def show(self, env_frames: int, frames_per_second: float, updates_per_second: float, wall_seconds: float) -> None:

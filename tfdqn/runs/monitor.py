@@ -33,7 +33,7 @@ from tfdqn.learners import learner_of
 from tfdqn.metric import Metric
 from tfdqn.programs import evaluation
 from tfdqn.programs.evaluation import Scores
-from tfdqn.runs import progress
+from tfdqn.runs import curves, progress
 from tfdqn.runs.curves import METRICS_FILE
 from tfdqn.runs.live import LiveLine
 
@@ -178,6 +178,10 @@ class Monitor:
     def __init__(self, config: Config, run_dir: Path, env: Environment, is_resumed: bool = False):
         self.config, self.run_dir, self.env = config, run_dir, env
         self._line = LiveLine(config, run_dir)
+        if is_resumed:  # the scores so far are shown, too
+            with contextlib.suppress(UserError):
+                for report in curves.read(run_dir).lines:
+                    self._line.update(report)
         self._is_waiting = self._is_closed = False
         for name in EVENT_FOLDERS:
             (run_dir / name).mkdir(exist_ok=True)
@@ -230,7 +234,7 @@ class Monitor:
                     summary.MergeFrom(scalar_pb(tag, values[tag], events.help_of(tag)))
                 events.add_summary(summary, env_frames)
         self._write_or_wait()
-        self._line.update(values, wall_seconds)
+        self._line.update(values)
 
     @contextlib.contextmanager
     def profile(self) -> Iterator[None]:
