@@ -402,29 +402,3 @@ class HostEvaluator(Evaluator):
             is_done |= played.termination | played.truncation | (length >= max_frames)
             frame = played.frame
         return total, length, film, q_values
-
-
-def film(config: Config, env: HostEnvironment, agent: Agent, seed: int, max_frames: int) -> np.ndarray:
-    """The pictures of one greedy episode, [T, H, W, 3] uint8, T at most `max_frames`.
-
-    Raises:
-      UserError: the game has no pictures.
-    """
-    act = compiled.xla(
-        lambda history, state: agent.act(stack_frames(history, config.frame_stride), state, 0.0, [0, 0], None)
-    )
-    games = env.begin(1, with_pictures=True)
-    history = tf.constant(games.reset(seeds_of(seed, 0, 1)))[tf.newaxis]
-    history = tf.repeat(history, (config.frame_stack - 1) * config.frame_stride + 1, axis=0)
-    pictures, is_over, state = [games.render()], False, agent.initial_state(1)
-    if pictures[0] is None:
-        raise UserError(f"{env.name} has no pictures")
-    while len(pictures) < max_frames and not is_over:
-        action, state = act(history, state)
-        step = games.step(action.numpy())
-        state = agent.rewarded(state, tf.constant(step.reward))
-        is_over = bool(step.termination[0] | step.truncation[0])
-        history = push_frame(history, tf.constant(step.frame), tf.zeros([1], tf.bool))
-        pictures.append(games.render())
-    games.close()
-    return np.stack(pictures)
