@@ -38,7 +38,12 @@ def play_like(run, agents):
         played.append((number, max_frames))
         lives = np.broadcast_to(agents[number], [episodes])
         frames = np.minimum(lives, max_frames or 10_000).astype(np.int32)
-        return Scores(frames.astype(np.float32), frames, np.zeros([12, 48, 48], np.uint8), np.zeros([5, 2], np.float32))
+        return Scores(
+            frames.astype(np.float32),
+            frames,
+            *(np.zeros([n, 48, 48], np.uint8) for n in (12, 5)),
+            np.zeros([5, 2], np.float32),
+        )
 
     run.evaluator.evaluate = evaluate
     return played
@@ -48,7 +53,7 @@ def evaluate_in_turn(run, count):
     """Evaluate so many agents of different weights; returns the mean scores that are reported."""
     reported, kernel = [], run.trainer.agent.online.variables[0]
     run.monitor.report = lambda frames, updates, seconds, values: reported.append(values["eval/score_mean"])
-    run.monitor.show_player = lambda frames, scores: None
+    run.monitor.show_player = lambda *_: None
     for number in range(count):
         run.carry = run.carry._replace(env_frames=tf.constant(number, tf.int64))
         kernel.assign(tf.fill(kernel.shape, float(number)))

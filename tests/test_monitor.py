@@ -89,7 +89,8 @@ def full_disk(largest):
 def scores_of(env):
     strip = np.zeros([12, *env.observation_shape], np.uint8)
     strip[3] = 255
-    return Scores(np.arange(4, dtype=np.float32), np.full(4, 9, np.int32), strip, np.eye(3, dtype=np.float32))
+    values = np.array([[1, 0, 0], [0, 1, 0], [0, 1, 0]], np.float32)
+    return Scores(np.arange(4, dtype=np.float32), np.full(4, 9, np.int32), strip, strip[2:5], values)
 
 
 @pytest.mark.parametrize("more", [0, 10, 250])
@@ -103,7 +104,7 @@ def test_reports_that_cannot_be_written_wait_and_are_told_once(tmp_path, capfd, 
     with full_disk(largest + more):
         for number in range(2, 30):
             monitor.report(number, number, 1.0, {"train/loss": 0.5 * number, "eval/score_mean": float(number)})
-            monitor.show_player(number, scores_of(env))
+            monitor.show_player(number, scores_of(env), [np.ones(3)])
             monitor.live(number, 1.0, 1.0, 1.0)
         for line in (tmp_path / "metrics.jsonl").read_text().splitlines():
             json.loads(line)
@@ -137,12 +138,24 @@ def test_tensorboard_reads_the_pictures_and_histograms(tmp_path):
     env = make("catch8")
     monitor = Monitor(configuration.resolve({"env": "catch8"}), tmp_path, env)
     scores = scores_of(env)
-    monitor.show_player(7, scores)
+    monitor.show_player(7, scores, [np.zeros([2, 3]), np.full(4, 0.5)])
     monitor.close()
     events = EventAccumulator(str(tmp_path / "eval")).Reload()
     assert {name: events.SummaryMetadata(name).plugin_data.plugin_name for name in events.Tags()["tensors"]} == {
-        **{"eval/player": "images", "eval/q_values": "histograms", "eval/scores": "histograms"}
+        **{"eval/player": "images", "eval/film": "images"},
+        **{f"eval/{name}": "histograms" for name in ("actions", "q_values", "scores", "weights")},
     }
+    (event,) = events.Tensors("eval/film")
+    width, height, gif = event.tensor_proto.string_val
+    film = tf.io.decode_gif(gif).numpy()
+    assert film.shape == (3, int(height), int(width), 3) and gif[:6] == b"GIF89a"
+    np.testing.assert_array_equal(film[:, ::18, ::18], pictures_of(env, scores.movie))
+    for name, wanted in (("actions", {0: 1, 1: 2}), ("weights", {0.0: 6, 0.5: 4})):
+        (event,) = events.Tensors(f"eval/{name}")
+        buckets = tf.make_ndarray(event.tensor_proto)
+        low, high = min(wanted), max(wanted)
+        assert (buckets[0, 0], buckets[-1, 1]) == (low, high)
+        assert (buckets[0, 2], buckets[-1, 2]) == (wanted[low], wanted[high])
     (event,) = events.Tensors("eval/player")
     width, height, png = event.tensor_proto.string_val
     picture = tf.io.decode_png(png).numpy()

@@ -291,7 +291,7 @@ def score(run, value):
     """Let the run's next evaluations give this score, by players that live for 9 frames."""
     episodes = run.config.eval_episodes
     strip, q_values = np.zeros([12, 8, 8], np.uint8), np.zeros([5, 3], np.float32)
-    scores = Scores(np.full(episodes, value, np.float32), np.full(episodes, 9, np.int32), strip, q_values)
+    scores = Scores(np.full(episodes, value, np.float32), np.full(episodes, 9, np.int32), strip, strip, q_values)
     run.evaluator.evaluate = lambda *_, **__: scores
 
 

@@ -25,6 +25,7 @@ FILM_DECISIONS = 600  # of the first episode that an evaluation keeps, from its 
 BLOCK_DECISIONS = 250  # in one call of the program: how often an evaluation can be stopped
 MAX_EPISODES = 1_000_000
 STRIP_FRAMES = 12  # of these, evenly spaced, shown in TensorBoard
+MOVIE_FRAMES = 150  # of these, from the start, shown there one after the other
 
 
 _STATISTICS = {"mean": np.mean, "std": np.std, "median": np.median, "min": np.min, "max": np.max}
@@ -38,11 +39,14 @@ PLAYER = Metric(
     "pictures",
     f"{STRIP_FRAMES} evenly spaced frames of the first episode (of its first {FILM_DECISIONS} decisions at most)",
 )
+MOVIE = Metric("eval/film", "pictures", f"the first episode as it was played, {MOVIE_FRAMES} decisions at most")
+ACTIONS = Metric("eval/actions", "histogram", "the actions of the highest values in that episode", over="decisions")
 Q_VALUES = Metric(
     "eval/q_values", "histogram", "action values in that episode", over="decisions and actions", unit="return"
 )
 SCORES = Metric("eval/scores", "histogram", "scores of all episodes", over="episodes", unit="score")
-REPORTED = (*_SCORES, _FRAMES, PLAYER, Q_VALUES, SCORES)
+WEIGHTS = Metric("eval/weights", "histogram", "the network's weights, all together", over="weights")
+REPORTED = (*_SCORES, _FRAMES, PLAYER, MOVIE, ACTIONS, Q_VALUES, SCORES, WEIGHTS)
 
 
 class Stopped(Exception):
@@ -55,6 +59,7 @@ class Scores(NamedTuple):
     scores: np.ndarray  # [E] float32
     frames: np.ndarray  # [E] int32, lengths of the episodes
     strip: np.ndarray  # [STRIP_FRAMES, ...] as the game's frames, evenly spaced frames of the first episode
+    movie: np.ndarray  # [F, ...] its first frames, at most MOVIE_FRAMES
     q_values: np.ndarray  # [F, A] float32, action values in the first episode's decisions, at most FILM_DECISIONS
 
     def summary(self) -> dict[str, float]:
@@ -153,7 +158,7 @@ class Evaluator:
         filmed = min(-(-int(frames[0]) // self.config.action_repeat), FILM_DECISIONS)
         picks = np.linspace(0, filmed - 1, STRIP_FRAMES).round().astype(int)
         film, q_values = parts[0][2:]
-        return Scores(scores, frames, film[picks], q_values[:filmed])
+        return Scores(scores, frames, film[picks], film[: min(filmed, MOVIE_FRAMES)], q_values[:filmed])
 
     def _play_episodes(
         self, first: int, streams: tf.Tensor, max_frames: int, epsilon: float

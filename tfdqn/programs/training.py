@@ -130,8 +130,9 @@ class Trainer:
         with tf.device(self.device):
             reports = self._no_reports._replace(next_env_frames=tf.constant(next_report, tf.int64))
             stop = tf.constant(stop_env_frames, tf.int64)
-            to_fill = min(self.learner.rounds_to_fill(), max_rounds) if self._fill else 0
-            if to_fill:  # if it ends before, the other has nothing left to do
+            missing = self.learner.rounds_to_fill() if self._fill else 0
+            to_fill = min(missing, max_rounds)
+            if missing:  # also for no rounds, to compile it; if it ends before, the other has nothing left to do
                 carry, reports = self._fill(carry, reports, tf.constant(to_fill, tf.int64), stop)
             return self._chunk(carry, reports, tf.constant(max_rounds - to_fill, tf.int64), stop)
 

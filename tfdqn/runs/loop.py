@@ -310,7 +310,7 @@ class Run(RunState):
         scores = self.judge.evaluate()
         values = scores.values()
         self.monitor.report(frames, self.updates, self.wall_seconds, values)
-        self.monitor.show_player(frames, scores)
+        self.monitor.show_player(frames, scores, self.trainer.agent.online.get_weights())
         progress.evaluated_env_frames = frames
         if self.judge.keep_if_best(scores):
             self.saver.give_best()

@@ -10,11 +10,12 @@ import math
 import os
 import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from PIL import Image
 from tensorboard.compat.proto import event_pb2, summary_pb2
 from tensorboard.plugins.histogram.summary_v2 import histogram_pb
 from tensorboard.plugins.hparams.summary_v2 import hparams_pb
@@ -69,6 +70,19 @@ def strip_image(env: Environment, strip: np.ndarray) -> np.ndarray | None:
     return np.concatenate([np.concatenate(list(row), axis=1) for row in rows], axis=0)
 
 
+def movie_image(env: Environment, movie: np.ndarray) -> bytes | None:
+    """Frames [K, ...] in colour as an animated GIF, at the game's speed; None: no picture."""
+    pictures = pictures_of(env, movie)
+    if pictures is None:
+        return None
+    scale = max(1, 144 // pictures.shape[1])
+    images = [Image.fromarray(picture.repeat(scale, axis=0).repeat(scale, axis=1)) for picture in pictures]
+    target = io.BytesIO()
+    duration = max(20, round(1000 / env.frames_per_second))  # milliseconds; browsers slow down what is quicker
+    images[0].save(target, "GIF", save_all=True, append_images=images[1:], duration=duration, loop=0)
+    return target.getvalue()
+
+
 def _log_files(run_dir: Path) -> list[Path]:
     events = [path for name in EVENT_FOLDERS for path in sorted((run_dir / name).glob("events.out.tfevents.*"))]
     return [run_dir / METRICS_FILE, *events]
@@ -102,12 +116,15 @@ def rewind(run_dir: Path, sizes: Mapping[str, int]) -> list[str]:
     return lost
 
 
-def image_pb(tag: str, image: np.ndarray, description: str | None = None) -> summary_pb2.Summary:
-    """A picture [H, W, 3] uint8 as TensorBoard takes it."""
-    with tf.device("/CPU:0"):
-        png = tf.io.encode_png(image).numpy()
-    height, width, _ = image.shape
-    tensor = tensor_util.make_tensor_proto([str(width).encode(), str(height).encode(), png])
+def image_pb(tag: str, image: np.ndarray | bytes, description: str | None = None) -> summary_pb2.Summary:
+    """A picture [H, W, 3] uint8, or a file of one, as TensorBoard takes it."""
+    if isinstance(image, bytes):
+        width, height = Image.open(io.BytesIO(image)).size
+    else:
+        height, width, _ = image.shape
+        with tf.device("/CPU:0"):
+            image = tf.io.encode_png(image).numpy()
+    tensor = tensor_util.make_tensor_proto([str(width).encode(), str(height).encode(), image])
     summary, metadata = summary_pb2.Summary(), image_metadata.create_summary_metadata(None, description)
     summary.value.add(tag=tag, metadata=metadata, tensor=tensor)
     return summary
@@ -254,14 +271,21 @@ class Monitor:
                 said = f"tfdqn: warning: no profile written: {str(error).splitlines()[0]}; training goes on"
             console.say(said)
 
-    def show_player(self, env_frames: int, scores: Scores) -> None:
-        """Write the greedy player's frames and action values of one evaluation."""
+    def show_player(self, env_frames: int, scores: Scores, weights: Sequence[np.ndarray]) -> None:
+        """Write the greedy player's frames, actions and action values of one evaluation, and its network's weights."""
         events, summary = self._events["eval"], summary_pb2.Summary()
-        for metric, values in ((evaluation.Q_VALUES, scores.q_values), (evaluation.SCORES, scores.scores)):
+        histograms = {
+            evaluation.ACTIONS: scores.q_values.argmax(axis=1),
+            evaluation.Q_VALUES: scores.q_values,
+            evaluation.SCORES: scores.scores,
+            evaluation.WEIGHTS: np.concatenate([each.ravel() for each in weights]),
+        }
+        for metric, values in histograms.items():
             summary.MergeFrom(histogram_pb(metric.tag, values, description=events.help_of(metric.tag)))
-        picture, tag = strip_image(self.env, scores.strip), evaluation.PLAYER.tag
-        if picture is not None:
-            summary.MergeFrom(image_pb(tag, picture, events.help_of(tag)))
+        strip, movie = strip_image(self.env, scores.strip), movie_image(self.env, scores.movie)
+        for metric, picture in ((evaluation.PLAYER, strip), (evaluation.MOVIE, movie)):
+            if picture is not None:
+                summary.MergeFrom(image_pb(metric.tag, picture, events.help_of(metric.tag)))
         events.add_summary(summary, env_frames)
         self._write_or_wait()
 
