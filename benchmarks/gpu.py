@@ -192,7 +192,7 @@ def driver_version(file: Path = Path("/proc/driver/nvidia/version")) -> str:
         pass
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):
         return ""
     return done.stdout.strip().splitlines()[0] if done.stdout.strip() else ""
@@ -230,7 +230,7 @@ def learnt(
         try:
             # Before the watch ends this process, which would leave that one alone.
             limit = max(clock.left - 5.0, 1.0)
-            done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=limit)
+            done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, encoding="utf-8", timeout=limit)
         except subprocess.TimeoutExpired:
             return row | {"failed": score is not None, "skipped": "no time was left"}
         if done.returncode:

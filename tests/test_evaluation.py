@@ -111,8 +111,16 @@ def test_seeds_streams_and_blocks_have_draws_of_their_own():
     assert all(not np.array_equal(blocks[0], block) for block in blocks[1:])
 
 
-@pytest.mark.parametrize("mode", [{}, {"eager": True}], ids=["xla", "eager"])
-@pytest.mark.parametrize("env_name", ["catch8", "cave"])
+@pytest.mark.parametrize(
+    ("env_name", "mode"),
+    [
+        ("catch8", {}),
+        ("catch8", {"eager": True}),
+        ("cave", {}),
+        pytest.param("cave", {"eager": True}, marks=pytest.mark.slow),
+    ],
+    ids=["catch8-xla", "catch8-eager", "cave-xla", "cave-eager"],
+)
 def test_an_episode_is_the_same_however_many_are_played_at_a_time(env_name, mode):
     """With the agent's own exploration, which draws, too."""
     results = []

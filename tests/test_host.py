@@ -124,7 +124,7 @@ def test_rows_hold_their_own_frames_where_the_environments_write_into_one_buffer
 
 
 @pytest.mark.parametrize("mode", list(AutoresetMode))
-@pytest.mark.parametrize("stack", [1, 3])
+@pytest.mark.parametrize("stack", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_each_action_answers_to_what_is_shown(mode, stack):
     """Greedy actions on the game's own frames: also on the first of an episode that begins in the step of an end."""
     trainer, _ = make_trainer(mode, frame_stack=stack, replay_min_rows=200, learning_rate=0.0001)

@@ -287,6 +287,7 @@ print(json.dumps(bits_by_network()))
 """
 
 
+@pytest.mark.slow
 def test_no_setting_of_keras_changes_a_bit(tmp_path):
     """Neither `keras.json` in the user's home nor a policy that the process has set, here both at once."""
     expected = bits_by_network()

@@ -54,8 +54,15 @@ def test_networks_map_frames_to_units_and_follow_their_seed(name, shape):
     assert not np.array_equal(first(frames), other(frames))
 
 
-# "columns_wide" has the layers of "columns_deep", only wider.
-@pytest.mark.parametrize("name, shape", [each for each in NAMES if each[0] != "columns_wide"])
+# "columns_wide" has the layers of "columns_deep", only wider, and those are the largest.
+@pytest.mark.parametrize(
+    "name, shape",
+    [
+        pytest.param(*each, marks=[pytest.mark.slow] * (each[0] == "columns_deep"))
+        for each in NAMES
+        if each[0] != "columns_wide"
+    ],
+)
 def test_no_two_kernels_of_any_seeds_and_members_share_values(name, shape):
     """Whatever their shapes: drawn alike, a larger layer's values are a smaller one's, but for their scale."""
     places, draws = [], []

@@ -158,7 +158,10 @@ def go_on(run_dir, name, **changes):
     "name, changes",
     [
         ("Line", {"frame_stack": 3, "frame_stride": 2, "env_args": '{"cells": 5}'}),
-        ("Planes", {"frame_stack": 1, "network": "conv", "action_repeat": 2, "jit": False}),
+        pytest.param(
+            *("Planes", {"frame_stack": 1, "network": "conv", "action_repeat": 2, "jit": False}),
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             *("Planes", {"frame_stack": 3, "jit": False, "prioritized": True, "n_step": 3}), marks=pytest.mark.slow
         ),

@@ -169,6 +169,7 @@ def test_what_nobody_asked_for_gives_way():
     assert configuration.resolve({"env": "cave", "learner": "pqn", "cell": "lstm"}).restart_share == 0
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_equal_to_an_unbroken_one(tmp_path):
     settings = {**SMALL, "jit": False, "device": "cpu", "total_env_frames": 1000, "eval_every_frames": 600}
     settings |= {"eval_episodes": 4, "final_eval_episodes": 4, "log_every_frames": 300, "goal_score": 9.0}

@@ -265,7 +265,7 @@ def test_a_past_goes_frame_by_frame_to_where_it_was(mode, depth):
     assert newest[0] == newest[1] == newest[4] == list(range(3 * depth + 2))
 
 
-@pytest.mark.parametrize("super_resolution", [False, True])
+@pytest.mark.parametrize("super_resolution", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_the_caves_practisers_see_what_its_players_saw(super_resolution):
     config = configuration.resolve(
         {

@@ -102,6 +102,7 @@ def test_an_agents_body_is_normalised_its_head_is_not_and_updates_move_on(mode):
         np.testing.assert_array_equal(online, target)  # the copy is whole
 
 
+@pytest.mark.slow
 def test_a_run_that_was_broken_ends_like_an_unbroken_one(tmp_path):
     given = {"spectral_norm": True, "target": "soft", "total_env_frames": 1600}
     runs = {name: whole_runs.make_run(tmp_path / name, **given) for name in ("whole", "broken")}

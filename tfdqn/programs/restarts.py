@@ -183,14 +183,17 @@ class Practice:
         is_due = decision % SNAPSHOT_PERIOD == 0
         newest = tf.where(is_due, (memory.newest + 1) % NUM_SNAPSHOTS, memory.newest)
         taken = tf.where(begins, 0, tf.minimum(memory.taken + tf.cast(is_due, tf.int32), NUM_SNAPSHOTS - 1))
-        oldest = tf.stack([(memory.newest - memory.taken) % NUM_SNAPSHOTS, tf.range(self._num_players)], axis=1)
+        oldest = (memory.newest - memory.taken) % NUM_SNAPSHOTS * self._num_players + tf.range(self._num_players)
 
         def take(snapshots, values):
-            written = tf.where(_over(is_due | begins, values), values[: self._num_players], snapshots[newest])
+            written = tf.where(
+                _over(is_due | begins, values), values[: self._num_players], tf.gather(snapshots, newest)
+            )
             return tf.tensor_scatter_nd_update(snapshots, [[newest]], written[tf.newaxis])
 
         def note(spots, snapshots):
-            return tf.where(_over(crashed, spots), tf.gather_nd(snapshots, oldest), spots)
+            held = tf.gather(tf.reshape(snapshots, [-1, *spots.shape[1:]]), oldest)
+            return tf.where(_over(crashed, spots), held, spots)
 
         spots = _map(note, memory.spots, memory.snapshots)
         return Memory(_map(take, memory.snapshots, past), newest, taken, spots, lead_in)
