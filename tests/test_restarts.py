@@ -323,7 +323,7 @@ def test_a_checkpoint_from_before_pasts_were_whole_is_resumed_with_an_empty_memo
     run.monitor.close()
     run._lock.close()
     again = resume(tmp_path / "run")
-    assert "remembers practice starts without the frames before them: they are found anew" in capfd.readouterr().err
+    assert "remembers practice starts in an earlier form: they are found anew" in capfd.readouterr().err
     tf.nest.map_structure(np.testing.assert_array_equal, again.carry, run.carry)
     again.train_chunk()
     again.saver.save_last()

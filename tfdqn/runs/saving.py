@@ -272,7 +272,7 @@ class Saver:
         newer = {"carry/is_standard", "carry/episode_score"} - checkpoint.names
         if not memory <= checkpoint.names:
             newer |= memory
-            cli.say("this checkpoint remembers practice starts without the frames before them: they are found anew")
+            cli.say("this checkpoint remembers practice starts in an earlier form: they are found anew")
         own = {name: value.numpy() for name, value in wanted.items() if name in newer}
         if "carry/episode_score" in newer:
             own["carry/episode_score"] = self._older_score(checkpoint)
