@@ -283,8 +283,9 @@ class Agent:
         """
         from tfdqn.programs import evaluator_of
 
-        if self._evaluator is None:
-            config = self._config.replace(jit=True, eager=False, convolution="auto")
+        together = max(min(self._config.eval_episodes, episodes), 1)
+        if self._evaluator is None or self._evaluator.config.eval_episodes != together:
+            config = self._config.replace(jit=True, eager=False, convolution="auto", eval_episodes=together)
             self._evaluator = evaluator_of(self.env)(config, self.env, self.model, self._start_device())
         return self._evaluator.evaluate(episodes, seed, epsilon=epsilon).summary()
 

@@ -72,9 +72,9 @@ def main(argv: Sequence[str] | None = None, start_seconds: float | None = None) 
 def _agent_scores(arguments: Any) -> tuple[str, str, dict[str, float]]:
     folder = named_agent.agent_folder(arguments)
     # Compiled, and as it suits this device; but as exactly as it was trained and scored.
-    config = run_config.read_config(folder, named_agent.named_code(arguments)).replace(
-        jit=True, eager=False, convolution="auto"
-    )
+    config = run_config.read_config(folder, named_agent.named_code(arguments))
+    together = min(config.eval_episodes, arguments.episodes)  # nobody waits for episodes that are not asked for
+    config = config.replace(jit=True, eager=False, convolution="auto", eval_episodes=together)
     device = devices.choose_device(arguments.device, config.deterministic, config.threads)
 
     from tfdqn.envs import make_for
