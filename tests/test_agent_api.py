@@ -183,6 +183,9 @@ def test_evaluate_gives_the_commands_numbers(trained, capsys):
     assert scores["episodes"] == 6
     for name, value in scores.items():
         assert f'"{name}": {value!r}' in told
+    # Nobody waits for episodes that are not asked for, and those that are stay the same.
+    assert agent.evaluate(2, seed=3, epsilon=0.5)["score_max"] <= scores["score_max"]
+    assert agent._evaluator.config.eval_episodes == 2 < agent.config.eval_episodes
 
 
 def test_actions_and_their_values_for_one_and_for_many(trained):

@@ -75,7 +75,7 @@ def test_it_runs_from_top_to_bottom(tmp_path):
     assert result.returncode == 0, result.stderr[-3_000:]
     found = json.loads(result.stdout.split("RESULT")[1])
     naive, agent, walker, cave = found["scores"]
-    assert min(naive, agent) >= 98 and walker == 1 and cave > 1_000
+    assert min(naive, agent) >= 98 and walker > 0.9 and cave > 1_000
     films = [name for name in found["shown"] if name.endswith(".gif")]
     assert films == ["catch8.gif", "road.gif", "cave.gif"] and min(found["sizes"]) > 1_000
     assert "it takes: " in result.stdout
