@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -98,6 +98,7 @@ class Learner(abc.ABC):
     """
 
     METRICS: ClassVar[tuple[Metric, ...]]  # what it reports of an update
+    HISTOGRAMS: ClassVar[tuple[Metric, ...]] = ()  # what `histograms` may hold
     CAUSES: ClassVar[tuple[str, ...]]  # of weights that are no longer finite, as its updates tell them
     replay: Any = None
     is_filled_first: bool = False
@@ -145,6 +146,16 @@ class Learner(abc.ABC):
     def rounds_to_fill(self) -> int:
         """On the host: rounds from now on at whose ends too few rows are held to learn from."""
         return 0
+
+    def histograms(self, evaluation: int) -> Mapping[Metric, np.ndarray]:
+        """On the host: what people are to see of it beside an evaluation, numbers by their metrics.
+
+        Nothing that learns or plays is changed by it, nor any draw of theirs.
+
+        Args:
+          evaluation: its number, from 1.
+        """
+        return {}
 
     def player(self) -> contextlib.AbstractContextManager:
         """Meanwhile the agent is the one that a run is to give."""

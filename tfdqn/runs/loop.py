@@ -301,8 +301,13 @@ class Run(RunState):
     def _evaluate(self) -> None:
         """Evaluate the greedy player and keep it if it is the best."""
         self.saver.outbox.retry()
-        with self.trainer.learner.player():
+        learner = self.trainer.learner
+        with learner.player():
             self._evaluate_player()
+        start = time.monotonic()
+        if histograms := learner.histograms(self.env_frames // self.config.eval_every_frames):
+            self.monitor.show_histograms(self.env_frames, histograms)
+        self.progress.eval_seconds += time.monotonic() - start
 
     def _evaluate_player(self) -> None:
         start = time.monotonic()

@@ -45,7 +45,8 @@ PROFILE_FOLDERS = ("plugins", "plugins/profile")  # the profiler's own names
 
 def reported(learner: str) -> dict[str, Metric]:
     """What a run reports, by tag, with a learner of that name."""
-    found = (*learner_of(learner).sums().reported(), *evaluation.REPORTED, *progress.SPEED)
+    kind = learner_of(learner)
+    found = (*kind.sums().reported(), *kind.HISTOGRAMS, *evaluation.REPORTED, *progress.SPEED)
     return {metric.tag: metric for metric in found}
 
 
@@ -287,6 +288,14 @@ class Monitor:
         for metric, picture in ((evaluation.PLAYER, strip), (evaluation.MOVIE, movie)):
             if picture is not None:
                 summary.MergeFrom(image_pb(metric.tag, picture, events.help_of(metric.tag)))
+        events.add_summary(summary, env_frames)
+        self._write_or_wait()
+
+    def show_histograms(self, env_frames: int, histograms: Mapping[Metric, np.ndarray]) -> None:
+        """Write what a learner shows of itself, to the writer of training."""
+        events, summary = self._events["train"], summary_pb2.Summary()
+        for metric, values in histograms.items():
+            summary.MergeFrom(histogram_pb(metric.tag, values, description=events.help_of(metric.tag)))
         events.add_summary(summary, env_frames)
         self._write_or_wait()
 

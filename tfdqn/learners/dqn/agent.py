@@ -280,6 +280,18 @@ class DQN(base.Agent):
         mean_q = tf.reduce_mean(losses.max_value(values))
         return LearnResult(loss / self._members, td_error, mean_q, tf.reduce_max(values), norm, is_finite)
 
+    def gradient(self, transitions: Transition, weights: tf.Tensor) -> list[tf.Tensor]:
+        """What `learn` would step along, for each trainable variable of `online` and before clipping; nothing learns.
+
+        Args:
+          transitions, weights: as for `learn`.
+        """
+        transitions, weights = self._inputs.batch(transitions, weights)
+        with tf.GradientTape() as tape:
+            # Layers that take note of being trained, such as those of spectral normalisation, must not.
+            loss, *_ = self._judge(transitions, weights, tape, training=False)
+        return tape.gradient(loss, self.online.trainable_variables)
+
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         """One update for `fit`: `data` is a `Transition`, or (Transition, weights [B])."""
         result = self.learn(*entering.unpacked(data))
@@ -310,11 +322,18 @@ class DQN(base.Agent):
         return super().test_on_batch(*entering.fed(x, y, kwargs), *args, **kwargs)
 
     def _judge(
-        self, transitions: Transition, weights: tf.Tensor, tape: tf.GradientTape | None = None
+        self,
+        transitions: Transition,
+        weights: tf.Tensor,
+        tape: tf.GradientTape | None = None,
+        training: bool | None = None,
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, Any]:
-        """The mean loss [], TD errors [B], the network's output, and the target, which no gradient goes through."""
+        """The mean loss [], TD errors [B], the network's output, and the target, which no gradient goes through.
+
+        `training` is what the network is told; with None whether there is a tape.
+        """
         online, target_network = self._to_learn()
-        output = online(transitions.observation, training=tape is not None)
+        output = online(transitions.observation, training=tape is not None if training is None else training)
         with tape.stop_recording() if tape else contextlib.nullcontext():
             bootstrap = self._target_policy.bootstrap(online, target_network)
             target = self._target_rule.target(self.head, online, bootstrap, transitions, self.head.values(output))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import tensorflow as tf
 
 from tfdqn import seeds
@@ -13,10 +15,12 @@ from tfdqn.envs.base import Environment
 from tfdqn.learners import base, exploration
 from tfdqn.learners.dqn import building, convolutions, rules
 from tfdqn.learners.dqn.agent import DQN
-from tfdqn.learners.dqn.metrics import CAUSES, METRICS
+from tfdqn.learners.dqn.metrics import CAUSES, GRADIENTS, METRICS
 from tfdqn.learners.metrics import Metrics, note_non_finite
 from tfdqn.learners.replaying import ReplayLearner
+from tfdqn.metric import Metric
 from tfdqn.networks import catalogue
+from tfdqn.runtime import compiled
 
 if TYPE_CHECKING:
     from tfdqn.replay.table import FrameReplay
@@ -25,7 +29,7 @@ if TYPE_CHECKING:
 class DQNLearner(ReplayLearner):
     """Deep Q-learning (Mnih et al. 2015) with what `tfdqn.learners.dqn.rules` lists."""
 
-    METRICS, CAUSES = METRICS, CAUSES
+    METRICS, CAUSES, HISTOGRAMS = METRICS, CAUSES, (GRADIENTS,)
 
     def __init__(self, config: Config, env: Environment, device: str):
         config = convolutions.choose(config, device, lambda each: building.build_learner(each, env))
@@ -35,6 +39,7 @@ class DQNLearner(ReplayLearner):
         self._player = rules.PLAYERS[config.play_target]
         self.replay = build_replay(config, env, device)
         self.agent = building.build_learner(config, env)
+        self._gradient = compiled.program(self._gradient_of_a_batch, jit=config.jit, eager=config.eager)
 
     @classmethod
     def build_agent(cls, config: Config, env: Environment) -> DQN:
@@ -53,6 +58,20 @@ class DQNLearner(ReplayLearner):
         self.replay.update(index, tf.abs(result.td_error))
         sums = note_non_finite(sums, ~result.is_finite, updates + 1, 1)
         return sums.with_update(result.reported())
+
+    def histograms(self, evaluation: int) -> Mapping[Metric, np.ndarray]:
+        every = self.config.gradients_every_evals
+        if not every or evaluation % every or not self.is_ready():
+            return {}
+        with tf.device(self.device):
+            return {GRADIENTS: self._gradient().numpy()}
+
+    def _gradient_of_a_batch(self) -> tf.Tensor:
+        """The gradient by every weight, [W] float32, on a batch as an update would draw it, but for the draw."""
+        updates = self.agent.optimizer.iterations.read_value()
+        seed = seeds.at(seeds.stream(self.config.seed, "look"), updates)
+        transitions, weights, _ = self.replay.sample(seed, self.config.batch_size)
+        return tf.concat([tf.reshape(each, [-1]) for each in self.agent.gradient(transitions, weights)], axis=0)
 
     def player(self) -> contextlib.AbstractContextManager:
         return self._player(self.agent)

@@ -24,6 +24,12 @@ METRICS = (
     Metric("train/max_q", "max", "the largest Q(s, a) of the batch", over="updates", unit="return"),
     Metric("train/gradient_norm", "mean", "global norm of the gradient, before clipping", over="updates"),
 )
+GRADIENTS = Metric(
+    "train/gradients",
+    "histogram",
+    "the loss's gradient by every weight, before clipping, on a batch drawn for this alone (`--gradients-every-evals`)",
+    over="weights",
+)
 
 
 class LearnResult(NamedTuple):

@@ -143,7 +143,19 @@ class Rule:
             yield {"munchausen_alpha": 0.0}
 
 
-ROOMS = (Sizes, Updates, Network, Head, Dueling, Optimizer, Returns, Bootstrap, Rule, Replay, Exploration)
+@room("gradients", "what is shown of gradients")
+class Gradients:
+    gradients_every_evals: int = setting(
+        0,
+        "evaluations from one histogram of the loss's gradient in TensorBoard to the next, each of a batch of its own; "
+        "0: none",
+        low=0,
+        high=1_000_000,
+        resumable=True,
+    )
+
+
+ROOMS = (Sizes, Updates, Network, Head, Dueling, Optimizer, Returns, Bootstrap, Rule, Replay, Exploration, Gradients)
 PRESET: dict[str, Any] = {}
 
 # On top of a game's default ones.
