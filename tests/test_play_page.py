@@ -188,7 +188,8 @@ def test_the_agents_values_are_those_of_tensorflow(env, step, packaged, tmp_path
 def test_the_weights_are_what_the_script_writes(export, packaged):
     """Not byte by byte: how well `zlib` packs hangs on its version."""
     agent, config = packaged
-    assert export.read(export.OUT.read_text("ascii")) == export.packed(export.named_weights(agent), config)
+    is_current = export.read(export.OUT.read_text("ascii")) == export.packed(export.named_weights(agent), config)
+    assert is_current, "run python docs/play/export_weights.py"
 
 
 def test_the_page_is_small():
@@ -256,13 +257,24 @@ def test_the_page_is_played_and_watched(scores, tmp_path):
         page.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
         page.wait_for("document.body.dataset.isOver === 'true'")
 
+        best = page.run("document.getElementById('best').textContent")
+        assert int(best) >= score
+
         # Of the episodes that Python has seen end, the shortest.
         episode = int(scores.frames.argmin())
         page.open(f"{URL}?seed=0&episode={episode}&watch&speed=max")
         page.wait_for("document.body.dataset.isOver === 'true'")
         assert page.run(number("score")) == scores.frames[episode]
-        assert page.run("document.getElementById('best').textContent") == str(score)  # the agent's is nobody's best
+        assert page.run("document.getElementById('best').textContent") == best  # the agent's is nobody's best
         assert page.run("document.querySelector('#hold dd').textContent")[0] == "\u2212"
+
+        # From one mode to the other and back, while the agent is being fetched.
+        page.open(f"{URL}?seed=2")
+        page.run("['watch', 'watch', 'play', 'watch'].forEach((id) => document.getElementById(id).click())")
+        page.wait_for(f"{number('score')} > 3")
+        assert page.run("document.body.dataset.isRunning") == "true"
+        page.run("document.getElementById('play').click()")
+        assert page.run("document.getElementById('values').hidden") and page.run(number("score")) == 0
 
         page.open(f"{URL}?seed=1e3")
         said = page.run("document.getElementById('message').textContent")

@@ -16,7 +16,7 @@
 
   let seed = 0, episode = 0;
   let game, player; // the player is the agent, once its network is there, or nothing
-  let network = null;
+  let network = null, fetching = null;
   let isWatching = false, isRunning = false, isPaused = false, isHeld = false;
   let due = 0, before = 0, endedAt = -Infinity;
   let past = []; // action values, the newest last
@@ -64,7 +64,7 @@
     }
     const frames = `${game.score.toLocaleString("en")} frames`;
     const how = game.isCrashed ? `Crashed after ${frames}.` : `Reached the limit of ${frames}.`;
-    say(`${how} ${isWatching ? "N: a new cave." : "Again?"}`);
+    say(`${how} ${isWatching ? "A new cave?" : "Again?"}`);
   }
 
   async function setMode(watch) {
@@ -75,20 +75,27 @@
     if (watch && !network) {
       begin(seed, episode);
       say("Fetching the agent (2 MB) ...");
+      fetching ??= fetched(); // once, however often the button is pressed meanwhile
       try {
-        if (typeof DecompressionStream === "undefined") throw new Error("this browser is too old to unpack it");
-        await loaded("weights.js");
-        network = await Agent.Network.load(CAVE_AGENT);
+        network = await fetching;
       } catch (error) {
+        fetching = null;
         say(`The agent could not be loaded: ${error.message}`);
         return;
       }
-      if (!isWatching) return;
+      if (!isWatching || player) return;
     }
     begin(seed, episode);
   }
 
-  /** Run a script, which is fetched only now. */
+  /** The agent's network, whose weights are fetched only now. */
+  async function fetched() {
+    if (typeof DecompressionStream === "undefined") throw new Error("this browser is too old to unpack it");
+    if (typeof CAVE_AGENT === "undefined") await loaded("weights.js");
+    return Agent.Network.load(CAVE_AGENT);
+  }
+
+  /** Run a script. */
   function loaded(source) {
     return new Promise((resolve, reject) => {
       const script = document.createElement("script");
