@@ -127,7 +127,7 @@ def test_the_games_are_named_once():
 def finished_run(tmp_path_factory):
     """One short training through the real command."""
     logdir = tmp_path_factory.mktemp("runs")
-    result = command("train", *TINY, "--json", "--logdir", logdir)
+    result = command("train", *TINY, "--gradients-every-evals", "1", "--json", "--logdir", logdir)
     assert result.returncode == 0, result.stderr
     return logdir, result
 
