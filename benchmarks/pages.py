@@ -1,0 +1,417 @@
+"""What docs/ shows of measured learning, written from the rows in results/: `python -m benchmarks.pages`.
+
+Draws docs/curves/ and writes the parts of pages that tell of them, between a line `<!-- measured NAME ... -->` and one
+`<!-- end of measured -->`. `--rows FOLDER` first takes the finished runs of `python -m benchmarks.learning learners`
+into results/learning/learners.json, as many as there are; a later call with more of them replaces those.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmarks import figures, learning
+from tfdqn import cli
+from tfdqn.errors import UserError
+from tfdqn.runs import curves as bands
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "learning"
+DOCS = ROOT / "docs"
+CURVES = DOCS / "curves"
+ROWS = RESULTS / "learners.json"
+SCORE = "eval/score_mean"
+BLOCK = re.compile(r"(<!-- measured ([\w-]+)[^\n]* -->\n).*?(<!-- end of measured -->)", re.S)
+GOOD = 0.95  # of perfect play
+
+Row = dict[str, Any]  # a run: what `python -m benchmarks.learning` writes of it
+
+# Which of the learners' curves stand together on a page; the plain one is there to compare with.
+LEARNERS = {
+    "dqn": ["dqn", "dqn-quantile", "dqn-iqn", "dqn-munchausen", "dqn-rainbow"],
+    "pqn": ["pqn", "pqn-gru", "dqn"],
+    "a2c": ["a2c", "dqn"],
+    "r2d2": ["r2d2", "dqn"],
+}
+NAMES = list(learning.LEARNERS)
+_NINE = ("#000000", "#4477aa", "#66ccee", "#228833", "#ccbb44", "#ee6677", "#aa3377", "#ee8800", "#888888")
+COLOURS = dict(zip(NAMES, _NINE, strict=True))
+
+
+class Step(NamedTuple):
+    """A step of the tutorial with a curve of its own runs, and of those of the step before."""
+
+    title: str
+    runs: dict[str, str]  # label: experiment, the step's own last
+    perfect: float | None  # score of perfect play, where the step is judged by it
+    file: str = "tutorial"  # of RESULTS
+
+
+STEPS = {
+    "naive": Step("catch8: the naive DQN", {"naive": "tutorial-naive"}, 99),
+    "replay": Step(
+        "catch8: a replay", {"replay of 32": "tutorial-naive", "replay of 5,000, filled first": "tutorial-replay"}, 99
+    ),
+    "target": Step(
+        "catch8: a target network", {"none": "tutorial-replay", "copied every 167 updates": "tutorial-target"}, 99
+    ),
+    "double": Step("catch8: Double DQN", {"DQN": "tutorial-target", "Double DQN": "tutorial-double"}, 99),
+    "huber": Step("catch8: the loss", {"mean squared error": "tutorial-double", "Huber": "tutorial-huber"}, 99),
+    "graves": Step("catch8: the optimizer", {"RMSProp": "tutorial-huber", "RMSPropGraves": "tutorial-graves"}, 99),
+    "many": Step(
+        "catch8: many environments", {"1, the article's settings": "tutorial-graves", "64": "tutorial-many"}, 99
+    ),
+    "catch16": Step("catch16 with the article's settings", {"the article's": "tutorial-catch16"}, 98),
+    "catch16-many": Step(
+        "catch16: many environments, convolutions",
+        {"1, the article's settings": "tutorial-catch16", "64": "tutorial-catch16-many"},
+        98,
+    ),
+    "catch16-columns": Step(
+        "catch16: a network for the game",
+        {"convolutions": "tutorial-catch16-many", "columns": "tutorial-catch16-columns"},
+        98,
+    ),
+    "catch16-rules": Step(
+        "catch16: rules, one at a time",
+        {
+            "plain": "catch16-plain",
+            "Double": "catch16-double",
+            "dueling": "catch16-dueling",
+            "prioritized": "catch16-prioritized",
+            "4-step returns": "catch16-n-step",
+        },
+        98,
+        "rules-catch16",
+    ),
+    "cave": Step("The cave with the article's settings", {"the article's": "tutorial-cave"}, None),
+    "cave-preset": Step("The cave with its preset", {"preset": "cave"}, None, "presets-cave"),
+}
+CAVE_RULES = {  # of rules-cave.json
+    "plain": "plain DQN",
+    "n-step": "5-step returns",
+    "categorical-21-atoms": "21 atoms",
+    "curriculum": "start curriculum",
+    "practice": "practice",
+    "prioritized": "prioritized replay",
+    "together-21-atoms": "all together",
+}
+
+
+def parser() -> cli.Parser:
+    parser = cli.Parser(
+        prog="python -m benchmarks.pages", description="Draw docs/curves and write what pages tell of them."
+    )
+    parser.add_argument(
+        "--rows",
+        metavar="FOLDER",
+        type=cli.path("--rows"),
+        default=None,
+        help="first take the finished runs of python -m benchmarks.learning learners, from its --folder or --json",
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parser().parse(argv)
+    if arguments.rows is not None:
+        rows = taken(Path(arguments.rows))
+        learning.write(ROWS, rows)
+        cli.say(f"{ROWS.relative_to(ROOT)}: {len(rows)} runs of {len(learning.SUITES['learners']) * 3}")
+    for path in pages():
+        text = path.read_text(encoding="utf-8")
+        if (new := with_blocks(text)) != text:
+            path.write_text(new, encoding="utf-8")
+            cli.say(f"{path.relative_to(ROOT)}: written")
+    CURVES.mkdir(exist_ok=True)
+    drawn = {CURVES / f"{name}.svg": figure for name, figure in all_figures().items()}
+    figures.draw(drawn)
+    for path in set(CURVES.glob("*.svg")) - set(drawn):
+        path.unlink()
+    cli.say(f"{CURVES.relative_to(ROOT)}: {len(drawn)} figures")
+    return 0
+
+
+def taken(source: Path) -> list[Row]:
+    """The finished runs of the learners' suite in a folder of runs or a file of all; what else is there is left.
+
+    Raises:
+      UserError: there are none, or a file is no result.
+    """
+    if not source.exists():
+        raise UserError(f"--rows {source}: no such file or folder")
+    expected = {
+        (experiment.name, seed): " ".join([*experiment.flags.split(), "--seed", str(seed), "--device", "cpu"])
+        for experiment in learning.SUITES["learners"]
+        for seed in range(experiment.seeds)
+    }
+    found = {}
+    for path in sorted(source.glob("*.json")) if source.is_dir() else [source]:
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            for row in content if isinstance(content, list) else [content]:
+                key = row["name"], row["seed"]
+                if row["flags"] == expected.get(key):
+                    found[key] = row
+        except (OSError, ValueError, KeyError, TypeError):
+            raise UserError(f"--rows {path}: is no result of python -m benchmarks.learning") from None
+    if not found:
+        raise UserError(f"--rows {source}: no finished run of python -m benchmarks.learning learners")
+    return [found[key] for key in expected if key in found]
+
+
+def read(name: str) -> list[Row]:
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+
+
+def of(rows: Iterable[Row], name: str) -> list[Row]:
+    """The runs of an experiment, by seed."""
+    return sorted((row for row in rows if row["name"] == name), key=lambda row: row["seed"])
+
+
+def games(rows: Iterable[Row]) -> list[str]:
+    """The games of which there are runs, in the suite's order."""
+    return list(dict.fromkeys(row["env"] for row in rows))
+
+
+def listed(words: Iterable[Any], comma: str = ", ") -> str:
+    return comma.join(f"{word:,}" if isinstance(word, int) else str(word) for word in words)
+
+
+def short(score: float) -> str:
+    """A score with as many digits as tell something."""
+    return f"{score:,.0f}" if abs(score) >= 1000 else f"{score:.1f}".removesuffix(".0")
+
+
+# --- figures ---
+
+
+def curve(label: str, colour: str, rows: Sequence[Row], x: str = "env_frames") -> dict[str, Any] | None:
+    """Runs that differ by their seed as `draw.py` wants them: the mean as far as all of them go, and each by itself."""
+    lines = [
+        bands.Line(
+            np.array([point[x] for point in row["curve"]], np.float64),
+            np.array([point[SCORE] for point in row["curve"]], np.float64),
+            False,
+        )
+        for row in rows
+        if row["curve"]
+    ]
+    if not lines:
+        return None
+    band = bands.band(lines)
+    if len(lines) == 1:
+        mean = np.stack([lines[0].x, lines[0].y], axis=1).tolist()
+    else:
+        mean = [] if band is None else np.stack([band.x, band.mean], axis=1).tolist()
+    seeds = [np.stack([line.x, line.y], axis=1).tolist() for line in lines] if len(lines) > 1 else []
+    return {"label": label, "colour": colour, "mean": mean, "seeds": seeds}
+
+
+def learners_figure(rows: Sequence[Row], game: str, names: Sequence[str], x: str) -> dict[str, Any] | None:
+    drawn = []
+    for name in names:
+        runs = of(rows, f"{game}-{name}")
+        label = f"{name} (seed{'s' * (len(runs) > 1)} {listed(row['seed'] for row in runs)})"
+        drawn.append(curve(label, COLOURS[name], runs, x))
+    drawn = [each for each in drawn if each is not None]
+    words = {"env_frames": "env frames", "wall_seconds": "seconds since the command began"}
+    figure = {"title": game, "x": words[x], "y": "score, mean of greedy episodes", "curves": drawn}
+    return figure if drawn else None
+
+
+def step_figure(step: Step) -> dict[str, Any]:
+    rows = read(step.file)
+    colours = ("#bb5566", "#004488") if len(step.runs) == 2 else ("#004488", "#bb5566", "#997700", "#117733", "#cc3311")
+    drawn = [
+        curve(label, colour, of(rows, name)) for (label, name), colour in zip(step.runs.items(), colours, strict=False)
+    ]
+    return {"title": step.title, "x": "env frames", "y": "score, mean of greedy episodes", "curves": drawn}
+
+
+def ancestry_figure() -> dict[str, Any]:
+    """The packaged agent's ancestors by updates, each begun where those that it starts from had ended."""
+    steps = json.loads((ROOT / "tfdqn/pretrained/cave/training.json").read_text(encoding="utf-8"))["steps"]
+    colours = iter(("#004488", "#bb5566", "#997700", "#117733", "#ee8800", "#aa3377", "#666666", "#66ccee"))
+    ends: dict[str, int] = {}
+    shown = []
+    for letter, step in zip(("A", "B", "C", "D", "", "E", "F", "G", "H", "I", ""), steps, strict=True):
+        averages = "--average" in step["command"]
+        parents = re.findall(r"RUN\d+" if averages else r"--init-from (RUN\d+)", step["command"])
+        begin = max((ends[parent] for parent in parents), default=0)
+        ends[step["name"]] = begin + (0 if averages else step["trained"]["updates"])
+        if not averages:
+            points = [[begin + point["updates"], point[SCORE]] for point in step["curve"]]
+            shown.append({"label": letter, "colour": next(colours), "mean": points, "seeds": []})
+    return {
+        "title": "The cave: ancestors of the packaged agent",
+        "x": "updates, those of the agents that it starts from among them",
+        "y": "frames survived, mean of greedy episodes",
+        "curves": shown,
+    }
+
+
+def all_figures() -> dict[str, dict[str, Any]]:
+    """Every figure of docs/curves, by its name."""
+    rows = read("learners")
+    found = {}
+    for game in games(rows):
+        for x, word in (("env_frames", "frames"), ("wall_seconds", "seconds")):
+            found[f"learners-{game}-{word}"] = learners_figure(rows, game, NAMES, x)
+        for page, names in LEARNERS.items():
+            if of(rows, f"{game}-{names[0]}"):
+                found[f"{page}-{game}"] = learners_figure(rows, game, names, "env_frames")
+    for name, step in STEPS.items():
+        found[f"tutorial-{name}"] = step_figure(step)
+    found["tutorial-cave-packaged"] = ancestry_figure()
+    scores = {row["name"].removeprefix("cave-"): row["score_mean"] for row in read("rules-cave")}
+    found["tutorial-cave-rules"] = {
+        "title": "The cave, 6,000 updates: rules, each alone on plain DQN",
+        "x": "frames survived",
+        "y": "",
+        "bars": [[label, scores[name]] for name, label in CAVE_RULES.items()],
+    }
+    return {name: figure for name, figure in found.items() if figure is not None}
+
+
+# --- what pages tell ---
+
+
+def picture(name: str, words: str, folder: str) -> str:
+    return f"![{words}]({folder}curves/{name}.svg)\n"
+
+
+def table(rows: Sequence[Row], game: str, names: Sequence[str]) -> str:
+    lines = ["| | score of the best agent | env frames | seconds of training |", "|---|---|---|---|"]
+    for name in names:
+        runs = of(rows, f"{game}-{name}")
+        if not runs:
+            lines.append(f"| `{name}` | not measured | | |")
+            continue
+        scores = " / ".join(f"{short(row['score_mean'])} (seed {row['seed']})" for row in runs)
+        frames = " / ".join(f"{row['env_frames']:,}" for row in runs)
+        seconds = " / ".join(f"{row['train_seconds']:,.0f}" for row in runs)
+        lines.append(f"| `{name}` | {scores} | {frames} | {seconds} |")
+    return "\n".join(lines) + "\n"
+
+
+def learners_block() -> str:
+    rows = read("learners")
+    parts = []
+    for game in games(rows):
+        parts.append(f"### {game}\n")
+        parts.append(picture(f"learners-{game}-frames", f"{game}: score of each learner by env frames", ""))
+        parts.append(picture(f"learners-{game}-seconds", f"{game}: score of each learner by seconds", ""))
+        parts.append(table(rows, game, NAMES))
+    return "\n".join(parts)
+
+
+def learner_block(page: str) -> str:
+    rows = read("learners")
+    parts = []
+    for game in games(rows):
+        names = LEARNERS[page]
+        if of(rows, f"{game}-{names[0]}"):
+            parts.append(picture(f"{page}-{game}", f"{game}: {', '.join(names)}", "../"))
+            parts.append(table(rows, game, names))
+    return "\n".join(parts)
+
+
+class Words(NamedTuple):
+    """How a language tells of a step's runs."""
+
+    comma: str
+    seeds: str
+    good: str
+    never: str
+    below: str
+    end: str
+    seconds: str
+
+
+WORDS = {
+    "en": Words(
+        ", ",
+        "Seeds {}: ",
+        "the first evaluation at 95% of perfect play or better came after {} frames. ",
+        "never",
+        "Of the {} evaluations from there on, {} fell below that. ",
+        "the last evaluation, after {} frames, had a mean score of {}. ",
+        "Training took {} seconds.",
+    ),
+    "ja": Words(
+        "、",
+        "シード {}：",  # noqa: RUF001
+        "完璧なプレイの95%以上に初めて届いた評価は、{} フレームの後です。",
+        "届かず",
+        "それ以降の評価 {} 回のうち、{} 回がこれを下回りました。",
+        "最後の評価（{} フレーム後）の平均スコアは {} です。",  # noqa: RUF001
+        "学習時間は {} 秒です。",
+    ),
+}
+
+
+def step_block(name: str, language: str) -> str:
+    """A step's picture, and what its own runs came to."""
+    step, words = STEPS[name], WORDS[language]
+    rows = read(step.file)
+    parts = [picture(f"tutorial-{name}", step.title, "")]
+    own = [run for label, run in step.runs.items()][-1:]
+    for runs in (of(rows, each) for each in own):
+        text = words.seeds.format(listed((row["seed"] for row in runs), words.comma))
+        if len(runs) == 1 and language == "en":
+            text = text.replace("Seeds", "Seed")
+        if step.perfect is None:
+            frames = listed((row["curve"][-1]["env_frames"] for row in runs), words.comma)
+            text += words.end.format(frames, listed((short(row["curve"][-1][SCORE]) for row in runs), words.comma))
+        else:
+            firsts, later, below = [], 0, 0
+            for row in runs:
+                scores = [point[SCORE] for point in row["curve"]]
+                first = next((i for i, score in enumerate(scores) if score >= GOOD * step.perfect), None)
+                firsts.append(words.never if first is None else round(row["curve"][first]["env_frames"], -3))
+                if first is not None:
+                    later += len(scores) - first - 1
+                    below += sum(score < GOOD * step.perfect for score in scores[first + 1 :])
+            text += words.good.format(listed(firsts, words.comma))
+            text += words.below.format(later, below) if later else ""
+        seconds = [row["train_seconds"] for row in runs]
+        text += words.seconds.format(listed((f"{s:,.{1 if s < 10 else 0}f}" for s in seconds), words.comma))
+        parts.append(text.strip() + "\n")
+    return "\n".join(parts)
+
+
+def block(name: str) -> str:
+    """The text of a measured part.
+
+    Raises:
+      UserError: there is none of this name.
+    """
+    if name == "learners":
+        return learners_block()
+    kind, _, rest = name.partition("-")
+    if kind == "learner" and rest in LEARNERS:
+        return learner_block(rest)
+    if kind in WORDS and rest in STEPS:
+        return step_block(rest, kind)
+    raise UserError(f"{name}: no such measured part of a page")
+
+
+def with_blocks(text: str) -> str:
+    """A page with its measured parts written anew."""
+    return BLOCK.sub(lambda match: f"{match[1]}\n{block(match[2])}\n{match[3]}", text)
+
+
+def pages() -> list[Path]:
+    """The pages that have measured parts."""
+    return [path for path in sorted(DOCS.rglob("*.md")) if BLOCK.search(path.read_text(encoding="utf-8"))]
+
+
+if __name__ == "__main__":
+    cli.run(main)
