@@ -9,7 +9,7 @@ from typing import Any
 import matplotlib
 
 matplotlib.use("Agg")
-from matplotlib import pyplot
+from matplotlib import pyplot, ticker
 
 # Words stay words and nothing is drawn of chance or the clock, so that equal figures are equal files.
 matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "tfdqn", "font.family": "sans-serif"})
@@ -37,12 +37,15 @@ def draw(figure: dict[str, Any], path: str) -> None:
         axes.bar_label(axes.barh(labels, lengths, color="#4477aa"), fmt="{:,.0f}", padding=3)
         axes.margins(x=0.12)
     axes.set(title=figure["title"], xlabel=figure["x"], ylabel=figure["y"])
-    axes.set_yscale(figure.get("scale", "linear"))
-    if figure.get("curves"):
-        axes.xaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda x, _: f"{x:,.12g}"))
-        # Beside the curves: many of them leave no room among themselves.
-        beside = {"loc": "upper left", "bbox_to_anchor": (1, 1)} if len(figure["curves"]) > 4 else {}
-        axes.legend(frameon=False, **beside)
+    if curves := figure.get("curves"):
+        axes.set_yscale(figure.get("scale", "linear"))
+        plain = ticker.FuncFormatter(lambda number, _: f"{number:,.12g}")
+        axes.xaxis.set_major_formatter(plain)
+        if "scale" not in figure:
+            axes.yaxis.set_major_formatter(plain)
+        # Below the axis: many curves leave no room among themselves, and narrow screens none beside.
+        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.13), "ncols": 3} if len(curves) > 4 else {}
+        axes.legend(frameon=False, **below)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     picture.tight_layout()

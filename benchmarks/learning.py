@@ -105,7 +105,7 @@ _TUTORIAL = {
     "huber": (_CATCH8_HUBER, 3),
     "graves": (_CATCH8_GRAVES, 3),
     "many": ("--env catch8 --total-env-frames 200000 --eval-every-frames 10000 --no-stop-at-goal", 3),
-    "catch16": ("--env catch16 --preset article --total-env-frames 80000 --eval-every-frames 10000", 2),
+    "catch16": ("--env catch16 --preset article --total-env-frames 80000 --eval-every-frames 10000", 1),
     "catch16-many": (f"{_CATCH16_MANY} --network conv", 2),
     "catch16-columns": (f"{_CATCH16_MANY} --network columns", 2),
     "cave": ("--env cave --preset article --total-env-frames 50000 --eval-every-frames 10000", 1),

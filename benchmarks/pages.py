@@ -222,16 +222,18 @@ def learners_figure(rows: Sequence[Row], game: str, names: Sequence[str], x: str
         drawn.append(curve(label, COLOURS[name], runs, x))
     drawn = [each for each in drawn if each is not None]
     words = {"env_frames": "env frames", "wall_seconds": "seconds since the command began"}
-    figure = {"title": game, "x": words[x], "y": "score, mean of greedy episodes", "curves": drawn}
+    figure = {"title": game, "x": words[x], "y": "score, mean of greedy episodes", "curves": drawn, "size": [8, 5.4]}
     return figure if drawn else None
 
 
 def step_figure(step: Step) -> dict[str, Any]:
+    """A step's curve beside that of the step before."""
     rows = read(step.file)
     colours = ("#bb5566", "#004488") if len(step.runs) == 2 else ("#004488", "#bb5566", "#997700", "#117733", "#cc3311")
     drawn = [
         curve(label, colour, of(rows, name)) for (label, name), colour in zip(step.runs.items(), colours, strict=False)
     ]
+    drawn = [each for each in drawn if each is not None]
     return {"title": step.title, "x": "env frames", "y": "score, mean of greedy episodes", "curves": drawn}
 
 
