@@ -39,7 +39,7 @@ def draw(figure: dict[str, Any], path: str) -> None:
     axes.set(title=figure["title"], xlabel=figure["x"], ylabel=figure["y"])
     if curves := figure.get("curves"):
         axes.set_yscale(figure.get("scale", "linear"))
-        plain = ticker.FuncFormatter(lambda number, _: f"{number:,.12g}")
+        plain = ticker.FuncFormatter(lambda number, _: f"{number / 1e6:g} M" if number >= 1e6 else f"{number:,.12g}")
         axes.xaxis.set_major_formatter(plain)
         if "scale" not in figure:
             axes.yaxis.set_major_formatter(plain)

@@ -259,8 +259,8 @@ def ancestry_figure() -> dict[str, Any]:
     }
 
 
-def all_figures() -> dict[str, dict[str, Any]]:
-    """Every figure of docs/curves, by its name."""
+def learners_figures() -> dict[str, dict[str, Any]]:
+    """The figures of the learners by name: those for which there is anything to draw."""
     rows = read("learners")
     found = {}
     for game in games(rows):
@@ -269,6 +269,12 @@ def all_figures() -> dict[str, dict[str, Any]]:
         for page, names in LEARNERS.items():
             if of(rows, f"{game}-{names[0]}"):
                 found[f"{page}-{game}"] = learners_figure(rows, game, names, "env_frames")
+    return {name: figure for name, figure in found.items() if figure is not None}
+
+
+def all_figures() -> dict[str, dict[str, Any]]:
+    """Every figure of docs/curves, by its name."""
+    found = learners_figures()
     for name, step in STEPS.items():
         found[f"tutorial-{name}"] = step_figure(step)
     found["tutorial-cave-packaged"] = ancestry_figure()
@@ -279,7 +285,7 @@ def all_figures() -> dict[str, dict[str, Any]]:
         "y": "",
         "bars": [[label, scores[name]] for name, label in CAVE_RULES.items()],
     }
-    return {name: figure for name, figure in found.items() if figure is not None}
+    return found
 
 
 # --- what pages tell ---
@@ -304,23 +310,25 @@ def table(rows: Sequence[Row], game: str, names: Sequence[str]) -> str:
 
 
 def learners_block() -> str:
-    rows = read("learners")
+    rows, drawn = read("learners"), learners_figures()
     parts = []
     for game in games(rows):
         parts.append(f"### {game}\n")
-        parts.append(picture(f"learners-{game}-frames", f"{game}: score of each learner by env frames", ""))
-        parts.append(picture(f"learners-{game}-seconds", f"{game}: score of each learner by seconds", ""))
+        for word, by in (("frames", "env frames"), ("seconds", "seconds")):
+            if (name := f"learners-{game}-{word}") in drawn:
+                parts.append(picture(name, f"{game}: score of each learner by {by}", ""))
         parts.append(table(rows, game, NAMES))
     return "\n".join(parts)
 
 
 def learner_block(page: str) -> str:
-    rows = read("learners")
+    rows, drawn, names = read("learners"), learners_figures(), LEARNERS[page]
     parts = []
     for game in games(rows):
-        names = LEARNERS[page]
         if of(rows, f"{game}-{names[0]}"):
-            parts.append(picture(f"{page}-{game}", f"{game}: {', '.join(names)}", "../"))
+            parts.append(f"### {game}\n")
+            if (name := f"{page}-{game}") in drawn:
+                parts.append(picture(name, f"{game}: {', '.join(names)}", "../"))
             parts.append(table(rows, game, names))
     return "\n".join(parts)
 
