@@ -337,9 +337,11 @@ class Words(NamedTuple):
     """How a language tells of a step's runs."""
 
     comma: str
+    seed: str
     seeds: str
     good: str
-    never: str
+    never: str  # of one seed among others
+    none: str  # of all seeds
     below: str
     end: str
     seconds: str
@@ -348,19 +350,23 @@ class Words(NamedTuple):
 WORDS = {
     "en": Words(
         ", ",
+        "Seed {}: ",
         "Seeds {}: ",
         "the first evaluation at 95% of perfect play or better came after {} frames. ",
-        "never",
-        "Of the {} evaluations from there on, {} fell below that. ",
+        "more than all",
+        "no evaluation came to 95% of perfect play. The last one, after {} frames, had a mean score of {}. ",
+        "Of the {} evaluations after that, {} fell below it again. ",
         "the last evaluation, after {} frames, had a mean score of {}. ",
         "Training took {} seconds.",
     ),
     "ja": Words(
         "、",
         "シード {}：",  # noqa: RUF001
+        "シード {}：",  # noqa: RUF001
         "完璧なプレイの95%以上に初めて届いた評価は、{} フレームの後です。",
-        "届かず",
-        "それ以降の評価 {} 回のうち、{} 回がこれを下回りました。",
+        "最後まで届かず",
+        "完璧なプレイの95%に届いた評価はありません。最後の評価（{} フレーム後）の平均スコアは {} です。",  # noqa: RUF001
+        "その後の評価 {} 回のうち、{} 回がこれを再び下回りました。",
         "最後の評価（{} フレーム後）の平均スコアは {} です。",  # noqa: RUF001
         "学習時間は {} 秒です。",
     ),
@@ -370,31 +376,35 @@ WORDS = {
 def step_block(name: str, language: str) -> str:
     """A step's picture, and what its own runs came to."""
     step, words = STEPS[name], WORDS[language]
-    rows = read(step.file)
+    runs = of(read(step.file), list(step.runs.values())[-1])
     parts = [picture(f"tutorial-{name}", step.title, "")]
-    own = [run for label, run in step.runs.items()][-1:]
-    for runs in (of(rows, each) for each in own):
-        text = words.seeds.format(listed((row["seed"] for row in runs), words.comma))
-        if len(runs) == 1 and language == "en":
-            text = text.replace("Seeds", "Seed")
-        if step.perfect is None:
-            frames = listed((row["curve"][-1]["env_frames"] for row in runs), words.comma)
-            text += words.end.format(frames, listed((short(row["curve"][-1][SCORE]) for row in runs), words.comma))
-        else:
-            firsts, later, below = [], 0, 0
-            for row in runs:
-                scores = [point[SCORE] for point in row["curve"]]
-                first = next((i for i, score in enumerate(scores) if score >= GOOD * step.perfect), None)
-                firsts.append(words.never if first is None else round(row["curve"][first]["env_frames"], -3))
-                if first is not None:
-                    later += len(scores) - first - 1
-                    below += sum(score < GOOD * step.perfect for score in scores[first + 1 :])
-            text += words.good.format(listed(firsts, words.comma))
-            text += words.below.format(later, below) if later else ""
+    if runs:
+        seeds = listed((row["seed"] for row in runs), words.comma)
+        text = (words.seeds if len(runs) > 1 else words.seed).format(seeds)
+        text += _ends(runs, words, words.end) if step.perfect is None else _goodness(runs, words, GOOD * step.perfect)
         seconds = [row["train_seconds"] for row in runs]
         text += words.seconds.format(listed((f"{s:,.{1 if s < 10 else 0}f}" for s in seconds), words.comma))
-        parts.append(text.strip() + "\n")
+        parts.append(text + "\n")
     return "\n".join(parts)
+
+
+def _ends(runs: Sequence[Row], words: Words, sentence: str) -> str:
+    last = [row["curve"][-1] for row in runs]
+    frames = listed((round(point["env_frames"], -3) for point in last), words.comma)
+    return sentence.format(frames, listed((short(point[SCORE]) for point in last), words.comma))
+
+
+def _goodness(runs: Sequence[Row], words: Words, good: float) -> str:
+    """When the runs first played well, and how often not again."""
+    firsts, later = [], []
+    for row in runs:
+        at = next((number for number, point in enumerate(row["curve"]) if point[SCORE] >= good), None)
+        firsts.append(words.never if at is None else round(row["curve"][at]["env_frames"], -3))
+        later += [] if at is None else [point[SCORE] for point in row["curve"][at + 1 :]]
+    if all(first == words.never for first in firsts):
+        return _ends(runs, words, words.none)
+    text = words.good.format(listed(firsts, words.comma))
+    return text + (words.below.format(len(later), sum(score < good for score in later)) if later else "")
 
 
 def block(name: str) -> str:

@@ -134,7 +134,7 @@ def finish(app: Sphinx, error: Exception | None) -> None:
     for folder in app.config.CARRIED:
         shutil.rmtree(out / folder, ignore_errors=True)
         if first_file(folder):
-            shutil.copytree(ROOT / folder, out / folder)
+            shutil.copytree(ROOT / folder, out / folder, ignore=shutil.ignore_patterns("__pycache__"))
     found = site_check.problems(out)
     if found:
         raise SphinxError("the site is not whole:\n" + "\n".join(found))
