@@ -9,18 +9,21 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+DOCS = Path(__file__).parent
+sys.path.insert(0, str(DOCS))
 
+# Those that are there, each a page.
+NOTEBOOKS = sorted(f"docs/notebook/{path.stem}" for path in DOCS.glob("notebook/*.ipynb"))
 # What stands in the sidebar, in its order: captions, and the pages below each. A test holds it complete.
 NAVIGATION = {
-    "Learn": ["docs/tutorial", "docs/tutorial.ja", "docs/learning", "docs/cave", "docs/differences"],
+    "Learn": ["docs/tutorial", "docs/tutorial.ja", *NOTEBOOKS, "docs/learning", "docs/cave", "docs/differences"],
     "Learners": ["docs/learners", "docs/learners/dqn", "docs/learners/pqn", "docs/learners/a2c", "docs/learners/r2d2"],
     "Use": ["docs/screens", "docs/commands", "docs/settings", "docs/metrics", "docs/python", "docs/gpu"],
     "Build on it": ["docs/rules", "docs/environments", "docs/networks", "docs/adapters"],
     "Rely on it": ["docs/trust", "docs/security", "docs/performance", "docs/development", "benchmarks/README"],
 }
 # Folders of docs/ that go along as they are, each with its entry in the sidebar; one that is not there has none.
-CARRIED = {"docs/play": "The cave in the browser", "docs/notebook": "A notebook"}
+CARRIED = {"docs/play": "The cave in the browser"}
 # By the end of a page's name; all others are English.
 LANGUAGES = {".ja": "ja"}
 
@@ -28,11 +31,12 @@ project = "tfdqn"
 author = "tfdqn"
 copyright = "tfdqn; Apache-2.0"
 root_doc = "README"
-include_patterns = ["README.md", "docs/*.md", "docs/learners/*.md", "benchmarks/README.md"]
+include_patterns = ["README.md", "docs/*.md", "docs/learners/*.md", "docs/notebook/*.ipynb", "benchmarks/README.md"]
 # Not to be searched for pages.
 exclude_patterns = [".*", "build", "runs", "tfdqn", "tests", *CARRIED]
 
 extensions = ["myst_parser", "site_extension"]
+source_suffix = {".md": "markdown", ".ipynb": "notebook"}
 myst_heading_anchors = 4
 myst_enable_extensions: list[str] = []
 highlight_language = "none"

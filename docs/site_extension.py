@@ -1,4 +1,4 @@
-"""What the site has beyond its Markdown: the sidebar, pages of code, carried folders, and the check of what was built.
+"""What the site has beyond its Markdown: sidebar, pages of code and notebooks, carried folders, and the check of all.
 
 Sphinx loads it (docs/conf.py).
 """
@@ -6,6 +6,7 @@ Sphinx loads it (docs/conf.py).
 from __future__ import annotations
 
 import ast
+import json
 import posixpath
 import shutil
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Any
 
 import site_check
 from docutils import nodes
+from myst_parser.parsers.sphinx_ import MystParser
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
@@ -24,7 +26,21 @@ from sphinx.errors import SphinxError
 ROOT = Path(__file__).resolve().parents[1]
 
 
+class NotebookParser(MystParser):
+    """A notebook as the Markdown of its cells; what its code printed is left out."""
+
+    supported = ("notebook",)
+
+    def parse(self, inputstring: str, document: nodes.document) -> None:
+        cells = json.loads(inputstring)["cells"]
+        parts = [("".join(cell["source"]), cell["cell_type"] == "code") for cell in cells]
+        texts = [f"~~~python\n{text}\n~~~" if is_code else text for text, is_code in parts]
+        name = Path(document["source"]).name
+        super().parse("\n\n".join([*texts, f"{{download}}`The notebook itself <{name}>`"]), document)
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
+    app.add_source_parser(NotebookParser)
     app.add_config_value("NAVIGATION", {}, "env")
     app.add_config_value("CARRIED", {}, "html")
     app.add_config_value("LANGUAGES", {}, "html")
@@ -110,15 +126,8 @@ def tell_page(app: Sphinx, page: str, template: str, context: dict[str, Any], do
     for ending, language in app.config.LANGUAGES.items():
         if page.endswith(ending):
             context["language"] = language
-    context["carried"] = [
-        (title, first_file(folder)) for folder, title in app.config.CARRIED.items() if first_file(folder)
-    ]
-
-
-def first_file(folder: str) -> str | None:
-    """What an entry for a carried folder leads to: its page, else its first notebook; None without either."""
-    found = [*sorted((ROOT / folder).glob("index.html")), *sorted((ROOT / folder).glob("*.ipynb"))]
-    return str(found[0].relative_to(ROOT)) if found else None
+    pages = [(title, f"{folder}/index.html") for folder, title in app.config.CARRIED.items()]
+    context["carried"] = [(title, path) for title, path in pages if (ROOT / path).is_file()]
 
 
 def finish(app: Sphinx, error: Exception | None) -> None:
@@ -133,7 +142,7 @@ def finish(app: Sphinx, error: Exception | None) -> None:
     shutil.copyfile(out / f"{app.config.root_doc}.html", out / "index.html")
     for folder in app.config.CARRIED:
         shutil.rmtree(out / folder, ignore_errors=True)
-        if first_file(folder):
+        if (ROOT / folder / "index.html").is_file():
             shutil.copytree(ROOT / folder, out / folder, ignore=shutil.ignore_patterns("__pycache__"))
     found = site_check.problems(out)
     if found:

@@ -277,6 +277,12 @@ def test_the_site_is_built_and_a_broken_link_fails_it(tmp_path):
     shutil.copy(ROOT / "README.md", checkout)
     (checkout / "docs/play").mkdir(exist_ok=True)
     (checkout / "docs/play/index.html").write_text("<h1>the game</h1>")
+    cells = [{"cell_type": "markdown", "source": ["# A way\n", "[the cave](../cave.md)"]}]
+    cells.append({"cell_type": "code", "source": ["import tfdqn"], "outputs": []})
+    (checkout / "docs/notebook").mkdir(exist_ok=True)
+    (checkout / "docs/notebook/way.ipynb").write_text(json.dumps({"cells": cells}))
+    with open(checkout / "docs/gpu.md", "a") as page:
+        page.write("\n[Play](play/index.html), [a notebook](notebook/way.ipynb)\n")
 
     def build():
         command = [python, "-P", "-m", "sphinx", "-q", "-W", "--keep-going", "-c", "docs", "-d", "trees", ".", "site"]
@@ -289,6 +295,11 @@ def test_the_site_is_built_and_a_broken_link_fails_it(tmp_path):
     for page in [page for pages_below in CONF["NAVIGATION"].values() for page in pages_below]:
         assert f'href="{page}.html"' in home, page
     assert 'href="docs/play/index.html"' in home and (site / "docs/play/index.html").is_file()
+    gpu = (site / "docs/gpu.html").read_text(encoding="utf-8")
+    assert 'href="play/index.html"' in gpu and 'href="notebook/way.html"' in gpu
+    notebook = (site / "docs/notebook/way.html").read_text(encoding="utf-8")
+    assert 'href="../cave.html"' in notebook and "way.ipynb" in notebook and "import" in notebook
+    assert 'href="docs/notebook/way.html"' in home
     tutorial = (site / "docs/tutorial.html").read_text(encoding="utf-8")
     assert re.search(r'href="\.\./tfdqn/learners/losses\.py\.html#line-\d+"', tutorial)
     assert 'lang="ja"' in (site / "docs/tutorial.ja.html").read_text(encoding="utf-8")
