@@ -19,9 +19,9 @@ def draw(figure: dict[str, Any], path: str) -> None:
     """Save a figure as a picture.
 
     Args:
-      figure: `title`, `x` and `y` name the axes, of which `y` is logarithmic where `scale` says "log". `curves` is a
-        list of {label, colour, mean, seeds}: `seeds` holds lists of [x, y] points, one list a seed, each a thin line,
-        and `mean` such a list, a thick one. `bars` in their place is a list of [label, length].
+      figure: `title`, `x` and `y` name the axes. `scale` "log" makes the y axis logarithmic, `x_scale` the x axis.
+        `curves` is a list of {label, colour, mean, seeds}: `seeds` holds lists of [x, y] points, one list a seed, each
+        a thin line, and `mean` such a list, a thick one. `bars` in their place is a list of [label, length].
       path: of the file to write; its end says whether as pixels or as lines.
     """
     picture, axes = pyplot.subplots(figsize=figure.get("size", (8, 4.5)), dpi=110)
@@ -39,6 +39,7 @@ def draw(figure: dict[str, Any], path: str) -> None:
     axes.set(title=figure["title"], xlabel=figure["x"], ylabel=figure["y"])
     if curves := figure.get("curves"):
         axes.set_yscale(figure.get("scale", "linear"))
+        axes.set_xscale(figure.get("x_scale", "linear"))
         plain = ticker.FuncFormatter(lambda number, _: f"{number / 1e6:g} M" if number >= 1e6 else f"{number:,.12g}")
         axes.xaxis.set_major_formatter(plain)
         if "scale" not in figure:

@@ -192,11 +192,11 @@ def short(score: float) -> str:
 # --- figures ---
 
 
-def curve(label: str, colour: str, rows: Sequence[Row], x: str = "env_frames") -> dict[str, Any] | None:
+def curve(label: str, colour: str, rows: Sequence[Row]) -> dict[str, Any] | None:
     """Runs that differ by their seed as `draw.py` wants them: the mean as far as all of them go, and each by itself."""
     lines = [
         bands.Line(
-            np.array([point[x] for point in row["curve"]], np.float64),
+            np.array([point["env_frames"] for point in row["curve"]], np.float64),
             np.array([point[SCORE] for point in row["curve"]], np.float64),
             False,
         )
@@ -214,16 +214,34 @@ def curve(label: str, colour: str, rows: Sequence[Row], x: str = "env_frames") -
     return {"label": label, "colour": colour, "mean": mean, "seeds": seeds}
 
 
-def learners_figure(rows: Sequence[Row], game: str, names: Sequence[str], x: str) -> dict[str, Any] | None:
+def learners_figure(
+    rows: Sequence[Row], game: str, names: Sequence[str], by_seconds: bool = False
+) -> dict[str, Any] | None:
+    """The curves of some learners in a game; None where there are none."""
     drawn = []
     for name in names:
         runs = of(rows, f"{game}-{name}")
         label = f"{name} (seed{'s' * (len(runs) > 1)} {listed(row['seed'] for row in runs)})"
-        drawn.append(curve(label, COLOURS[name], runs, x))
-    drawn = [each for each in drawn if each is not None]
-    words = {"env_frames": "env frames", "wall_seconds": "seconds since the command began"}
-    figure = {"title": game, "x": words[x], "y": "score, mean of greedy episodes", "curves": drawn, "size": [8, 5.4]}
-    return figure if drawn else None
+        if (one := curve(label, COLOURS[name], runs)) is not None:
+            drawn.append(against_seconds(one, runs) if by_seconds else one)
+    figure = {"title": game, "y": "score, mean of greedy episodes", "curves": drawn, "size": [8, 5.4]}
+    if by_seconds:
+        figure |= {"x": "seconds of training", "x_scale": "log"}
+    return {"x": "env frames", **figure} if drawn else None
+
+
+def against_seconds(drawn: dict[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
+    """A curve by env frames as one by seconds of training, of which each run has as many for every frame.
+
+    The mean is that of the seconds and of the scores at each evaluation: the seeds' seconds need not overlap.
+    """
+    rows = [row for row in rows if row["curve"]]
+    seeds = [
+        [[point["env_frames"] * row["train_seconds"] / row["env_frames"], point[SCORE]] for point in row["curve"]]
+        for row in rows
+    ]
+    mean = [np.mean(points, axis=0).tolist() for points in zip(*seeds, strict=False)]
+    return {**drawn, "mean": mean, "seeds": seeds if len(seeds) > 1 else []}
 
 
 def step_figure(step: Step) -> dict[str, Any]:
@@ -264,11 +282,11 @@ def learners_figures() -> dict[str, dict[str, Any]]:
     rows = read("learners")
     found = {}
     for game in games(rows):
-        for x, word in (("env_frames", "frames"), ("wall_seconds", "seconds")):
-            found[f"learners-{game}-{word}"] = learners_figure(rows, game, NAMES, x)
+        for word in ("frames", "seconds"):
+            found[f"learners-{game}-{word}"] = learners_figure(rows, game, NAMES, by_seconds=word == "seconds")
         for page, names in LEARNERS.items():
             if of(rows, f"{game}-{names[0]}"):
-                found[f"{page}-{game}"] = learners_figure(rows, game, names, "env_frames")
+                found[f"{page}-{game}"] = learners_figure(rows, game, names)
     return {name: figure for name, figure in found.items() if figure is not None}
 
 
@@ -296,16 +314,20 @@ def picture(name: str, words: str, folder: str) -> str:
 
 
 def table(rows: Sequence[Row], game: str, names: Sequence[str]) -> str:
-    lines = ["| | score of the best agent | env frames | seconds of training |", "|---|---|---|---|"]
+    heads = ["", "seeds", "score of the best agent", "million frames", "seconds of training", "of compiling"]
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for name in names:
         runs = of(rows, f"{game}-{name}")
         if not runs:
-            lines.append(f"| `{name}` | not measured | | |")
+            lines.append(f"| `{name}` | none yet | | | | |")
             continue
-        scores = " / ".join(f"{short(row['score_mean'])} (seed {row['seed']})" for row in runs)
-        frames = " / ".join(f"{row['env_frames']:,}" for row in runs)
-        seconds = " / ".join(f"{row['train_seconds']:,.0f}" for row in runs)
-        lines.append(f"| `{name}` | {scores} | {frames} | {seconds} |")
+        seeds = listed(row["seed"] for row in runs)
+        scores = " / ".join(short(row["score_mean"]) for row in runs)
+        frames = " / ".join(f"{row['env_frames'] / 1e6:.2f}" for row in runs)
+        seconds = " | ".join(
+            " / ".join(f"{row[key]:,.0f}" for row in runs) for key in ("train_seconds", "compile_seconds")
+        )
+        lines.append(f"| `{name}` | {seeds} | {scores} | {frames} | {seconds} |")
     return "\n".join(lines) + "\n"
 
 

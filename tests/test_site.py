@@ -92,7 +92,8 @@ def rows(*keys):
             "env": "catch16",
             "flags": f"{experiment.flags} --seed {seed} --device cpu",
             "score_mean": 90.0 + seed,
-            "train_seconds": 2.0,
+            "train_seconds": 2.0 + 8 * seed,
+            "compile_seconds": 3.0,
             "env_frames": 1000,
             "curve": [{"env_frames": 500, "wall_seconds": 1.0, "eval/score_mean": 50.0 + seed}],
         }
@@ -116,9 +117,11 @@ def test_rows_are_taken_as_far_as_there_are_any(tmp_path, monkeypatch):
 
     monkeypatch.setattr(pages, "RESULTS", tmp_path)
     text = pages.learners_block()
-    assert "| `dqn` | 90 (seed 0) / 92 (seed 2) |" in text and "| `r2d2` | not measured |" in text
+    assert "| `dqn` | 0, 2 | 90 / 92 | 0.00 / 0.00 | 2 / 18 | 3 / 3 |" in text and "| `r2d2` | none yet |" in text
     labels = [curve["label"] for curve in pages.learners_figures()["learners-catch16-frames"]["curves"]]
     assert labels == ["dqn (seeds 0, 2)", "pqn (seed 1)"]
+    by_seconds = pages.learners_figures()["learners-catch16-seconds"]["curves"][0]
+    assert by_seconds["seeds"] == [[[1.0, 50.0]], [[9.0, 52.0]]] and by_seconds["mean"] == [[5.0, 51.0]]
     assert pages.learner_block("r2d2") == "" and "learners-cave-frames" not in pages.learners_figures()
 
 
@@ -126,7 +129,7 @@ def test_a_run_without_an_evaluation_has_a_row_and_no_curve(tmp_path, monkeypatc
     [row] = rows(("cave-dqn", 0))
     (tmp_path / "learners.json").write_text(json.dumps([{**row, "env": "cave", "curve": []}]))
     monkeypatch.setattr(pages, "RESULTS", tmp_path)
-    assert "| `dqn` | 90 (seed 0) |" in pages.learners_block()
+    assert "| `dqn` | 0 | 90 |" in pages.learners_block()
     assert "learners-cave-frames" not in pages.learners_figures()
     assert "learners-cave-frames" not in pages.learners_block()
 
