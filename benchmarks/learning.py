@@ -96,7 +96,12 @@ _CATCH8_TARGET = _CATCH8_REPLAY.replace("--target none", "--target hard")
 _CATCH8_DOUBLE = _CATCH8_TARGET.replace("--no-double", "--double")
 _CATCH8_HUBER = _CATCH8_DOUBLE.replace("--loss mse", "--loss huber")
 _CATCH8_GRAVES = _CATCH8_HUBER.replace("--optimizer rmsprop", "--optimizer rmsprop_graves")
-_CATCH16_MANY = "--env catch16 --total-env-frames 400000 --eval-every-frames 50000 --no-stop-at-goal --n-step 1"
+_CATCH16_CONV = (
+    "--env catch16 --total-env-frames 400000 --eval-every-frames 50000 --no-stop-at-goal --n-step 1 --network conv"
+)
+_CATCH16_COLUMNS = (
+    "--env catch16 --total-env-frames 1200000 --eval-every-frames 100000 --no-stop-at-goal --n-step 1 --network columns"
+)
 _TUTORIAL = {
     "naive": (_CATCH8_NAIVE, 3),
     "replay": (_CATCH8_REPLAY, 3),
@@ -106,8 +111,8 @@ _TUTORIAL = {
     "graves": (_CATCH8_GRAVES, 3),
     "many": ("--env catch8 --total-env-frames 200000 --eval-every-frames 10000 --no-stop-at-goal", 3),
     "catch16": ("--env catch16 --preset article --total-env-frames 80000 --eval-every-frames 10000", 1),
-    "catch16-many": (f"{_CATCH16_MANY} --network conv", 2),
-    "catch16-columns": (f"{_CATCH16_MANY} --network columns", 2),
+    "catch16-many": (_CATCH16_CONV, 2),
+    "catch16-columns": (_CATCH16_COLUMNS, 2),
     "cave": ("--env cave --preset article --total-env-frames 50000 --eval-every-frames 10000", 1),
 }
 # The article's own settings (2,000 episodes are some 300,000 frames), for its figure of two optimizers.
