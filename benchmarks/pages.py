@@ -50,7 +50,6 @@ class Step(NamedTuple):
     runs: dict[str, str]  # label: experiment, the step's own last
     perfect: float | None  # score of perfect play, where the step is judged by it
     file: str = "tutorial"  # of RESULTS
-    by_seconds: bool = False
 
 
 STEPS = {
@@ -77,7 +76,6 @@ STEPS = {
         "catch16: a network for the game",
         {"convolutions": "tutorial-catch16-many", "columns": "tutorial-catch16-columns"},
         98,
-        by_seconds=True,
     ),
     "catch16-rules": Step(
         "catch16: rules, one at a time",
@@ -250,12 +248,11 @@ def step_figure(step: Step) -> dict[str, Any]:
     """A step's curve beside that of the step before."""
     rows = read(step.file)
     colours = ("#bb5566", "#004488") if len(step.runs) == 2 else ("#004488", "#bb5566", "#997700", "#117733", "#cc3311")
-    drawn = []
-    for (label, name), colour in zip(step.runs.items(), colours, strict=False):
-        if (one := curve(label, colour, runs := of(rows, name))) is not None:
-            drawn.append(against_seconds(one, runs) if step.by_seconds else one)
-    x = {"x": "seconds of training", "x_scale": "log"} if step.by_seconds else {"x": "env frames"}
-    return {"title": step.title, "y": "score, mean of greedy episodes", "curves": drawn, **x}
+    drawn = [
+        curve(label, colour, of(rows, name)) for (label, name), colour in zip(step.runs.items(), colours, strict=False)
+    ]
+    drawn = [each for each in drawn if each is not None]
+    return {"title": step.title, "x": "env frames", "y": "score, mean of greedy episodes", "curves": drawn}
 
 
 def ancestry_figure() -> dict[str, Any]:
