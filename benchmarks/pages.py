@@ -362,7 +362,7 @@ class Words(NamedTuple):
     seed: str
     seeds: str
     good: str
-    never: str  # of one seed among others
+    never: str  # of some seeds among others
     none: str  # of all seeds
     below: str
     end: str
@@ -375,7 +375,7 @@ WORDS = {
         "Seed {}: ",
         "Seeds {}: ",
         "the first evaluation at 95% of perfect play or better came after {} frames. ",
-        "more than all",
+        "On seed {} none did. ",
         "no evaluation came to 95% of perfect play. The last one, after {} frames, had a mean score of {}. ",
         "Of the {} evaluations after that, {} fell below it again. ",
         "the last evaluation, after {} frames, had a mean score of {}. ",
@@ -386,7 +386,7 @@ WORDS = {
         "シード {}：",  # noqa: RUF001
         "シード {}：",  # noqa: RUF001
         "完璧なプレイの95%以上に初めて届いた評価は、{} フレームの後です。",
-        "最後まで届かず",
+        "シード {} では最後まで届きませんでした。",
         "完璧なプレイの95%に届いた評価はありません。最後の評価（{} フレーム後）の平均スコアは {} です。",  # noqa: RUF001
         "その後の評価 {} 回のうち、{} 回がこれを再び下回りました。",
         "最後の評価（{} フレーム後）の平均スコアは {} です。",  # noqa: RUF001
@@ -412,20 +412,24 @@ def step_block(name: str, language: str) -> str:
 
 def _ends(runs: Sequence[Row], words: Words, sentence: str) -> str:
     last = [row["curve"][-1] for row in runs]
-    frames = listed((round(point["env_frames"], -3) for point in last), words.comma)
+    frames = listed(dict.fromkeys(round(point["env_frames"], -3) for point in last), words.comma)
     return sentence.format(frames, listed((short(point[SCORE]) for point in last), words.comma))
 
 
 def _goodness(runs: Sequence[Row], words: Words, good: float) -> str:
     """When the runs first played well, and how often not again."""
-    firsts, later = [], []
+    firsts, never, later = [], [], []
     for row in runs:
         at = next((number for number, point in enumerate(row["curve"]) if point[SCORE] >= good), None)
-        firsts.append(words.never if at is None else round(row["curve"][at]["env_frames"], -3))
-        later += [] if at is None else [point[SCORE] for point in row["curve"][at + 1 :]]
-    if all(first == words.never for first in firsts):
+        if at is None:
+            never.append(row["seed"])
+        else:
+            firsts.append(round(row["curve"][at]["env_frames"], -3))
+            later += [point[SCORE] for point in row["curve"][at + 1 :]]
+    if not firsts:
         return _ends(runs, words, words.none)
     text = words.good.format(listed(firsts, words.comma))
+    text += words.never.format(listed(never, words.comma)) if never else ""
     return text + (words.below.format(len(later), sum(score < good for score in later)) if later else "")
 
 

@@ -134,6 +134,27 @@ def test_a_run_without_an_evaluation_has_a_row_and_no_curve(tmp_path, monkeypatc
     assert "learners-cave-frames" not in pages.learners_block()
 
 
+def test_a_step_tells_which_seeds_played_well_and_for_how_long(tmp_path, monkeypatch):
+    def run(seed, *scores):
+        curve = [{"env_frames": 1000 * n, "eval/score_mean": score} for n, score in enumerate(scores, 1)]
+        return {"name": "tutorial-huber", "seed": seed, "train_seconds": 1.25, "curve": curve}
+
+    def told(*runs):
+        (tmp_path / "tutorial.json").write_text(json.dumps(runs))
+        monkeypatch.setattr(pages, "RESULTS", tmp_path)
+        return pages.step_block("huber", "en").splitlines()[-1]
+
+    assert told(run(0, 0, 95, 99, 40), run(1, 0, 1, 2, 3)) == (
+        "Seeds 0, 1: the first evaluation at 95% of perfect play or better came after 2,000 frames. "
+        "On seed 1 none did. "
+        "Of the 2 evaluations after that, 1 fell below it again. Training took 1.2, 1.2 seconds."
+    )
+    assert told(run(1, 0, 1, 2, 3)) == (
+        "Seed 1: no evaluation came to 95% of perfect play. The last one, after 4,000 frames, had a mean score of 3. "
+        "Training took 1.2 seconds."
+    )
+
+
 @pytest.mark.parametrize(("content", "words"), [(None, "no such file"), ("[]", "no finished run"), ("{}", "no result")])
 def test_rows_that_are_none_are_refused_in_one_line(tmp_path, content, words):
     path = tmp_path / "rows.json"
