@@ -310,7 +310,9 @@ def test_the_site_is_built_and_a_broken_link_fails_it(tmp_path):
 
     def build():
         command = [python, "-P", "-m", "sphinx", "-q", "-W", "--keep-going", "-c", "docs", "-d", "trees", ".", "site"]
-        return subprocess.run(command, cwd=checkout, capture_output=True, text=True, timeout=300)
+        return subprocess.run(
+            command, cwd=checkout, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300
+        )
 
     done = build()
     assert done.returncode == 0, done.stderr
