@@ -7,15 +7,13 @@ Loss of RMSProp (red) and of RMSPropGraves (blue) on catch8 with the article's s
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import learning
-from benchmarks.peers import environments
+from benchmarks import figures, learning
 from tfdqn import cli
-from tfdqn.errors import EXIT_IO, UserError
+from tfdqn.errors import UserError
 
 COLOURS = {"rmsprop": "red", "rmsprop_graves": "blue"}
 REPORT_FRAMES = 2_000  # between reports in the suite's runs
@@ -46,17 +44,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         for seed in range(experiment.seeds):
             learning.run(experiment, seed, folder)
         seeds = [losses(folder / learning.run_name(experiment, seed)) for seed in range(experiment.seeds)]
-        curves.append({"label": LABELS[optimizer], "colour": COLOURS[optimizer], "seeds": seeds})
+        curve = {"label": LABELS[optimizer], "colour": COLOURS[optimizer], "mean": figures.mean(seeds), "seeds": seeds}
+        curves.append(curve)
     figure = {
         "title": "catch8 with the article's settings: loss, five seeds and their mean",
         "x": "env frames",
         "y": f"loss (Huber), mean of {REPORT_FRAMES:,} frames",
+        "scale": "log",
         "curves": curves,
     }
-    command = [environments.python("figures"), Path(__file__).with_name("draw.py"), out]
-    done = subprocess.run(command, input=json.dumps(figure), text=True, stderr=subprocess.PIPE, encoding="utf-8")
-    if done.returncode:
-        raise UserError(f"--out {out}: not drawn: {done.stderr.strip().splitlines()[-1]}", EXIT_IO)
+    figures.draw({out: figure})
     for curve in curves:
         last = [sum(y for _, y in points[-50:]) / 50 for points in curve["seeds"]]
         cli.say(f"{curve['label']}: loss of the last 100,000 frames {sum(last) / len(last):.5f}")

@@ -69,7 +69,7 @@ _CAVE_RULES = {
     "together-21-atoms": "--double --atoms 21",
 }
 # Every learner on the same games, each with the game's preset of it, or what it begins with; none stops at a goal.
-_LEARNERS = {
+LEARNERS = {
     "dqn": "",
     "dqn-quantile": "--head quantile",
     "dqn-iqn": "--head iqn",
@@ -85,6 +85,35 @@ _LEARNERS_GAMES = {
     "cave": "--env cave --network columns --minutes 10 --final-eval-episodes 64",
     "minatar_breakout": "--env minatar_breakout --total-env-frames 1000000 --eval-max-frames 1000 --minutes 10",
     "minatar_asterix": "--env minatar_asterix --total-env-frames 1000000 --eval-max-frames 1000 --minutes 10",
+}
+# The steps of docs/tutorial.md, from the article's naive DQN to its last one and on; each has the flags of that page.
+_CATCH8_NAIVE = (
+    "--env catch8 --preset article --total-env-frames 40000 --eval-every-frames 2000 --optimizer rmsprop --loss mse "
+    "--target none --no-double --replay-capacity 32 --replay-min-rows 32"
+)
+_CATCH8_REPLAY = _CATCH8_NAIVE.replace("--replay-capacity 32 --replay-min-rows 32", "").strip()
+_CATCH8_TARGET = _CATCH8_REPLAY.replace("--target none", "--target hard")
+_CATCH8_DOUBLE = _CATCH8_TARGET.replace("--no-double", "--double")
+_CATCH8_HUBER = _CATCH8_DOUBLE.replace("--loss mse", "--loss huber")
+_CATCH8_GRAVES = _CATCH8_HUBER.replace("--optimizer rmsprop", "--optimizer rmsprop_graves")
+_CATCH16_CONV = (
+    "--env catch16 --total-env-frames 400000 --eval-every-frames 50000 --no-stop-at-goal --n-step 1 --network conv"
+)
+_CATCH16_COLUMNS = (
+    "--env catch16 --total-env-frames 1200000 --eval-every-frames 100000 --no-stop-at-goal --n-step 1 --network columns"
+)
+_TUTORIAL = {
+    "naive": (_CATCH8_NAIVE, 3),
+    "replay": (_CATCH8_REPLAY, 3),
+    "target": (_CATCH8_TARGET, 3),
+    "double": (_CATCH8_DOUBLE, 3),
+    "huber": (_CATCH8_HUBER, 3),
+    "graves": (_CATCH8_GRAVES, 3),
+    "many": ("--env catch8 --total-env-frames 200000 --eval-every-frames 10000 --no-stop-at-goal", 3),
+    "catch16": ("--env catch16 --preset article --total-env-frames 80000 --eval-every-frames 10000", 1),
+    "catch16-many": (_CATCH16_CONV, 2),
+    "catch16-columns": (_CATCH16_COLUMNS, 2),
+    "cave": ("--env cave --preset article --total-env-frames 50000 --eval-every-frames 10000", 1),
 }
 # The article's own settings (2,000 episodes are some 300,000 frames), for its figure of two optimizers.
 _ARTICLE = "--env catch8 --preset article --no-stop-at-goal --total-env-frames 400000 --log-every-frames 2000"
@@ -103,8 +132,9 @@ SUITES: dict[str, list[Experiment]] = {
     "learners": [
         Experiment(f"{game}-{name}", f"{of_game} --no-stop-at-goal {flags}".strip(), 3)
         for game, of_game in _LEARNERS_GAMES.items()
-        for name, flags in _LEARNERS.items()
+        for name, flags in LEARNERS.items()
     ],
+    "tutorial": [Experiment(f"tutorial-{name}", flags, seeds) for name, (flags, seeds) in _TUTORIAL.items()],
     "article": [
         Experiment(f"article-{optimizer}", f"{_ARTICLE} --optimizer {optimizer}", 5)
         for optimizer in ("rmsprop", "rmsprop_graves")

@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 from typing import NamedTuple
 
+from _lock import APART
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -71,9 +72,9 @@ def main() -> int:
     findings, unknown = set(), set()
     files = sorted(ROOT.glob("requirements/py3.*/*.txt"))
     groups = [[file for file in files if file.parent == folder] for folder in sorted({f.parent for f in files})]
-    # One call per Python, the tools apart: within a call a package has one version.
-    calls = [[f for f in group if f.stem != "tools"] for group in groups]
-    calls += [[f] for f in files if f.stem == "tools"]
+    # One call per Python, what has an environment of its own apart: within a call a package has one version.
+    calls = [[f for f in group if f.stem not in APART] for group in groups]
+    calls += [[f] for f in files if f.stem in APART]
     calls[0].append(ROOT / "requirements/tf-agents.txt")
     for call in calls:
         arguments = [word for file in call for word in ("--requirement", str(file))]

@@ -6,7 +6,8 @@ Per Python, one consistent choice of versions, split by purpose so that any comb
     base.txt    what tfdqn needs
     test.txt    what its tests need besides
     gpu.txt     what an NVIDIA GPU needs besides
-    tools.txt   the tools of the maintainers: chosen by itself, for an environment of its own
+    docs.txt    what builds the site of docs/, and
+    tools.txt   the tools of the maintainers: each chosen by itself, for an environment of its own
 
 Run by scripts/lock, whose arguments go to `uv pip compile`.
 """
@@ -29,6 +30,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PYTHONS = ("3.11", "3.12", "3.13")
 # Each is installed after those before it that it is used with.
 PURPOSES = ("build", "base", "test", "gpu")
+# Each in an environment of its own.
+APART = ("docs", "tools")
 # (sys_platform, platform_machine) of every machine that TensorFlow has wheels for and scripts/ run on.
 PLATFORMS = (("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64"))
 # Building runs code of the package, so wheels only. gym 0.23.0 has none. Both lines stand in every file: pip reads
@@ -108,7 +111,7 @@ def problems(python: str, locks: dict[str, str], wanted: dict[str, list[Requirem
     """What is wrong with the texts of the lock files of one Python; nothing if they may be installed.
 
     Args:
-        locks: text by purpose; either of `tools` alone or of all others.
+        locks: text by purpose; either of one of `APART` alone or of all of `PURPOSES`.
     """
     found, entries = [], {}
     for purpose, text in locks.items():
@@ -203,10 +206,9 @@ def lock(python: str, options: list[str]) -> None:
         names = blocks(compile_pins(python, needed, platforms_of(purpose), constraints=pins))
         write(python, purpose, {name: rest.pop(name) for name in names if name in rest})
     assert not rest, rest.keys()
-    pins = compile_pins(
-        python, requirements["tools"], PLATFORMS, *options, known=read(python, "tools").get("tools", "")
-    )
-    write(python, "tools", blocks(pins))
+    for purpose in APART:
+        known = read(python, purpose).get(purpose, "")
+        write(python, purpose, blocks(compile_pins(python, requirements[purpose], PLATFORMS, *options, known=known)))
 
 
 def main() -> int:
@@ -214,7 +216,8 @@ def main() -> int:
     for python in PYTHONS:
         lock(python, sys.argv[1:])
         found += problems(python, read(python, *PURPOSES), wanted())
-        found += problems(python, read(python, "tools"), wanted())
+        for purpose in APART:
+            found += problems(python, read(python, purpose), wanted())
     print("\n".join(found) or "requirements/py3.* are written; read the change with git diff")
     return 1 if found else 0
 

@@ -4,6 +4,7 @@
 #     set_up base     # the package and what it needs
 #     set_up test     # the same and the test tools
 #     set_up tools    # what scripts/lock and scripts/audit need and nothing else, in an environment of its own
+#     set_up docs     # what scripts/site needs, likewise
 #
 # Everything comes from the lock files in requirements/, which say by its hash what each downloaded file must be.
 #
@@ -109,8 +110,8 @@ PYTHON
 # Sets `prefix`, `python` and `is_own`: the active environment, or .venv beside the code.
 choose_environment() {
     is_own=no
-    if [ "$1" = tools ]; then
-        prefix=$root/.venv-tools
+    if [ "$1" = tools ] || [ "$1" = docs ]; then
+        prefix=$root/.venv-$1
         is_own=yes
     elif [ -n "${VIRTUAL_ENV:-}" ]; then
         prefix=$VIRTUAL_ENV
@@ -190,11 +191,13 @@ install_locked() {
     pip_install --no-deps --require-hashes --no-build-isolation --use-pep517 "${files[@]}"
 }
 
-install_tools() {
-    say "Installing the maintainers' tools into $prefix (once)"
-    rm -f "$prefix/.tfdqn-tools"
-    install_locked tools
-    stamp write "$prefix/.tfdqn-tools" || exit 1
+# What has an environment of its own.
+install_apart() {
+    local purpose=$1
+    say "Installing what $0 needs into $prefix (once)"
+    rm -f "$prefix/.tfdqn-$purpose"
+    install_locked "$purpose"
+    stamp write "$prefix/.tfdqn-$purpose" || exit 1
 }
 
 install_tfdqn() {
@@ -252,7 +255,7 @@ set_up() {
             say "The active environment, $prefix, has no pip: install it there or activate another."
             exit 1
         fi
-        if [ "$purpose" = tools ]; then install_tools; else install_tfdqn "$purpose"; fi
+        case $purpose in tools | docs) install_apart "$purpose" ;; *) install_tfdqn "$purpose" ;; esac
         trap - INT
         rm -f "$log"
         say "Ready"

@@ -3,11 +3,12 @@
 import ast
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
-from benchmarks import article_figure, learning
+from benchmarks import article_figure, figures, learning
 from benchmarks.peers import environments
 from tfdqn.errors import UserError
 
@@ -21,6 +22,17 @@ def test_the_articles_losses_are_those_of_the_reports(tmp_path):
     ]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert article_figure.losses(tmp_path) == [[4000, 0.5], [6000, 0.25]]
+
+
+def test_a_mean_is_over_what_all_seeds_have():
+    assert figures.mean([[[1, 2.0], [2, 4.0], [3, 5.0]], [[2, 6.0], [3, 5.0], [4, 1.0]]]) == [[2, 5.0], [3, 5.0]]
+
+
+def test_what_cannot_be_drawn_is_said_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(environments, "python", lambda _: sys.executable)
+    with pytest.raises(UserError, match="figures: not drawn: ") as caught:
+        figures.draw({tmp_path / "figure.svg": {"curves": []}})  # a figure without a title
+    assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
 
 
 def test_both_optimizers_of_the_article_have_a_colour_and_a_name():

@@ -16,7 +16,9 @@ THIS = "{}.{}".format(*sys.version_info)
 
 
 @pytest.mark.parametrize("python", locks.PYTHONS)
-@pytest.mark.parametrize("purposes", [locks.PURPOSES, ["tools"]], ids=lambda purposes: purposes[0])
+@pytest.mark.parametrize(
+    "purposes", [locks.PURPOSES, *([purpose] for purpose in locks.APART)], ids=lambda purposes: purposes[0]
+)
 def test_locks_hold_what_setup_cfg_asks_for_pinned_and_hashed(python, purposes):
     texts = locks.read(python, *purposes)
     assert list(texts) == list(purposes)

@@ -224,7 +224,7 @@ case "$*" in
   "-P -m pip install"*) echo "$@" >> {log}; sleep "${{PIP_SECONDS:-0}}"
       [ -z "${{PIP_SAYS:-}}" ] || {{ echo "$PIP_SAYS"; exit 1; }} ;;
   "-c"*) exit "${{IMPORT_STATUS:-0}}" ;;
-  "-P -m tfdqn.train"* | "-P -m benchmarks."* | "-m pytest"* | *"/scripts/_"*)
+  "-P -m tfdqn.train"* | "-P -m benchmarks."* | "-P -m sphinx"* | "-m pytest"* | *"/scripts/_"*)
       printf '<%s>' "$@"; exit "${{COMMAND_STATUS:-0}}" ;;
   *) echo "unexpected: $*" >&2; exit 99 ;;
 esac"""
@@ -283,6 +283,20 @@ def test_gpu_and_test_locks_come_along_where_they_are_needed(machine):
     assert done.stdout == "<-m><pytest><-n><0><-m><not slow>", done.stderr  # one process has the GPU's memory
     files = [f"requirements/{name}.txt" for name in (f"{PYTHON}/base", f"{PYTHON}/gpu", f"{PYTHON}/test", "tf-agents")]
     assert machine.steps[2].endswith("".join(f" -r {machine.checkout}/{file}" for file in files))
+
+
+def test_the_site_has_an_environment_of_its_own_and_fails_where_sphinx_does(machine):
+    machine.add_python("python3", "3.12")
+    done = machine.run("scripts/site", "-E", VIRTUAL_ENV=str(machine.home / "active"))
+    called = "<-P><-m><sphinx><-q><-W><--keep-going><-c><docs><-d><build/doctrees><-E><.><build/site>"
+    assert done.stdout == called, done.stderr
+    assert len(machine.steps) == 2 and machine.steps[1].endswith(
+        f" -r {machine.checkout}/requirements/{PYTHON}/docs.txt"
+    )
+    assert (machine.checkout / ".venv-docs/.tfdqn-docs").exists() and not (machine.checkout / ".venv").exists()
+    assert done.returncode == 0 and done.stderr.splitlines()[-1] == f"{machine.checkout}/build/site/index.html"
+    failed = machine.run("scripts/site", COMMAND_STATUS="2")
+    assert (failed.returncode, failed.stderr) == (1, "")
 
 
 @pytest.mark.parametrize("name", ["lock", "audit"])

@@ -144,7 +144,7 @@ def curves(runs: Sequence[Reports], metric: str, axis: str) -> list[Curve]:
     found = []
     for label, members in zip(labels, groups.values(), strict=True):
         lines = [line for _, line in members]
-        found.append(Curve(label, [run.name for run, _ in members], lines, _band(lines)))
+        found.append(Curve(label, [run.name for run, _ in members], lines, band(lines)))
     return found
 
 
@@ -164,7 +164,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _band(lines: Sequence[Line]) -> Band | None:
+def band(lines: Sequence[Line]) -> Band | None:
     """Their mean where each of them has values, straight between two of its own."""
     if len(lines) == 1:
         return None
