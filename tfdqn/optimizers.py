@@ -84,7 +84,8 @@ class RMSPropGraves(tf.keras.optimizers.Optimizer):
             raise ValueError(f"epsilon must be above 0, not {epsilon}: it is all that is left under a steady gradient")
         if isinstance(learning_rate, (int, float)) and not 0 <= learning_rate < math.inf:
             raise ValueError(f"learning_rate must be at least 0 and finite, not {learning_rate}")
-        super().__init__(name=name, **kwargs)
+        # Keras's own default is a decay of 0, which it applies to every weight at every step.
+        super().__init__(name=name, **{"weight_decay": None, **kwargs})
         self._learning_rate = self._build_learning_rate(learning_rate)
         with_rate(self, learning_rate)
         self.rho = float(rho)
