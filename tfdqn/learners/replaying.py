@@ -26,8 +26,7 @@ class ReplayLearner(base.Learner):
         """The updates that are due, none while the replay is filled to its minimum."""
         due = self.config.updates_per_iteration
         if not self.is_filled_first:
-            ready = self.replay.can_sample() & (self.replay.num_rows >= self.config.replay_min_rows)
-            due = tf.where(ready, due, 0)
+            due = tf.where(self.replay.holds(self.config.replay_min_rows), due, 0)
         # A loop, not a condition: XLA passes the replay by without a copy, and the same code serves any count.
         start = (tf.constant(0), sums)
         return loops.while_loop(lambda i, _: i < due, lambda i, m: (i + 1, self._learn(m)), start, self.device)[1]
