@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 
@@ -14,6 +15,7 @@ from benchmarks.specs import GROWTH
 from benchmarks.timing import MAX_COUNT, Bench, WrongResult
 from tfdqn import config as configuration
 from tfdqn.errors import UserError
+from tfdqn.learners import build_agent
 from tfdqn.programs.training import Trainer
 from tfdqn.runs.loop import Run
 from tfdqn.runtime.signals import StopRequest
@@ -50,7 +52,7 @@ class LoopBench(Bench):
         rows = max(rows, config.replay_min_rows, config.window_rows * config.num_envs)  # at least one window
         steps = -(-rows // config.num_envs)
         if made_up_rows:
-            fill(self.trainer.replay, steps * config.num_envs, device)
+            fill(self.trainer.replay, steps * self.trainer.replay.num_envs, device)
         else:
             self._carry = self.trainer.run_chunk(self._carry, -(-steps // config.iterations_per_update), FOREVER)
         self._last_id = int(self.trainer.replay.state["last_id"])
@@ -61,8 +63,9 @@ class LoopBench(Bench):
 
     def _count_floor(self, config: configuration.Config) -> None:
         """A round's arithmetic; and its frames, each written to the history and to the replay and read there."""
-        online, height_width = self.trainer.agent.online, math.prod(trees.frame_shape(config))
-        decisions, updates = config.iterations_per_update, config.updates_per_iteration
+        height_width, agents = math.prod(trees.frame_shape(config)), self.trainer.replay.num_envs // config.num_envs
+        online = self.trainer.agent.online if agents == 1 else _one_of(config, self.trainer.env)
+        decisions, updates = agents * config.iterations_per_update, agents * config.updates_per_iteration
         learn = operations.learn_operations(online, config.batch_size, double=config.double, target=config.target)
         self.operations = float(decisions * operations.act_operations(online, config.num_envs) + updates * learn)
         frames = 3 * decisions * config.num_envs + updates * 2 * 2 * config.batch_size * config.frame_stack
@@ -70,22 +73,34 @@ class LoopBench(Bench):
         self.bytes = float(frames * height_width + updates * weights)
 
     def run(self, count: int) -> dict[str, float]:
-        frames = int(self._carry.env_frames)
+        frames = _total(self._carry)
         for done in range(0, count, self._chunk_rounds):
             if self._keeps_fill:
                 self.trainer.replay.state["last_id"].assign(self._last_id)
             self._carry = self.trainer.run_chunk(self._carry, min(self._chunk_rounds, count - done), FOREVER)
-        played = int(self._carry.env_frames) - frames  # waits for the device
-        updates = int(self.trainer.agent.optimizer.iterations)
+        played = _total(self._carry) - frames  # waits for the device
+        agents = self.trainer.replay.num_envs // self.trainer.config.num_envs
+        updates = agents * int(self.trainer.agent.optimizer.iterations)
         learnt, self._updates = updates - self._updates, updates
         return {"env_frames": float(played), "updates": float(learnt)}
 
     def check(self) -> None:
         """Every round must learn: a loop that only plays is quick, and no training."""
         work = self.run(3)
-        wanted = 3 * self.trainer.config.updates_per_iteration
+        agents = self.trainer.replay.num_envs // self.trainer.config.num_envs
+        wanted = 3 * agents * self.trainer.config.updates_per_iteration
         if work["updates"] != wanted or work["env_frames"] <= 0:
             raise WrongResult(f"loop: 3 rounds made {work}, not {wanted} updates")
+
+
+def _total(carry: Any) -> int:
+    """Frames played, by all agents of a population."""
+    return int(tf.reduce_sum(carry.env_frames))
+
+
+def _one_of(config: configuration.Config, env: Any) -> Any:
+    """The network of one agent of a population."""
+    return build_agent(config.replace(population=1), env).online
 
 
 class RunBench(Bench):

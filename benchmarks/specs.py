@@ -72,6 +72,9 @@ LOOPS: dict[str, dict[str, Any]] = {
     "batch-512": {**_CATCH, "num_envs": 1024, "batch_size": 512},
     "article-conv": _CAVE,
 }
+# Sixteen agents in one program; env frames and updates are those of all, to be held against one agent's above.
+for _variant in ("update-every-3", "update-every-step"):
+    LOOPS[f"{_variant}-population-16"] = {**LOOPS[_variant], "population": 16}
 # Rows in the replay and its capacity: does an iteration's time depend on either?
 GROWTH = {"small-full": (10_000, 10_000), "large-1-percent": (10_000, 1_000_000), "large-full": (1_000_000, 1_000_000)}
 for _variant, (_rows, _capacity) in GROWTH.items():

@@ -18,7 +18,15 @@ NOTEBOOKS = sorted(f"docs/notebook/{path.stem}" for path in DOCS.glob("notebook/
 NAVIGATION = {
     "Learn": ["docs/tutorial", "docs/tutorial.ja", *NOTEBOOKS, "docs/learning", "docs/cave", "docs/differences"],
     "Learners": ["docs/learners", "docs/learners/dqn", "docs/learners/pqn", "docs/learners/a2c", "docs/learners/r2d2"],
-    "Use": ["docs/screens", "docs/commands", "docs/settings", "docs/metrics", "docs/python", "docs/gpu"],
+    "Use": [
+        "docs/screens",
+        "docs/commands",
+        "docs/settings",
+        "docs/metrics",
+        "docs/python",
+        "docs/populations",
+        "docs/gpu",
+    ],
     "Build on it": ["docs/rules", "docs/environments", "docs/networks", "docs/adapters"],
     "Rely on it": ["docs/trust", "docs/security", "docs/performance", "docs/development", "benchmarks/README"],
 }

@@ -13,7 +13,7 @@ import tensorflow as tf
 from tests.finite import DISCOUNT, MODES, Lab, known_q
 from tests.probes import ALL_IN_ONE, LIMIT, PROBES, SIGNALS, random_game
 from tfdqn.learners import losses
-from tfdqn.learners.dqn.agent import DQN
+from tfdqn.learners.dqn.rules import HardTarget
 from tfdqn.programs import training
 from tfdqn.programs.evaluation import Evaluator
 from tfdqn.replay.table import FrameReplay, RowTable
@@ -175,7 +175,7 @@ def rewards_discounted_by_one(_, faulty):
 
 
 def a_target_never_copied(patch, _):
-    patch.setattr(DQN, "_sync_target", lambda agent: None)
+    patch.setattr(HardTarget, "follow", lambda *given: None)
 
 
 def the_best_value_moved_in_place_of_the_taken(patch, _):

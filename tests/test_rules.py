@@ -9,6 +9,7 @@ from tfdqn.envs import make
 from tfdqn.learners import exploration, optimizing
 from tfdqn.learners.dqn import rules, settings
 from tfdqn.learners.dqn.learner import build_replay
+from tfdqn.members import Members
 from tfdqn.replay.prioritized import PrioritizedReplay
 from tfdqn.replay.table import FrameReplay
 
@@ -37,7 +38,7 @@ def network(value):
 def test_target_policies_follow_the_online_network(name, after, jit):
     """An online network of threes, a target that begins with ones; periods of 3 updates, a tau of a quarter."""
     online, target = network(3.0), network(1.0)
-    policy = rules.TARGETS[name]({"target_update_period_updates": 3, "target_tau": 0.25})
+    policy = rules.TARGETS[name]({"target_update_period_updates": 3, "target_tau": 0.25}, Members(()))
     assert policy.bootstrap(online, target) is (online if name == "none" else target)
     follow = tf.function(lambda updates: policy.follow(online, target, updates), jit_compile=jit, autograph=False)
     found = []

@@ -30,11 +30,11 @@ def make_run(run_dir, jit=False, **changes):
     return Run(configuration.resolve({**SETTINGS, "jit": jit, **changes}), run_dir, "/CPU:0", StopRequest())
 
 
-def resume(run_dir, **changes):
+def resume(run_dir, kind=Run, **changes):
     config = run_config.resumed_config(str(run_dir), changes)
     lock = locks.lock(run_dir)
     checkpoint, _ = checkpoints.load_newest(run_dir)
-    return Run(config, run_dir, "/CPU:0", StopRequest(), lock, checkpoint)
+    return kind(config, run_dir, "/CPU:0", StopRequest(), lock, checkpoint)
 
 
 def train_until(run, env_frames, chunk=13):

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from tfdqn.agent_api import Agent, load
     from tfdqn.envs.check import check_env
     from tfdqn.envs.registry import register
+    from tfdqn.population import grid
 
-__all__ = ["Agent", "__version__", "check_env", "load", "register"]
+__all__ = ["Agent", "__version__", "check_env", "grid", "load", "register"]
 
 __version__ = "0.1.0"
 
@@ -28,7 +29,12 @@ __version__ = "0.1.0"
 PROCESS_START_SECONDS = time.monotonic()
 
 # The public names and the modules that have them, which are imported when a name is first used.
-_HOMES = {"Agent": "tfdqn.agent_api", "load": "tfdqn.agent_api", "register": "tfdqn.envs.registry"}
+_HOMES = {
+    "Agent": "tfdqn.agent_api",
+    "grid": "tfdqn.population",
+    "load": "tfdqn.agent_api",
+    "register": "tfdqn.envs.registry",
+}
 
 
 def __getattr__(name: str) -> Any:

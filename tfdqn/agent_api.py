@@ -123,6 +123,7 @@ class Agent:
         *,
         minutes: float | None = None,
         total_env_frames: int | None = None,
+        population: str | None = None,
         callbacks: Iterable[tf.keras.callbacks.Callback] = (),
         logdir: str | Path = "runs",
         run_name: str | None = None,
@@ -136,6 +137,8 @@ class Agent:
         Args:
           minutes: train for so long now; None: the settings' own minutes, counted from the run's begin.
           total_env_frames: train until the run has played so many frames, over all environments; None: the settings'.
+          population: train many agents in one program, as `tfdqn.grid` says what differs among them; this one then is
+            the best of them, by its evaluations in training.
           callbacks: Keras callbacks; an epoch is what lies between two evaluations, and its logs are the evaluation's
             results, such as `score_mean`, `env_frames` and `updates`.
           logdir: the folder that holds run folders.
@@ -145,7 +148,7 @@ class Agent:
         Returns:
           A Keras `History`; its `history` has a list a log, its `params` the run's totals.
         """
-        length = {"minutes": minutes, "total_env_frames": total_env_frames}
+        length = {"minutes": minutes, "total_env_frames": total_env_frames, "vary": population}
         length = {name: value for name, value in length.items() if value is not None}
         callbacks = list(callbacks)
         quiet = contextlib.nullcontext() if verbose else console.silence()
@@ -165,7 +168,7 @@ class Agent:
     def _take_over(self, run: Run) -> None:
         """Keep what a run has left: nothing, if it has failed before its first checkpoint."""
         if checkpoints.exist(run.run_dir):
-            self._run_dir = self._folder = run.run_dir
+            self._run_dir, self._folder = run.run_dir, run.best_dir
             self._config = run.config.replace(convolution=self._config.convolution)
             self._player = self._evaluator = None
 

@@ -14,7 +14,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from tfdqn import learners, run_settings
+from tfdqn import learners, population, run_settings
 from tfdqn.envs import registry
 from tfdqn.envs.spec import ObservationSpec
 from tfdqn.errors import UserError, nearest
@@ -140,7 +140,8 @@ class Config:
         if "replay_capacity" not in self._values:
             return 0
         more = sum(each.row_bytes(self) for each in self.rooms.values() if hasattr(each, "row_bytes"))
-        return self.replay_capacity * (spec.bytes + 8 + 4 + 4 + 2 + legal_actions + 4 * self.prioritized + more)
+        row = spec.bytes + 8 + 4 + 4 + 2 + legal_actions + 4 * self.prioritized + more
+        return population.count(self) * self.replay_capacity * row
 
 
 def _refuse_elsewhere(name: str, value: Any, values: Mapping[str, Any]) -> None:
@@ -285,6 +286,9 @@ def check(config: Config) -> None:
     for each in config.rooms.values():
         if hasattr(each, "check"):
             each.check(config)
+    if population.is_one(config):
+        for member in population.members(config):
+            check(member)
 
 
 def check_memory(config: Config, spec: ObservationSpec | None, available_bytes: int, legal_actions: int = 0) -> None:

@@ -19,7 +19,9 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
 
 def given_fields(namespace: argparse.Namespace) -> dict[str, Any]:
     """The settings that flags have set."""
-    return {name: getattr(namespace, name) for name in configuration.FIELDS if hasattr(namespace, name)}
+    given = {name: getattr(namespace, name) for name in configuration.FIELDS if hasattr(namespace, name)}
+    joined = {name: configuration.FIELDS[name].metadata["joined"] for name in given}
+    return {name: joined[name].join(value) if joined[name] else value for name, value in given.items()}
 
 
 def format_help(parser: argparse.ArgumentParser, given: dict[str, Any]) -> str:
@@ -59,6 +61,8 @@ def _add(
             if kind is bool:
                 options["action"] = argparse.BooleanOptionalAction
             else:
+                if field.metadata["joined"]:
+                    options["action"] = "append"
                 has_choices = field.metadata["choices"] is not None
                 options["type"] = cli.converter(flag, kind)
                 word = ",".join(shown_choices(field)) if has_choices else ""

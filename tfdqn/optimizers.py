@@ -20,15 +20,24 @@ def global_norm(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
     sums each tensor by itself, in windows of 32 numbers one after another. Here all are one vector, which is cut into
     equal parts that are added as vectors, until a few numbers are left.
     """
-    flat = tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], axis=0)
-    size, width = flat.shape[0], FOLD_WIDTH
+    return _norm(tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], axis=0))
+
+
+def global_norm_of_each(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
+    """The same of each of P parts of tensors [P, ...], [P] float32."""
+    return _norm(tf.concat([tf.reshape(tensor, [tensor.shape[0], -1]) for tensor in tensors], axis=1))
+
+
+def _norm(flat: tf.Tensor) -> tf.Tensor:
+    """Over the last axis."""
+    size, width, before = flat.shape[-1], FOLD_WIDTH, [[0, 0]] * (flat.shape.rank - 1)
     while width * FOLD_WAYS < size:
         width *= FOLD_WAYS
-    sums = tf.square(tf.pad(flat, [[0, -size % width]]))
-    while sums.shape[0] > FOLD_WIDTH:
-        sums = tf.add_n(tf.split(sums, sums.shape[0] // width))
+    sums = tf.square(tf.pad(flat, [*before, [0, -size % width]]))
+    while sums.shape[-1] > FOLD_WIDTH:
+        sums = tf.add_n(tf.split(sums, sums.shape[-1] // width, axis=-1))
         width //= FOLD_WAYS
-    return tf.sqrt(tf.reduce_sum(sums))
+    return tf.sqrt(tf.reduce_sum(sums, axis=-1))
 
 
 def with_rate(
@@ -41,6 +50,29 @@ def with_rate(
     if not isinstance(rate, tf.keras.optimizers.schedules.LearningRateSchedule):
         with tf.init_scope():
             optimizer._learning_rate = tf.Variable(rate, dtype=tf.float32, name="learning_rate", trainable=False)
+    return optimizer
+
+
+class _Rates:
+    """An optimizer of weights [P, ...], whose rates [P] each go with one of the P."""
+
+    rank = 0  # of the weights that are under way
+
+    def update_step(self, gradient, variable):
+        self.rank = variable.shape.rank
+        super().update_step(gradient, variable)
+        self.rank = 0
+
+    @property
+    def learning_rate(self):
+        rates = super().learning_rate
+        return tf.reshape(rates, [-1] + [1] * (self.rank - 1)) if self.rank else rates
+
+
+def with_rates(optimizer: tf.keras.optimizers.Optimizer) -> tf.keras.optimizers.Optimizer:
+    """The same optimizer, of elementwise steps, whose learning rates [P] each go with a part of weights [P, ...]."""
+    kind = type(optimizer)
+    optimizer.__class__ = type(kind.__name__, (_Rates, kind), {})
     return optimizer
 
 
@@ -84,7 +116,8 @@ class RMSPropGraves(tf.keras.optimizers.Optimizer):
             raise ValueError(f"epsilon must be above 0, not {epsilon}: it is all that is left under a steady gradient")
         if isinstance(learning_rate, (int, float)) and not 0 <= learning_rate < math.inf:
             raise ValueError(f"learning_rate must be at least 0 and finite, not {learning_rate}")
-        super().__init__(name=name, **kwargs)
+        # Keras's own default is a decay of 0, which it applies to every weight at every step.
+        super().__init__(name=name, **{"weight_decay": None, **kwargs})
         self._learning_rate = self._build_learning_rate(learning_rate)
         with_rate(self, learning_rate)
         self.rho = float(rho)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from tfdqn import learners
+from tfdqn import learners, population
 from tfdqn.envs import loading, registry
 from tfdqn.errors import UserError, nearest
 from tfdqn.settings import room, setting
@@ -22,7 +22,7 @@ class Game:
         "default", "named settings for the game, or the learner's own on top of its default ones", common=True
     )
     learner: str = setting("dqn", "what learns", choices=tuple(learners.LEARNERS), common=True)
-    seed: int = setting(0, "one seed for everything that is drawn", low=0, high=2**31 - 1, common=True)
+    seed: int = setting(0, "one seed for everything that is drawn", low=0, high=2**31 - 1, common=True, varies=True)
     frame_stack: int = setting(1, "frames that make one observation", low=1, high=32, common=True)
     frame_stride: int = setting(1, "decisions between stacked frames", low=1, high=32)
     action_repeat: int = setting(1, "frames that each chosen action is held for", low=1, high=32, common=True)
@@ -144,4 +144,36 @@ class Machine:
             yield {"jit": True}
 
 
-ROOMS = (Game, Length, Evaluation, Checkpoints, Machine)
+@room("population", "many agents in one program")
+class Population:
+    population: int = setting(
+        1,
+        "agents trained side by side, with the seeds from --seed on",
+        low=1,
+        high=population.MAX_MEMBERS,
+        common=True,
+    )
+    vary: str = setting(
+        "",
+        "settings that differ among them, NAME=VALUE,VALUE or NAME=FIRST:END for whole numbers; given several times, "
+        "every combination is trained",
+        common=True,
+        joined=";",
+    )
+
+    def check(self, config: Any) -> None:
+        if not population.is_one(config):
+            return
+        flag = f"--vary {self.vary}" if self.vary else f"--population {self.population}"
+        able = [name for name in learners.LEARNERS if learners.settings_of(name).TRAINS_POPULATIONS]
+        if config.learner not in able:
+            raise UserError(
+                f"{flag}: {config.learner} trains one agent at a time; use --learner {' or '.join(able)}, or a run each"
+            )
+        if loading.is_spec(config.network):
+            raise UserError(
+                f"{flag}: is for tfdqn's networks, not {config.network}; train each agent in a run of its own"
+            )
+
+
+ROOMS = (Game, Length, Evaluation, Checkpoints, Machine, Population)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import operator
+from collections.abc import Sequence
 
 import tensorflow as tf
 
@@ -42,47 +43,63 @@ def stream(seed: int, name: str, *more: int) -> int:
     return int.from_bytes(digest[:4], "little")
 
 
-def at(stream: int | tf.Tensor, counter: int | tf.Tensor) -> tf.Tensor:
-    """The seed [2] int64 of one draw: `stream` as above, `counter` [] int64 from 0 to 2**63 - 1."""
-    return tf.stack([tf.convert_to_tensor(word, tf.int64) for word in (stream, counter)])
+def at(stream: int | tf.Tensor | Sequence[int], counter: int | tf.Tensor) -> tf.Tensor:
+    """The seed [2] int64 of one draw: `stream` as above, `counter` [] int64 from 0 to 2**63 - 1.
+
+    Of streams [P], one for each member of a population, the seeds [P, 2].
+    """
+    words = [tf.convert_to_tensor(word, tf.int64) for word in (stream, counter)]
+    if words[0].shape.rank:
+        words[1] = tf.broadcast_to(words[1], words[0].shape)
+    return tf.stack(words, axis=-1)
 
 
 def part(seed: tf.Tensor, word: int) -> tf.Tensor:
-    """The seed [2] int64 of a part of what is drawn by a seed from `at`: `word`, below 2**32, tells the parts apart."""
+    """The seed [..., 2] int64 of a part of what is drawn by one from `at`; `word`, below 2**32, tells parts apart."""
     return seed + tf.constant([(word - 2**31) * 2**32, 0], tf.int64)
 
 
 def skip(seed: tf.Tensor, count: int | tf.Tensor) -> tf.Tensor:
-    """The seed [2] int64 whose number i is number `count` + i of `seed`, for `count` [] int64.
+    """The seed [..., 2] int64 whose number i is number `count` + i of `seed`, for `count` [] int64.
 
     So the draws of environments `count`, `count` + 1, ... are had without those before them.
     """
     first, second = _words(seed)
     mixed = _mix(first)
     start = _mix(mixed + second) + tf.cast(count, tf.uint64) * _word(_GOLDEN)
-    return tf.cast(tf.stack([first, _unmix(start) - mixed]), tf.int64)
+    return tf.cast(tf.stack([first, _unmix(start) - mixed], axis=-1), tf.int64)
 
 
 def draw(seed: tf.Tensor, num: int | tf.Tensor) -> tf.Tensor:
-    """Uniform integers from 0 to 2**63 - 1, [num] int64.
+    """Uniform integers from 0 to 2**63 - 1, [num] int64; of the P seeds of a population each one's in turn, [P * num].
 
     Args:
-      seed: [2] int64, all bits of which count; as from `at`, or any other two words.
-      num: how many; number i depends on the seed and i alone.
+      seed: [2] or [P, 2] int64, all bits of which count; as from `at`, or any other two words.
+      num: how many of a seed; number i depends on the seed and i alone.
     """
     first, second = _words(seed)
     start = _mix(_mix(first) + second)
     steps = tf.cast(tf.range(1, tf.cast(num, tf.int64) + 1), tf.uint64)
-    return tf.cast(_mix(start + steps * _word(_GOLDEN)) & _word(_LOW_63_BITS), tf.int64)
+    steps *= _word(_GOLDEN)
+    words = tf.reshape(start[:, tf.newaxis] + steps, [-1]) if start.shape.rank else start + steps
+    return tf.cast(_mix(words) & _word(_LOW_63_BITS), tf.int64)
+
+
+def draw_rows(seed: tf.Tensor, rows: int | tf.Tensor, each: int = 1) -> tf.Tensor:
+    """`each` numbers for each of so many rows, [rows * each] int64: of P seeds each has an equal share of the rows."""
+    seed = tf.convert_to_tensor(seed, tf.int64)
+    members = seed.shape[0] if seed.shape.rank == 2 else 1
+    return draw(seed, rows // members * each)
 
 
 def _words(seed: tf.Tensor) -> list[tf.Tensor]:
-    """Both words of a seed, [] uint64 each."""
+    """Both words of a seed, [] or [P] uint64 each."""
     seed = tf.convert_to_tensor(seed, tf.int64)
-    if not seed.shape.is_compatible_with([2]):
+    shape = [None, 2] if seed.shape.rank == 2 else [2]
+    if not seed.shape.is_compatible_with(shape):
         raise ValueError(f"a seed of shape {seed.shape}: must be two whole numbers, as from seeds.at")
     # Taken apart first: outside XLA no GPU can do that to words of uint64.
-    return [tf.cast(word, tf.uint64) for word in tf.unstack(tf.ensure_shape(seed, [2]))]
+    return [tf.cast(word, tf.uint64) for word in tf.unstack(tf.ensure_shape(seed, shape), axis=-1)]
 
 
 def _mix(word: tf.Tensor) -> tf.Tensor:

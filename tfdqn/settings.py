@@ -37,6 +37,8 @@ def setting(
     code: bool = False,
     path: bool = False,
     once_in: str = "",
+    varies: bool = False,
+    joined: str = "",
 ) -> Any:
     """A field of a room's settings.
 
@@ -54,9 +56,12 @@ def setting(
       code: it may name code, as "module:name" or "path/to/file.py:name"; a run's folder alone never has it run.
       path: it names a local file or folder.
       once_in: the tables that held it in `config.toml` of earlier versions, with spaces between.
+      varies: it may differ among the members of a population.
+      joined: its flag may be given several times; then this stands between the values.
     """
     limits = {"choices": choices, "numbered": numbered, "low": low, "high": high, "above": above}
     marks = {"resumable": resumable, "common": common, "size": size, "code": code, "path": path, "once_in": once_in}
+    marks |= {"varies": varies, "joined": joined}
     return dataclasses.field(default=default, metadata={"help": help, **limits, **marks})
 
 

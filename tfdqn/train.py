@@ -14,7 +14,7 @@ from tfdqn import cli, flags, paths
 from tfdqn import config as configuration
 from tfdqn.errors import EXIT_IO, UserError
 from tfdqn.runs import checkpoints, locks, run_config, run_folder
-from tfdqn.runs.loop import Run
+from tfdqn.runs.population_run import run_of
 from tfdqn.runs.saving import read_facts
 from tfdqn.runtime import devices, memory
 from tfdqn.runtime.signals import StopRequest
@@ -22,6 +22,7 @@ from tfdqn.settings import flag_of
 
 if TYPE_CHECKING:
     from tfdqn.envs import Environment
+    from tfdqn.runs.loop import Run
 
 
 def parser() -> cli.Parser:
@@ -159,7 +160,7 @@ def start(
         _check_memory(config, game)
     elif line := configuration.changed_sizes(given, config):
         cli.say(line)
-    return Run(config, run_dir, device, stop, other_dirs=others, game=game)
+    return run_of(config)(config, run_dir, device, stop, other_dirs=others, game=game)
 
 
 def resume(
@@ -212,7 +213,7 @@ def _resume(
         _check_memory(config, game)
     if device != facts.device:
         cli.say(f"tfdqn: warning: this run was on {facts.device} and goes on on {device}: its bits will differ")
-    return Run(config, run_dir, device, stop, lock, checkpoint, game=game)
+    return run_of(config)(config, run_dir, device, stop, lock, checkpoint, game=game)
 
 
 def _check_memory(config: configuration.Config, game: Environment | None) -> None:

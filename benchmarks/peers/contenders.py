@@ -38,10 +38,14 @@ DOORS: dict[str, dict[str, Any]] = {
     "door-4-updates": {**_DOOR, "batch_size": 128, "iterations_per_update": 4, "updates_per_iteration": 4},
     "door-16-envs": {**_DOOR, "batch_size": 128, "num_envs": 16},
 }
-ROWS = (*LOOP_ROWS, *DOORS)
+# Sixteen agents at once: one program of ours, and JAX's way, the whole loop mapped over sixteen keys.
+POPULATION_ROWS = ("update-every-3-population-16", "update-every-step-population-16")
+ROWS = (*LOOP_ROWS, *POPULATION_ROWS, *DOORS)
 PEERS = {
     # One thread wherever that was quicker: with more, XLA hands operations of a microsecond from thread to thread.
-    "jax": Peer("fused JAX loop", "jax_worker", "jax", LOOP_ROWS, LOOP_ROWS[:3]),
+    "jax": Peer(
+        "fused JAX loop", "jax_worker", "jax", (*LOOP_ROWS, *POPULATION_ROWS), (*LOOP_ROWS[:3], *POPULATION_ROWS)
+    ),
     "one-thread": Peer("tfdqn on one thread", "tfdqn_worker", None, ROWS, ROWS),
     "tf-agents": Peer("TF-Agents", "tf_agents_worker", "tensorflow", LOOP_ROWS[:2]),
     "sb3": Peer("Stable-Baselines3", "sb3_worker", "sb3", (*LOOP_ROWS[:2], *DOORS), ROWS),
@@ -54,6 +58,7 @@ BARS = {
     ("jax", "update-every-step"): (1.3, 3),
     ("jax", "batch-512"): (2, 3),
     ("jax", "article-conv"): (10, 15),
+    ("jax", "update-every-step-population-16"): (1.5, 2),
     ("tf-agents", "update-every-step"): (30, 60),
     ("sb3", "update-every-step"): (60, 120),
     ("keras", "update-every-3"): (50_000, 100_000),

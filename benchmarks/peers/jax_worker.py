@@ -25,16 +25,21 @@ class JaxLoop(contender.Contender):
         self._settings = settings
         if settings["one_thread"]:
             os.environ["NPROC"] = "1"  # read by XLA when the first computation starts its device
-        self._loop = Loop(dict(settings))
-        self._carry = self._loop.initial(jax.random.key(0))
-        self._carry = self._loop.fill(self._carry, -(-settings["replay_min_rows"] // settings["num_envs"]))
+        self._loop, self._agents = Loop(dict(settings)), settings.get("population", 1)
+        initial, fill, self._chunk = self._loop.initial, self._loop.fill, self._loop.chunk
+        keys = jax.random.key(0)
+        if self._agents > 1:  # the whole loop, mapped, as PureJaxRL trains many seeds
+            keys = jax.random.split(keys, self._agents)
+            initial, self._chunk = jax.vmap(initial), jax.jit(jax.vmap(self._loop._chunk, (0, None)), donate_argnums=0)
+            fill = jax.vmap(self._loop._fill, (0, None))
+        self._carry = fill(initial(keys), -(-settings["replay_min_rows"] // settings["num_envs"]))
         self._updates = 0
 
     def run(self, count: int) -> dict[str, float]:
-        self._carry = self._loop.chunk(self._carry, count)
-        updates = int(self._carry.learner.updates)  # waits for the device
+        self._carry = self._chunk(self._carry, count)
+        updates = int(self._carry.learner.updates.sum())  # waits for the device; of all agents
         learnt, self._updates = updates - self._updates, updates
-        frames = count * self._settings["iterations_per_update"] * self._settings["num_envs"]
+        frames = self._agents * count * self._settings["iterations_per_update"] * self._settings["num_envs"]
         return {"env_frames": float(frames), "updates": float(learnt)}
 
     def evaluate(self) -> float:
@@ -46,7 +51,7 @@ class JaxLoop(contender.Contender):
         play_recorded(self._settings["env"])
         before = jax.tree.map(np.array, self._carry.learner.params)
         work = self.run(3)
-        if work["updates"] != 3:
+        if work["updates"] != 3 * self._agents:
             raise WrongResult(f"3 rounds made {work['updates']} updates")
         after = jax.tree.map(np.array, self._carry.learner.params)
         if any(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)):

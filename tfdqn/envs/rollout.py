@@ -22,6 +22,11 @@ def select(condition: tf.Tensor, if_true: Any, if_false: Any) -> Any:
     return tf.nest.map_structure(choose, if_true, if_false)
 
 
+def sample_noise(env: Environment, seed: tf.Tensor, num_envs: int) -> Any:
+    """The noise of so many environments; of P seeds [P, 2], each one's of an equal share of them."""
+    return env.sample_noise(seed, num_envs // (seed.shape[0] if seed.shape.rank == 2 else 1))
+
+
 def play(
     env: Environment,
     state: Any,
@@ -36,7 +41,7 @@ def play(
     Args:
       state: the game's state, [N, ...].
       action: [N] int32.
-      stream: names the game's draws (see `tfdqn.seeds`).
+      stream: names the game's draws (see `tfdqn.seeds`); of a population, those of each member, [P].
       decision: [] int64, its number t; frame j draws at counter t * repeat + j.
       repeat: frames a decision.
       first: number of the first environment, where these are some of many (see `tfdqn.seeds.skip`).
@@ -55,7 +60,7 @@ def play(
         seed = seeds.at(stream, decision * repeat + frame)
         if not (isinstance(first, int) and first == 0):
             seed = seeds.skip(seed, first)
-        noise = env.sample_noise(seed, num_envs)
+        noise = sample_noise(env, seed, num_envs)
         first_noise = noise if first_noise is None else first_noise
         stepped, timestep = env.step(state, action, noise)
         added = env.score(stepped, timestep)

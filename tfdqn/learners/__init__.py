@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from tfdqn.envs.base import Environment
     from tfdqn.learners.base import Agent, Learner
 
-# name: the folder with its `settings` (`ROOMS`, in the order of `config.toml`, its `PRESET` and its sizes for a GPU)
+# name: the folder with its `settings` (`ROOMS`, in the order of `config.toml`, its `PRESET`, its sizes for a GPU, and
+# whether it `TRAINS_POPULATIONS`)
 # and its `learner` (`LEARNER`, a `tfdqn.learners.base.Learner`).
 LEARNERS = {name: f"tfdqn.learners.{name}" for name in ("dqn", "pqn", "a2c", "r2d2")}
 

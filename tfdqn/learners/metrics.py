@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -45,7 +45,7 @@ class Metrics:
     """Sums since the last report, or the largest value of what is reported so, and what the guard found.
 
     A field is named as what is reported of it, and `updates` counts those. All are scalars in the carry, [R] in
-    `Reports`.
+    `Reports`; of a population of P, [P] and [R, P].
 
     Attributes:
       learner: what the learner reports of an update.
@@ -64,13 +64,13 @@ class Metrics:
         return tuple(metric.name for metric in cls.learner if metric.reduction == "max")
 
     @classmethod
-    def zeros(cls) -> Metrics:
-        zeros = {name: tf.zeros([], tf.int64 if name in (*_COUNTS, *_FOUND) else tf.float32) for name in cls._fields}
-        return cls(**zeros | {name: tf.constant(-math.inf) for name in cls.largest()})
+    def zeros(cls, shape: Sequence[int] = ()) -> Metrics:
+        zeros = {name: tf.zeros(shape, tf.int64 if name in (*_COUNTS, *_FOUND) else tf.float32) for name in cls._fields}
+        return cls(**zeros | {name: tf.constant(-math.inf, shape=shape) for name in cls.largest()})
 
     def restarted(self) -> Metrics:
         """Sums that begin anew after a report; what the guard has found stays."""
-        return self.zeros()._replace(**{name: getattr(self, name) for name in _FOUND})
+        return self.zeros(self.updates.shape)._replace(**{name: getattr(self, name) for name in _FOUND})
 
     def with_update(self, values: Mapping[str, tf.Tensor]) -> Metrics:
         """With one update more, of which the learner reports `values`, [] float32 by name."""
@@ -97,48 +97,54 @@ class Reports(NamedTuple):
 
     next_env_frames: tf.Tensor  # [] int64, of the run, from which the next one is due
     count: tf.Tensor  # [] int32
-    env_frames: tf.Tensor  # [R] int64, of the run
+    env_frames: tf.Tensor  # [R] int64, of the run; of a population [R, P], as the metrics are
     updates: tf.Tensor  # [R] int64, of the run
     metrics: Metrics  # of [R] each
 
     @classmethod
-    def none(cls, next_env_frames: tf.Tensor, sums: type[Metrics]) -> Reports:
-        """Before the first one, of metrics of the type `sums`."""
-        zeros = tf.zeros([MAX_REPORTS], tf.int64)
-        metrics = tf.nest.map_structure(lambda value: tf.tile(value[tf.newaxis], [MAX_REPORTS]), sums.zeros())
-        return cls(next_env_frames, tf.zeros([], tf.int32), zeros, zeros, metrics)
+    def none(cls, next_env_frames: tf.Tensor, sums: type[Metrics], shape: Sequence[int] = ()) -> Reports:
+        """Before the first one, of metrics of the type `sums` and, each, of that shape."""
+        metrics = tf.nest.map_structure(
+            lambda value: tf.tile(value[tf.newaxis], [MAX_REPORTS] + [1] * len(shape)), sums.zeros(shape)
+        )
+        frames, updates = tf.zeros([MAX_REPORTS, *shape], tf.int64), tf.zeros([MAX_REPORTS], tf.int64)
+        return cls(next_env_frames, tf.zeros([], tf.int32), frames, updates, metrics)
 
     def close_if_due(
-        self, env_frames: tf.Tensor, updates: tf.Tensor, metrics: Metrics, period: int
+        self, env_frames: tf.Tensor, updates: tf.Tensor, metrics: Metrics, period: int, least: tf.Tensor | None = None
     ) -> tuple[Reports, Metrics]:
         """Once the next report is due, add it and begin the sums anew; the one after is due at a multiple of `period`.
 
         Args:
-          env_frames, updates: [] int64, of the run so far.
+          env_frames, updates: [] int64, of the run so far; of a population, frames [P].
           metrics: sums since the last report.
           period: env frames.
+          least: [] int64, the frames of the member that has played least, if there are several.
         """
-        is_due = env_frames >= self.next_env_frames
+        least = env_frames if least is None else least
+        is_due = least >= self.next_env_frames
         is_place = (tf.range(MAX_REPORTS) == self.count) & is_due
         held = (self.env_frames, self.updates, self.metrics)
         rows = tf.nest.map_structure(
-            lambda value, row: tf.where(is_place, value, row), (env_frames, updates, metrics), held
+            lambda value, row: tf.where(tf.reshape(is_place, [-1] + [1] * (row.shape.rank - 1)), value, row),
+            (env_frames, updates, metrics),
+            held,
         )
-        after = (env_frames // period + 1) * period
+        after = (least // period + 1) * period
         reports = Reports(tf.where(is_due, after, self.next_env_frames), self.count + tf.cast(is_due, tf.int32), *rows)
         sums = tf.nest.map_structure(lambda new, old: tf.where(is_due, new, old), metrics.restarted(), metrics)
         return reports, sums
 
     def rows(self) -> Iterator[tuple[int, int, Metrics]]:
-        """Env frames, updates and the sums (NumPy scalars) of each, on the host."""
+        """Env frames, updates and the sums (NumPy's) of each, on the host."""
         held = tf.nest.map_structure(lambda value: value.numpy(), self)
         for i in range(int(held.count)):
             metrics = type(held.metrics)(*(value[i] for value in held.metrics))
-            yield int(held.env_frames[i]), int(held.updates[i]), metrics
+            yield held.env_frames[i], int(held.updates[i]), metrics
 
 
 def note_non_finite(metrics: Metrics, flags: tf.Tensor, update: tf.Tensor, count: int) -> Metrics:
-    """Count an update if any of the flags [K] bool is set, and keep the first one's number and flags."""
+    """Count an update if any of the flags [..., K] bool is set, and keep the first one's number and flags."""
     found = bits(flags)
     is_first = (found != 0) & (metrics.non_finite_tensors == 0)
     return metrics._replace(
@@ -149,6 +155,6 @@ def note_non_finite(metrics: Metrics, flags: tf.Tensor, update: tf.Tensor, count
 
 
 def bits(flags: tf.Tensor) -> tf.Tensor:
-    """Flags [K] bool as one integer, [] int64; all from the 62nd on share a bit."""
-    places = tf.constant([2 ** min(i, SHARED_BIT) for i in range(flags.shape[0])], tf.int64)
-    return tf.reduce_sum(tf.where(flags, places, tf.zeros_like(places)))
+    """Flags [..., K] bool as one integer, [...] int64; all from the 62nd on share a bit."""
+    places = tf.constant([2 ** min(i, SHARED_BIT) for i in range(flags.shape[-1])], tf.int64)
+    return tf.reduce_sum(tf.where(flags, places, tf.zeros_like(places)), axis=-1)

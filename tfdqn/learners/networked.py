@@ -119,9 +119,7 @@ class NetworkLearner(base.Learner):
 
     def __init__(self, config: Config, env: Environment, device: str):
         super().__init__(config.replace(convolution=_convolution(config)), env, device)
-        self.agent = self.build_agent(self.config, env)
-        self.agent.compile(optimizing.build_optimizer(config), jit_compile=config.jit and not config.eager)
-        self.agent.optimizer.build(self.agent.online.trainable_variables)
+        self.agent = optimizing.compiled(self.build_agent(self.config, env), config)
 
     @classmethod
     def build_agent(cls, config: Config, env: Environment) -> NetworkAgent:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import tensorflow as tf
 
 from tfdqn import optimizers
+from tfdqn.members import members_of
 
 if TYPE_CHECKING:
     from tfdqn.config import Config
+    from tfdqn.learners.base import Agent
 
 
 def _adam(config: Config, rate: Any) -> tf.keras.optimizers.Optimizer:
@@ -38,11 +41,21 @@ def _averages(config: Config) -> dict[str, float]:
 OPTIMIZERS = {"adam": _adam, "rmsprop": _rmsprop, "rmsprop_graves": _rmsprop_graves}
 
 
+def compiled(agent: Agent, config: Config) -> Agent:
+    """The agent with the optimizer that a configuration names, ready to learn."""
+    agent.compile(build_optimizer(config), jit_compile=config.jit and not config.eager)
+    agent.optimizer.build(agent.online.trainable_variables)
+    return agent
+
+
 def build_optimizer(config: Config) -> tf.keras.optimizers.Optimizer:
-    """The optimizer that a configuration names."""
-    rate = config.learning_rate
+    """The optimizer that a configuration names; of a population whose members' rates differ, with one for each."""
+    members = members_of(config)
+    rate, end = members.setting("learning_rate"), members.setting("learning_rate_end")
+    differ = np.ndim(rate) or (config.learning_rate_decay_updates and np.ndim(end))
+    if differ:
+        rate = np.broadcast_to(np.float32(rate), members.shape)
     if config.learning_rate_decay_updates:
-        rate = tf.keras.optimizers.schedules.PolynomialDecay(
-            rate, config.learning_rate_decay_updates, config.learning_rate_end
-        )
-    return OPTIMIZERS[config.optimizer](config, rate)
+        rate = tf.keras.optimizers.schedules.PolynomialDecay(rate, config.learning_rate_decay_updates, end)
+    optimizer = OPTIMIZERS[config.optimizer](config, rate)
+    return optimizers.with_rates(optimizer) if differ else optimizer

@@ -33,7 +33,7 @@ class ReplayLearner(base.Learner):
 
     def is_ready(self) -> tf.Tensor:
         """Whether enough rows are held to learn from, [] bool."""
-        return self.replay.can_sample() & (self.replay.num_rows >= self.config.replay_min_rows)
+        return self.replay.holds(self.config.replay_min_rows)
 
     def rounds_to_fill(self) -> int:
         missing = self.replay.steps_to_sample(self.config.replay_min_rows) - int(self.replay.num_steps)

@@ -99,15 +99,15 @@ class Recurrence:
 @room("optimizer", "the optimizer")
 class Optimizer:
     optimizer: str = setting("rmsprop_graves", "optimizer", choices=("rmsprop_graves", "rmsprop", "adam"), common=True)
-    learning_rate: float = setting(2.5e-4, "step size of the optimizer", above=0, high=100, common=True)
+    learning_rate: float = setting(2.5e-4, "step size of the optimizer", above=0, high=100, common=True, varies=True)
     learning_rate_decay_updates: int = setting(
         0, "updates over which the rate falls linearly to learning_rate_end; 0 keeps it", low=0, high=2**53
     )
-    learning_rate_end: float = setting(1e-5, "rate after learning_rate_decay_updates", above=0, high=100)
+    learning_rate_end: float = setting(1e-5, "rate after learning_rate_decay_updates", above=0, high=100, varies=True)
     optimizer_rho: float = setting(0.95, "decay of RMSProp's averages", low=0, high=0.999999)
     optimizer_momentum: float = setting(0.9, "momentum of RMSProp", low=0, high=0.999999)
     optimizer_epsilon: float = setting(1e-4, "constant in the optimizer's denominator", above=0, high=1)
-    max_gradient_norm: float = setting(math.inf, "clip the gradient's global norm", above=0)
+    max_gradient_norm: float = setting(math.inf, "clip the gradient's global norm", above=0, varies=True)
 
     def check(self, config: Any) -> None:
         if self.learning_rate_decay_updates and self.learning_rate_end > self.learning_rate:
@@ -123,14 +123,14 @@ class Optimizer:
 
 @room("returns", "what is learnt")
 class Returns:
-    discount: float = setting(0.99, "discount a decision", low=0, high=1, common=True, once_in="dqn")
+    discount: float = setting(0.99, "discount a decision", low=0, high=1, common=True, once_in="dqn", varies=True)
 
 
 @room("bootstrap", "what is bootstrapped from")
 class Bootstrap:
     n_step: int = setting(1, "decisions of reward before bootstrapping", low=1, high=128, common=True, once_in="dqn")
     target_update_period_updates: int = setting(
-        500, "updates between hard copies to the target network", low=1, high=2**62, once_in="dqn"
+        500, "updates between hard copies to the target network", low=1, high=2**62, once_in="dqn", varies=True
     )
 
 
@@ -139,9 +139,15 @@ class Replay:
     replay_capacity: int = setting(100_000, "rows in the replay, over all environments", low=1, high=2**62, size=True)
     replay_min_rows: int = setting(5_000, "rows in the replay before learning starts", low=1, size=True)
     prioritized: bool = setting(False, "draw what is learnt from by its TD error")
-    priority_alpha: float = setting(0.6, "0 draws uniformly, 1 in proportion to the TD error", low=0, high=1)
-    priority_beta: float = setting(0.4, "how far weights undo the bias of the draws, at first", low=0, high=1)
-    priority_beta_updates: int = setting(100_000, "updates over which priority_beta rises to 1", low=1, high=2**53)
+    priority_alpha: float = setting(
+        0.6, "0 draws uniformly, 1 in proportion to the TD error", low=0, high=1, varies=True
+    )
+    priority_beta: float = setting(
+        0.4, "how far weights undo the bias of the draws, at first", low=0, high=1, varies=True
+    )
+    priority_beta_updates: int = setting(
+        100_000, "updates over which priority_beta rises to 1", low=1, high=2**53, varies=True
+    )
 
     def check(self, config: Any) -> None:
         capacity = self.replay_capacity - self.replay_capacity % config.num_envs
@@ -188,10 +194,10 @@ class Exploration:
         "what is played but for the random actions: the best action, or one drawn from softmax(Q / temperature)",
         choices=EXPLORATIONS,
     )
-    epsilon_start: float = setting(1.0, "random actions at first", low=0, high=1)
-    epsilon_end: float = setting(0.05, "random actions at last", low=0, high=1, common=True)
+    epsilon_start: float = setting(1.0, "random actions at first", low=0, high=1, varies=True)
+    epsilon_end: float = setting(0.05, "random actions at last", low=0, high=1, common=True, varies=True)
     epsilon_decay_env_frames: int = setting(
-        100_000, "frames from first to last, linearly", low=1, high=2**62, common=True
+        100_000, "frames from first to last, linearly", low=1, high=2**62, common=True, varies=True
     )
     epsilon_ladder: float = setting(
         0.0,
@@ -199,8 +205,10 @@ class Exploration:
         low=0,
         high=1e3,
     )
-    temperature_start: float = setting(1.0, "temperature of boltzmann at first", above=0, high=1e6)
-    temperature_end: float = setting(0.05, "the same at last, after as many frames as epsilon", above=0, high=1e6)
+    temperature_start: float = setting(1.0, "temperature of boltzmann at first", above=0, high=1e6, varies=True)
+    temperature_end: float = setting(
+        0.05, "the same at last, after as many frames as epsilon", above=0, high=1e6, varies=True
+    )
 
     def check(self, config: Any) -> None:
         if self.epsilon_end > self.epsilon_start:

@@ -35,7 +35,7 @@ class Cosines(tf.keras.layers.Layer):
     def call(self, features):
         draws, rows = drawing.current(), tf.shape(features)[0]
         if draws is not None and draws.taus:
-            numbers = seeds.draw(seeds.part(draws.seed, _WORD), rows * self.samples)
+            numbers = seeds.draw_rows(seeds.part(draws.seed, _WORD), rows, self.samples)
             # Of 23 bits, so that none rounds to 1.
             taus = tf.reshape((tf.cast(numbers % 2**23, tf.float32) + 0.5) / 2.0**23, [-1, self.samples])
         else:

@@ -71,18 +71,26 @@ class PatchConv2D(Spectral, Layer):
         if self.native:
             levels = tf.cast(inputs, tf.float32) * (1.0 / 255.0 if inputs.dtype == tf.uint8 else 1.0)
             return self.activation(tf.nn.conv2d(levels, weights, self.stride, self.padding.upper()) + self.bias)
-        blocks, kernel = self._blocks(inputs, weights)
-        outputs = self._expand_outputs(blocks, kernel) if self._is_wide(blocks) else self._expand_inputs(blocks, kernel)
-        return self.activation(outputs + self.bias)
+        blocks = self._blocks(inputs)
+        is_wide = self._is_wide(blocks)
+        matrix = self._matrix(weights, inputs.dtype == tf.uint8, is_wide)
+        outputs = self._expand_outputs(blocks, matrix) if is_wide else self._expand_inputs(blocks, matrix)
+        return self.activation(self._biased(outputs))
 
-    def _blocks(self, inputs, kernel):
-        """The padded input with each s x s block of pixels as one, and the kernel in the same order.
+    def _product(self, rows, matrix):
+        """Rows [R, K] times the matrix [K, M]."""
+        return tf.matmul(rows, matrix)
+
+    def _biased(self, outputs):
+        return outputs + self.bias
+
+    def _blocks(self, inputs):
+        """The padded input with each s x s block of pixels as one, [B, rows, columns, depth] float32.
 
         A k x k kernel with stride s, k divisible by s, is a (k/s) x (k/s) kernel with stride 1 over blocks of s x s
-        pixels. Returns [B, rows, columns, depth] float32 and [taps, taps, depth, filters].
+        pixels.
         """
-        size, stride = self.kernel_size, self.stride
-        block = stride if size % stride == 0 else 1
+        block = self._block()
         (top, bottom, _), (left, right, _) = self._height, self._width
         # Whole blocks only: what is added at the far edge meets no kernel.
         bottom += -(inputs.shape[1] + top + bottom) % block
@@ -90,42 +98,62 @@ class PatchConv2D(Spectral, Layer):
         if top or bottom or left or right:
             inputs = tf.pad(inputs, [[0, 0], [top, bottom], [left, right], [0, 0]])
         rows, columns, channels = inputs.shape[1] // block, inputs.shape[2] // block, inputs.shape[3]
-        split = tf.reshape(kernel, [size // block, block, size // block, block, channels, self.filters])
+        scale = 1.0
         if inputs.dtype == tf.uint8:
             # Frames arrive one after another in memory, seen as channels: keep each frame's runs of pixels together.
             # (This transposition undoes the one that made the channels; the compiler drops both.)
             inputs = tf.reshape(tf.transpose(inputs, [0, 3, 1, 2]), [-1, channels, rows, block, columns, block])
             inputs = tf.transpose(inputs, [0, 2, 4, 1, 3, 5])
-            kernel = tf.transpose(split, [0, 2, 4, 1, 3, 5])
             scale = 1.0 / 255.0
-        else:
-            inputs = tf.nn.space_to_depth(inputs, block) if block > 1 else inputs
-            kernel = tf.transpose(split, [0, 2, 1, 3, 4, 5])
-            scale = 1.0
+        elif block > 1:
+            inputs = tf.nn.space_to_depth(inputs, block)
+        return tf.reshape(tf.cast(inputs, tf.float32) * scale, [-1, rows, columns, block * block * channels])
+
+    def _block(self):
+        """The side of a block."""
+        return self.stride if self.kernel_size % self.stride == 0 else 1
+
+    def _matrix(self, kernel, is_by_frame, is_wide):
+        """The kernel in the order of the blocks, and in that of the product that is to be made.
+
+        Args:
+          kernel: [k, k, C, filters].
+          is_by_frame: whether a block holds one channel after the other.
+          is_wide: as of `_is_wide`.
+
+        Returns:
+          [depth, taps * taps * filters] where it is wide, else [taps * taps * depth, filters].
+        """
+        block, channels = self._block(), kernel.shape[2]
+        taps = self.kernel_size // block
+        split = tf.reshape(kernel, [taps, block, taps, block, channels, self.filters])
+        kernel = tf.transpose(split, [0, 2, 4, 1, 3, 5] if is_by_frame else [0, 2, 1, 3, 4, 5])
         depth = block * block * channels
-        blocks = tf.reshape(tf.cast(inputs, tf.float32) * scale, [-1, rows, columns, depth])
-        return blocks, tf.reshape(kernel, [size // block, size // block, depth, self.filters])
+        if not is_wide:
+            return tf.reshape(kernel, [taps * taps * depth, self.filters])
+        kernel = tf.reshape(kernel, [taps, taps, depth, self.filters])
+        return tf.reshape(tf.transpose(kernel, [2, 0, 1, 3]), [depth, taps * taps * self.filters])
 
     def _is_wide(self, blocks):
         """Whether a block holds at least as many numbers as an output: then it is cheaper to copy outputs."""
         return blocks.shape[-1] >= self.filters
 
-    def _expand_outputs(self, blocks, kernel):
+    def _expand_outputs(self, blocks, matrix):
         """Every block times every tap of the kernel in one product, then the shifted sum of the taps."""
         rows, columns, depth = blocks.shape[1:]
-        taps = kernel.shape[0]
-        flat = tf.reshape(tf.transpose(kernel, [2, 0, 1, 3]), [depth, taps * taps * self.filters])
-        products = tf.reshape(tf.matmul(tf.reshape(blocks, [-1, depth]), flat), [-1, rows, columns, flat.shape[1]])
+        taps = self.kernel_size // self._block()
+        products = self._product(tf.reshape(blocks, [-1, depth]), matrix)
+        products = tf.reshape(products, [-1, rows, columns, taps * taps * self.filters])
         parts = tf.split(products, taps * taps, axis=-1)
         return tf.add_n([self._shifted(part, t // taps, t % taps) for t, part in enumerate(parts)])
 
-    def _expand_inputs(self, blocks, kernel):
+    def _expand_inputs(self, blocks, matrix):
         """Every output's receptive field as one row of a matrix, times the kernel."""
-        taps = kernel.shape[0]
+        taps = self.kernel_size // self._block()
         slices = [self._shifted(blocks, t // taps, t % taps) for t in range(taps * taps)]
         patches = tf.concat(slices, axis=-1)
         _, height, width, fields = patches.shape
-        products = tf.matmul(tf.reshape(patches, [-1, fields]), tf.reshape(kernel, [fields, self.filters]))
+        products = self._product(tf.reshape(patches, [-1, fields]), matrix)
         return tf.reshape(products, [-1, height, width, self.filters])
 
     def _shifted(self, blocks, row, column):
@@ -225,11 +253,17 @@ class ColumnDense(Spectral, Layer):
         frames = tf.transpose(inputs, [3, 0, 2, 1])
         fields = self.width * rows
         kernel = self.kernel_in_use(training)
-        kernels = tf.split(kernel, channels) if channels > 1 else [kernel]
+        kernels = tf.split(kernel, channels, axis=-2) if channels > 1 else [kernel]
         groups = [tf.reshape(tf.cast(frames[c], tf.float32) * (1.0 / 255.0), [-1, fields]) for c in range(channels)]
-        products = [tf.matmul(group, kernel) for group, kernel in zip(groups, kernels, strict=True)]
-        outputs = tf.add_n(products) + self.bias
+        products = [self._product(group, kernel) for group, kernel in zip(groups, kernels, strict=True)]
+        outputs = self._biased(tf.add_n(products))
         return self.activation(tf.reshape(outputs, [-1, columns // self.width, self.filters]))
+
+    def _product(self, rows, matrix):
+        return tf.matmul(rows, matrix)
+
+    def _biased(self, outputs):
+        return outputs + self.bias
 
     def get_config(self):
         return {

@@ -10,7 +10,8 @@ What is remembered and put back is a `Past`, whole: the game's state and all tha
 of frames is rebuilt from the replay's rows, so the frames before a start have to be there: after the start is drawn,
 the environment waits while they go into the replay, one a row (`lead_in`).
 
-Shapes: N environments, of which the first M play and the others practise; K frames in a history.
+Shapes: N environments, of which the first M play and the others practise; K frames in a history. Of a population of P
+members each has N of its own, goes back to its own players' crashes, and N and M are read as those of all.
 """
 
 from __future__ import annotations
@@ -65,30 +66,59 @@ class Practice:
     Args:
       num_envs: N.
       num_practisers: N - M; with 0 every method leaves things as they are.
+      members: P; N and M above are of one.
     """
 
-    def __init__(self, num_envs: int, num_practisers: int):
-        self._num_envs, self._num_practisers, self._num_players = num_envs, num_practisers, num_envs - num_practisers
+    def __init__(self, num_envs: int, num_practisers: int, members: int = 1):
+        self._members, self._num_envs, self._num_practisers = members, num_envs, num_practisers
+        self._players_of_one = num_envs - num_practisers
+        self._num_players = members * self._players_of_one
 
     @property
     def is_player(self) -> tf.Tensor:
         """Which environments play on, [N] bool."""
-        return tf.range(self._num_envs) < self._num_players
+        return tf.range(self._members * self._num_envs) % self._num_envs < self._players_of_one
+
+    def _players(self, values: tf.Tensor, axis: int = 0) -> tf.Tensor:
+        """The players' part, of what there is one of for each environment along that axis, 0 or 1."""
+        return self._part(values, axis, slice(None, self._players_of_one))
+
+    def _practisers(self, values: tf.Tensor, axis: int = 0) -> tf.Tensor:
+        return self._part(values, axis, slice(self._players_of_one, None))
+
+    def _part(self, values: tf.Tensor, axis: int, which: slice) -> tf.Tensor:
+        before = [slice(None)] * axis
+        if self._members == 1:
+            return values[(*before, which)]
+        part = self._apart(values, axis)[(*before, slice(None), which)]
+        return _merged(part, axis)
+
+    def _joined(self, players: tf.Tensor, practisers: tf.Tensor, axis: int = 0) -> tf.Tensor:
+        """The inverse: of both parts one."""
+        if self._members == 1:
+            return tf.concat([players, practisers], axis=axis)
+        return _merged(tf.concat([self._apart(each, axis) for each in (players, practisers)], axis=axis + 1), axis)
+
+    def _apart(self, values: tf.Tensor, axis: int) -> tf.Tensor:
+        """The axis of environments as one of members and one of each's environments."""
+        shape = values.shape
+        return tf.reshape(values, [*shape[:axis], self._members, shape[axis] // self._members, *shape[axis + 1 :]])
 
     def begin(self, past: Past) -> Memory | Nothing:
         """The memory at a run's start, from the first starts [N, ...]."""
         if not self._num_practisers:
             return Nothing()
-        players = _map(lambda values: values[: self._num_players], past)
+        players = _map(self._players, past)
         snapshots = _map(lambda values: tf.repeat(values[tf.newaxis], NUM_SNAPSHOTS, axis=0), players)
         newest, taken = tf.zeros([], tf.int32), tf.zeros([self._num_players], tf.int32)
-        return Memory(snapshots, newest, taken, players, tf.zeros([self._num_practisers], tf.int32))
+        lead_in = tf.zeros([self._members * self._num_practisers], tf.int32)
+        return Memory(snapshots, newest, taken, players, lead_in)
 
     def is_leading_in(self, memory: Memory | Nothing) -> tf.Tensor:
         """Which environments play nothing in this decision, as their past goes into the replay, [N] bool."""
         if not self._num_practisers:
-            return tf.zeros([self._num_envs], tf.bool)
-        return tf.concat([tf.zeros([self._num_players], tf.bool), memory.lead_in > 0], axis=0)
+            return tf.zeros([self._members * self._num_envs], tf.bool)
+        return self._joined(tf.zeros([self._num_players], tf.bool), memory.lead_in > 0)
 
     def truncate(self, timestep: TimeStep, decisions: tf.Tensor) -> TimeStep:
         """End practice after `PRACTICE_DECISIONS`; `decisions` of each episode so far, [N] int32, this one included."""
@@ -114,12 +144,15 @@ class Practice:
         """
         if not self._num_practisers:
             return fresh, None
-        first = self._num_players
-        drawn = seeds.draw(seed, self._num_practisers) % first
+        drawn = seeds.draw(seed, self._num_practisers) % self._players_of_one
+        if self._members > 1:  # of each member's own players
+            first = tf.range(self._members, dtype=drawn.dtype) * self._players_of_one
+            drawn += tf.repeat(first, self._num_practisers)
         past = _map(lambda values: tf.gather(values, drawn), memory.spots)
+        begins = self._practisers(is_over)
 
         def choose(fresh, held, spot):
-            return tf.concat([fresh[:first], tf.where(_over(is_over[first:], spot), spot, held[first:])], axis=0)
+            return self._joined(self._players(fresh), tf.where(_over(begins, spot), spot, self._practisers(held)))
 
         return _map(choose, fresh, env_state, past.env_state), past
 
@@ -127,8 +160,7 @@ class Practice:
         """What the agent carries where an episode begins, [N, ...]: what it did at a practiser's spot."""
         if not self._num_practisers:
             return initial
-        players = self._num_players
-        return _map(lambda new, spot: tf.concat([new[:players], spot], axis=0), initial, past.agent_state)
+        return _map(lambda new, spot: self._joined(self._players(new), spot), initial, past.agent_state)
 
     def lead_in(
         self, memory: Memory | Nothing, history: tf.Tensor, pushed: tf.Tensor, past: Past | None, begins: tf.Tensor
@@ -145,19 +177,20 @@ class Practice:
           past: from `go_back`.
           begins: [N] bool, an episode begins.
         """
-        depth, first = history.shape[0], self._num_players
+        depth = history.shape[0]
         if not self._num_practisers or depth == 1:
             return pushed
-        begins = _over(begins[first:], pushed[0])[tf.newaxis]
-        newest, past = pushed[-1:, first:], by_environment(past.history)
+        begins = _over(self._practisers(begins), pushed[0])[tf.newaxis]
+        newest, past = self._practisers(pushed[-1:], axis=1), by_environment(past.history)
         if depth > 2:  # else what comes after the oldest is the game's own frame
             waits = _over(memory.lead_in > 1, pushed[0])[tf.newaxis]
-            newest = tf.where(waits, history[:1, first:], newest)
-        newest = tf.concat([pushed[-1:, :first], tf.where(begins, past[:1], newest)], axis=1)
+            newest = tf.where(waits, self._practisers(history[:1], axis=1), newest)
+        newest = self._joined(self._players(pushed[-1:], axis=1), tf.where(begins, past[:1], newest), axis=1)
         if depth == 2:
             return tf.concat([pushed[:1], newest], axis=0)
-        older = tf.where(begins, past[1:-1], pushed[:-2, first:])
-        return tf.concat([tf.concat([pushed[:-2, :first], older], axis=1), pushed[-2:-1], newest], axis=0)
+        older = tf.where(begins, past[1:-1], self._practisers(pushed[:-2], axis=1))
+        older = self._joined(self._players(pushed[:-2], axis=1), older, axis=1)
+        return tf.concat([older, pushed[-2:-1], newest], axis=0)
 
     def remember(
         self,
@@ -178,17 +211,16 @@ class Practice:
         """
         if not self._num_practisers:
             return memory
-        lead_in = tf.where(begins[self._num_players :], past.history.shape[1] - 1, tf.maximum(memory.lead_in - 1, 0))
-        crashed, begins = crashed[: self._num_players], begins[: self._num_players]
+        going_on = tf.maximum(memory.lead_in - 1, 0)
+        lead_in = tf.where(self._practisers(begins), past.history.shape[1] - 1, going_on)
+        crashed, begins = self._players(crashed), self._players(begins)
         is_due = decision % SNAPSHOT_PERIOD == 0
         newest = tf.where(is_due, (memory.newest + 1) % NUM_SNAPSHOTS, memory.newest)
         taken = tf.where(begins, 0, tf.minimum(memory.taken + tf.cast(is_due, tf.int32), NUM_SNAPSHOTS - 1))
         oldest = (memory.newest - memory.taken) % NUM_SNAPSHOTS * self._num_players + tf.range(self._num_players)
 
         def take(snapshots, values):
-            written = tf.where(
-                _over(is_due | begins, values), values[: self._num_players], tf.gather(snapshots, newest)
-            )
+            written = tf.where(_over(is_due | begins, values), self._players(values), tf.gather(snapshots, newest))
             return tf.tensor_scatter_nd_update(snapshots, [[newest]], written[tf.newaxis])
 
         def note(spots, snapshots):
@@ -201,6 +233,12 @@ class Practice:
 
 def _map(function: Any, *structures: Any) -> Any:
     return tf.nest.map_structure(function, *structures)
+
+
+def _merged(values: tf.Tensor, axis: int) -> tf.Tensor:
+    """Two axes, from that one on, as one."""
+    shape = values.shape
+    return tf.reshape(values, [*shape[:axis], shape[axis] * shape[axis + 1], *shape[axis + 2 :]])
 
 
 def _over(flags: tf.Tensor, values: tf.Tensor) -> tf.Tensor:

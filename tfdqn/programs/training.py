@@ -2,7 +2,8 @@
 
 An iteration is one decision of every environment: act, play, tell the learner; at a round's end the learner learns.
 Everything that changes is either in the `Carry`, which enters and leaves as a value, or owned by the learner: the
-agent, its optimizer, a replay. Shapes: N environments, H W rows and columns, B batch.
+agent, its optimizer, a replay. Shapes: N environments, H W rows and columns, B batch. Of a population, N is that of all
+members, the first member's first (see `tfdqn.members`).
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ import tensorflow as tf
 from tfdqn import learners, seeds
 from tfdqn.config import Config
 from tfdqn.envs import Environment, make_for
-from tfdqn.envs.rollout import play, push_frame, select, stack_frames
+from tfdqn.envs.rollout import play, push_frame, sample_noise, select, stack_frames
 from tfdqn.learners.base import Agent, Decision
 from tfdqn.learners.metrics import MAX_REPORTS, SHARED_BIT, Metrics, Reports, note_non_finite
+from tfdqn.members import members_of
 from tfdqn.programs.restarts import Memory, Nothing, Past, Practice
 from tfdqn.replay.transitions import Row
 from tfdqn.runtime import compiled, loops
@@ -26,7 +28,7 @@ class Carry(NamedTuple):
     """What one iteration hands to the next."""
 
     iteration: tf.Tensor  # [] int64, iterations so far: every seed follows from it
-    env_frames: tf.Tensor  # [] int64, frames played so far, over all environments
+    env_frames: tf.Tensor  # [] int64, frames played so far, over all environments; of a population [P]
     env_state: Any  # the game's NamedTuple, [N, ...]
     agent_state: Any  # what the agent carries, a NamedTuple of [N, ...]
     memory: Memory | Nothing  # where players crashed
@@ -61,8 +63,11 @@ class Trainer:
         with tf.device(device):
             self.learner = learners.learner_of(config.learner)(config, self.env, device)
             self.config = config = self.learner.config
-            self._practice = Practice(config.num_envs, config.num_practisers)
-            self._no_reports = Reports.none(tf.constant(NEVER, tf.int64), self.learner.sums())
+            self._members = members_of(config)
+            self._num_envs = config.num_envs * self._members.count
+            self._practice = Practice(config.num_envs, config.num_practisers, self._members.count)
+            never = tf.constant(NEVER, tf.int64)
+            self._no_reports = Reports.none(never, self.learner.sums(), self._members.shape)
         self._chunk = compiled.program(self._run, jit=config.jit, eager=config.eager)
         # A GPU would wait for the host before each turn of a loop whose turns hang on what the replay holds: there,
         # rounds without updates are a program of their own.
@@ -84,26 +89,26 @@ class Trainer:
         """Fresh episodes in every environment, nothing counted."""
         config = self.config
         with tf.device(self.device):
-            start = seeds.at(seeds.stream(config.seed, "start"), 0)
-            noise = self.env.sample_noise(start, config.num_envs)
+            start = seeds.at(self._members.stream("start"), 0)
+            noise = sample_noise(self.env, start, self._num_envs)
             state, difficulty = self.env.training_start(noise, config.start_curriculum)
             frame = self.env.observe(state)
             depth = (config.frame_stack - 1) * config.frame_stride + 1
             history = tf.repeat(frame[tf.newaxis], depth, axis=0)
-            agent_state = self.agent.initial_state(config.num_envs)
+            agent_state, num_envs = self.agent.initial_state(self._num_envs), self._num_envs
             return Carry(
                 iteration=tf.zeros([], tf.int64),
-                env_frames=tf.zeros([], tf.int64),
+                env_frames=tf.zeros(self._members.shape, tf.int64),
                 env_state=state,
                 agent_state=agent_state,
                 memory=self._practice.begin(Past.of(state, history, agent_state)),
                 history=history,
-                is_first=tf.ones([config.num_envs], tf.bool),
-                is_over=tf.zeros([config.num_envs], tf.bool),
+                is_first=tf.ones([num_envs], tf.bool),
+                is_over=tf.zeros([num_envs], tf.bool),
                 is_standard=self._is_standard(difficulty),
-                episode_score=tf.zeros([config.num_envs]),
-                episode_frames=tf.zeros([config.num_envs], tf.int32),
-                metrics=self.learner.sums().zeros(),
+                episode_score=tf.zeros([num_envs]),
+                episode_frames=tf.zeros([num_envs], tf.int32),
+                metrics=self.learner.sums().zeros(self._members.shape),
             )
 
     def run_chunk(self, carry: Carry, max_rounds: int, stop_env_frames: int) -> Carry:
@@ -162,6 +167,8 @@ class Trainer:
     def _rounds(
         self, carry: Carry, reports: Reports, max_rounds: tf.Tensor, stop_env_frames: tf.Tensor, learns: bool
     ) -> tuple[Carry, Reports]:
+        least = self._members.least
+
         def one_round(rounds, carry):
             return rounds + 1, self._round(carry, learns)
 
@@ -171,17 +178,24 @@ class Trainer:
             if loops.is_cpu(self.device):
                 stop = tf.minimum(stop_env_frames, reports.next_env_frames)
                 rounds, carry = tf.while_loop(
-                    lambda rounds, carry: (rounds < max_rounds) & (carry.env_frames < stop), one_round, (rounds, carry)
+                    lambda rounds, carry: (rounds < max_rounds) & (least(carry.env_frames) < stop),
+                    one_round,
+                    (rounds, carry),
                 )
             else:
                 rounds, carry = one_round(rounds, carry)
             reports, metrics = reports.close_if_due(
-                carry.env_frames, self.agent.optimizer.iterations, carry.metrics, self.config.log_every_frames
+                carry.env_frames,
+                self.agent.optimizer.iterations,
+                carry.metrics,
+                self.config.log_every_frames,
+                least(carry.env_frames),
             )
             return rounds, carry._replace(metrics=metrics), reports
 
         def goes_on(rounds, carry, reports):
-            return (rounds < max_rounds) & (carry.env_frames < stop_env_frames) & (reports.count < MAX_REPORTS)
+            is_short = least(carry.env_frames) < stop_env_frames
+            return (rounds < max_rounds) & is_short & (reports.count < MAX_REPORTS)
 
         start = (tf.zeros([], tf.int64), carry, reports)
         _, carry, reports = loops.while_loop(goes_on, turn, start, self.device)
@@ -190,9 +204,9 @@ class Trainer:
     def _guard_weights(self, metrics: Metrics) -> Metrics:
         """Once a chunk: an update with finite gradients can still overflow."""
         weights = self.agent.online.trainable_variables
-        flags = tf.stack([~tf.reduce_all(tf.math.is_finite(variable)) for variable in weights])
+        flags = tf.stack([~self._members.all(tf.math.is_finite(variable)) for variable in weights], axis=-1)
         # Their bits come after those of the causes, which updates report.
-        flags = tf.concat([tf.zeros([len(self.learner.CAUSES)], tf.bool), flags], axis=0)
+        flags = tf.concat([tf.zeros([*flags.shape[:-1], len(self.learner.CAUSES)], tf.bool), flags], axis=-1)
         return note_non_finite(metrics, flags, self.agent.optimizer.iterations, 0)
 
     def _round(self, carry: Carry, learns: bool) -> Carry:
@@ -223,7 +237,7 @@ class Trainer:
         observation = stack_frames(carry.history, config.frame_stride)
         action, agent_state = self._decide(carry, observation, legal)
 
-        stream = seeds.stream(config.seed, "env")
+        stream = self._members.stream("env")
         state, timestep, score, frames, noise = play(
             env, carry.env_state, action, stream, carry.iteration, config.action_repeat
         )
@@ -247,10 +261,10 @@ class Trainer:
         ended = ~is_idle & (timestep.termination | timestep.truncation)
         frames = tf.where(is_idle, 0, frames)
         episode_score = tf.where(carry.is_first, 0.0, carry.episode_score) + tf.where(is_idle, 0.0, score)
-        restart_seed = seeds.at(seeds.stream(config.seed, "restart"), carry.iteration)
+        restart_seed = seeds.at(self._members.stream("restart"), carry.iteration)
         fresh, difficulty = env.training_start(noise, config.start_curriculum)
         idle_state, past = self._practice.go_back(carry.memory, carry.env_state, fresh, is_over, restart_seed)
-        initial = self._practice.state_of(past, self.agent.initial_state(config.num_envs))
+        initial = self._practice.state_of(past, self.agent.initial_state(self._num_envs))
         agent_state = select(is_over, initial, agent_state)
         state = select(is_idle, idle_state, state)
         pushed = push_frame(carry.history, env.observe(state), is_over)
@@ -258,18 +272,18 @@ class Trainer:
         counts = ended & carry.is_standard
 
         def total_of_ended(values):
-            return tf.reduce_sum(tf.where(counts, values, tf.zeros_like(values)))
+            return self._members.sum(tf.where(counts, values, tf.zeros_like(values)))
 
         # Each number is widened before it is summed: what fits for one environment need not for all of them.
         metrics = carry.metrics._replace(
-            episodes=carry.metrics.episodes + tf.reduce_sum(tf.cast(counts, tf.int64)),
+            episodes=carry.metrics.episodes + self._members.sum(tf.cast(counts, tf.int64)),
             score=carry.metrics.score + total_of_ended(episode_score),
             episode_frames=carry.metrics.episode_frames + total_of_ended(tf.cast(episode_frames, tf.int64)),
         )
         decision = Decision(observation, carry.agent_state, row)
         carry = Carry(
             iteration=carry.iteration + 1,
-            env_frames=carry.env_frames + tf.reduce_sum(tf.cast(frames, tf.int64)),
+            env_frames=carry.env_frames + self._members.sum(tf.cast(frames, tf.int64)),
             env_state=state,
             agent_state=agent_state,
             memory=self._practice.remember(
@@ -291,7 +305,7 @@ class Trainer:
 
     def _decide(self, carry: Carry, observation: tf.Tensor, legal: tf.Tensor | None) -> tuple[tf.Tensor, Any]:
         """What each environment does next, [N] int32, and what the agent carries on."""
-        explore_seed = seeds.at(seeds.stream(self.config.seed, "explore"), carry.iteration)
+        explore_seed = seeds.at(self._members.stream("explore"), carry.iteration)
         explore = self.learner.exploration.at(carry.env_frames)
         return self.agent.act(observation, carry.agent_state, explore, explore_seed, legal)
 

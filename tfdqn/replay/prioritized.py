@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from tfdqn import seeds
@@ -29,21 +30,22 @@ class PrioritizedReplay(FrameReplay):
       *args, **kwargs: as for `FrameReplay`.
       alpha: 0 draws uniformly, 1 in proportion to the TD error.
       beta: at first; how far the weights undo the bias of the draws.
-      beta_updates: updates over which beta rises to 1.
+      beta_updates: updates over which beta rises to 1. Of a population whose members differ in one of the three, [P].
     """
 
     def __init__(self, *args: Any, alpha: float = 0.6, beta: float = 0.4, beta_updates: int = 100_000, **kwargs: Any):
         super().__init__(*args, **kwargs)
         for name, number in {"alpha": alpha, "beta": beta}.items():
-            if not 0 <= number <= 1:
+            if not np.all((0 <= np.asarray(number)) & (np.asarray(number) <= 1)):
                 raise ValueError(f"replay: {name} is {number}, but must lie between 0 and 1.")
-        if beta_updates < 1:
+        if np.any(np.asarray(beta_updates) < 1):
             raise ValueError(f"replay: beta_updates is {beta_updates}, but must be at least 1.")
         self._alpha, self._beta, self._beta_updates = alpha, beta, beta_updates
         with tf.device(self._device):
             zeros = tf.zeros([self.length, self.num_envs])
             self._priority = tf.Variable(zeros, trainable=False, name="priority")  # 0: never drawn
-            self._max_priority = tf.Variable(1.0, trainable=False, name="max_priority")
+            largest = tf.ones([] if self.members == 1 else [self.members])
+            self._max_priority = tf.Variable(largest, trainable=False, name="max_priority")
             self._num_updates = tf.Variable(0, trainable=False, dtype=tf.int64, name="num_updates")
 
     @property
@@ -59,7 +61,7 @@ class PrioritizedReplay(FrameReplay):
         super()._add_batch(items)
         slot = self._get_last_id() % self.length
         is_boundary = as_tensor(items.is_boundary, tf.bool, [self.num_envs], "replay: row.is_boundary")
-        priority = tf.where(is_boundary, 0.0, self._max_priority)  # a boundary is no anchor
+        priority = tf.where(is_boundary, 0.0, self._of_rows(self._max_priority, self.num_envs))  # a boundary: no anchor
         self._priority.scatter_update(tf.IndexedSlices(priority[None], slot[None]))
 
     def update(self, index: tf.Tensor, priority: tf.Tensor) -> None:
@@ -77,8 +79,9 @@ class PrioritizedReplay(FrameReplay):
         is_anchor = (index >= first * self.num_envs) & (index < (first + num_anchors) * self.num_envs)
         held = tf.gather_nd(self._priority.read_value(), place)
         is_anchor &= held > 0
-        value = tf.where(is_anchor, (priority + PRIORITY_FLOOR) ** self._alpha, 0.0)
-        self._max_priority.assign(tf.maximum(self._max_priority, tf.reduce_max(value)))
+        value = tf.where(is_anchor, (priority + PRIORITY_FLOOR) ** self._of_rows(self._alpha, index.shape[0]), 0.0)
+        apart = tf.reshape(value, [-1] if self.members == 1 else [self.members, -1])
+        self._max_priority.assign(tf.maximum(self._max_priority, tf.reduce_max(apart, axis=-1)))
         self._priority.scatter_nd_update(place, tf.where(is_anchor, value, held))
         self._num_updates.assign_add(1)
 
@@ -90,11 +93,27 @@ class PrioritizedReplay(FrameReplay):
         """Anchors by the inverse of the cumulated priorities, one from each of B equal parts of their sum."""
         age = (tf.range(self.length, dtype=tf.int64) - first) % self.length
         mass = tf.where((age < num_anchors)[:, None], self._priority, 0.0)
-        row, share = draw_in_proportion(tf.reshape(mass, [-1]), seed, batch_size)
-        # The table's row as a number from the first anchor on, as for the uniform draw.
-        slot, env = row // self.num_envs, row % self.num_envs
         beta = risen(self._beta, self._num_updates, self._beta_updates)
-        return (slot - first) % self.length * self.num_envs + env, importance(share, beta)
+        if self.members == 1:
+            row, share = draw_in_proportion(tf.reshape(mass, [-1]), seed, batch_size)
+            weights = importance(share, beta)
+        else:
+            # One member's after the other's: their masses are no longer than a batch's frames by far.
+            each = [tf.reshape(part, [-1]) for part in tf.split(mass, self.members, axis=1)]
+            drawn = [draw_in_proportion(*given, batch_size) for given in zip(each, tf.unstack(seed), strict=True)]
+            beta = tf.broadcast_to(beta, [self.members])
+            weights = tf.concat([importance(share, beta[i]) for i, (_, share) in enumerate(drawn)], axis=0)
+            row = tf.stack([place for place, _ in drawn])
+        # The table's row as a number from the first anchor on, as for the uniform draw.
+        slot, env = row // self.envs_of_one, row % self.envs_of_one
+        anchor = self._among_all((slot - first) % self.length * self.envs_of_one + env)
+        return tf.reshape(anchor, [-1]), weights
+
+    def _of_rows(self, each: Any, count: int) -> Any:
+        """What there may be one of for each member, for each of so many rows of all."""
+        if not len(np.shape(each)):
+            return each
+        return tf.repeat(tf.convert_to_tensor(each, tf.float32), count // self.members)
 
 
 def draw_in_proportion(mass: tf.Tensor, seed: tf.Tensor, batch_size: int) -> tuple[tf.Tensor, tf.Tensor]:
@@ -131,8 +150,8 @@ def importance(share: tf.Tensor, beta: tf.Tensor) -> tf.Tensor:
 
 def risen(beta: float, num_updates: tf.Tensor, beta_updates: int) -> tf.Tensor:
     """beta after so many updates [] int64, on its way to 1 after `beta_updates`, [] float32."""
-    progress = tf.cast(tf.minimum(num_updates, beta_updates), tf.float32) / float(beta_updates)
-    return beta + (1.0 - beta) * progress
+    progress = tf.cast(tf.minimum(num_updates, beta_updates), tf.float32) / np.float32(beta_updates)
+    return np.float32(beta) + np.float32(1.0 - beta) * progress
 
 
 def _descend(masses: tf.Tensor, rest: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -146,11 +146,13 @@ class FrameReplay(tf_uniform_replay_buffer.TFUniformReplayBuffer):
       stack: frames in an observation.
       stride: rows between two frames of a stack.
       n_step: decisions in a return; a truncation inside the window ends the return early.
-      discount: of one decision, gamma.
+      discount: of one decision, gamma; of a population whose members differ in it, [P].
       device: where the tables live; None leaves the choice to TensorFlow.
       column_major: keep each frame column by column. What goes in and comes out is the same; a network that reads whole
         columns (`tfdqn.networks.layers.ColumnDense`) then takes them without moving a byte.
       legal_actions: A, of a game whose rules do not always allow every action: rows and transitions then say which.
+      members: P, of a population, each of which has `num_envs` environments and `capacity` rows, and draws from its own
+        alone. Rows are then those of all P * N environments, and batches of all members, [P * B].
 
     Raises:
       ValueError: where the capacity does not hold one window for every environment, or a number is out of range.
@@ -168,12 +170,15 @@ class FrameReplay(tf_uniform_replay_buffer.TFUniformReplayBuffer):
         device: str | None = None,
         column_major: bool = False,
         legal_actions: int | None = None,
+        members: int = 1,
     ):
         for name, number in {"num_envs": num_envs, "stack": stack, "stride": stride, "n_step": n_step}.items():
             if operator.index(number) < 1:
                 raise ValueError(f"replay: {name} is {number}, but must be at least 1.")
-        if not 0 <= discount <= 1:
+        if not np.all((0 <= np.asarray(discount)) & (np.asarray(discount) <= 1)):
             raise ValueError(f"replay: discount is {discount}, but must lie between 0 and 1.")
+        self.envs_of_one, self.members = num_envs, members
+        num_envs, capacity = num_envs * self.members, capacity * self.members
         self.num_envs, self.stack, self.stride, self.n_step, self.discount = num_envs, stack, stride, n_step, discount
         self.frame = frame if isinstance(frame, ObservationSpec) else ObservationSpec(frame)
         self.column_major = column_major and len(self.frame.shape) == 2
@@ -233,8 +238,12 @@ class FrameReplay(tf_uniform_replay_buffer.TFUniformReplayBuffer):
         return self._get_last_id() + 1
 
     def steps_to_sample(self, num_rows: int) -> int:
-        """How many rows must have been written for each environment to hold a window, and `num_rows` over all."""
-        return max(self.lookback + self.n_step + 1, -(-num_rows // self.num_envs))
+        """How many rows must have been written for each environment to hold a window, and `num_rows` of one agent."""
+        return max(self.lookback + self.n_step + 1, -(-num_rows // self.envs_of_one))
+
+    def holds(self, num_rows: int) -> tf.Tensor:
+        """Whether there are so many rows of each agent and one can draw from them, [] bool."""
+        return self.can_sample() & (self.num_rows // self.members >= num_rows)
 
     def can_sample(self) -> tf.Tensor:
         """Whether the rows held span at least one window, [] bool."""
@@ -281,8 +290,8 @@ class FrameReplay(tf_uniform_replay_buffer.TFUniformReplayBuffer):
         """Draw transitions uniformly, with replacement, from all anchors whose window is held.
 
         Args:
-          seed: [2] int64; the same seed and contents give the same batch.
-          batch_size: B.
+          seed: [2] int64; the same seed and contents give the same batch. Of a population, [P, 2].
+          batch_size: B, of each.
 
         Returns:
           The transitions, their weights [B] float32 and index [B] int64 (step * num_envs + environment, counted from
@@ -295,7 +304,7 @@ class FrameReplay(tf_uniform_replay_buffer.TFUniformReplayBuffer):
         """
         if operator.index(batch_size) < 1:
             raise ValueError(f"replay: batch_size is {batch_size}, but must be at least 1.")
-        seed = as_tensor(seed, tf.int64, [2], "replay: seed")
+        seed = as_tensor(seed, tf.int64, [2] if np.ndim(seed) == 1 else [self.members, 2], "replay: seed")
         first, num_anchors = self._anchor_range()
         if tf.executing_eagerly() and num_anchors < 1:
             raise ValueError(
@@ -311,22 +320,37 @@ class FrameReplay(tf_uniform_replay_buffer.TFUniformReplayBuffer):
     def _draw(
         self, seed: tf.Tensor, batch_size: int, first: tf.Tensor, num_anchors: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Choose anchors: their numbers from step `first` on, [B] int64, and weights [B] float32."""
+        """Choose anchors: their numbers from step `first` on, [B] int64, and weights [B] float32.
+
+        Of a population, each member's from the rows of its own environments, [P * B].
+        """
         # Row `first * num_envs + draw` of all rows ever written is the anchor: one integer for step and environment.
         # (The modulus of 63 random bits: a bias below 1e-11 up to 16 million rows.) Where it is a boundary the next
         # candidate lies a random shift further. The batch shares the shifts: few draws, and each entry still uniform.
-        num_draws = tf.maximum(num_anchors, 1) * self.num_envs
+        num_draws = tf.maximum(num_anchors, 1) * self.envs_of_one
         randoms = seeds.draw(seed, batch_size + CANDIDATES - 1) % num_draws
-        draw, shift = randoms[:batch_size], tf.concat([[0], randoms[batch_size:]], axis=0)
+        if self.members > 1:
+            randoms = tf.reshape(randoms, [self.members, -1])
+        draw, shift = randoms[..., :batch_size], randoms[..., batch_size:]
+        shift = tf.concat([tf.zeros_like(shift[..., :1]), shift], axis=-1)  # [CANDIDATES], or [P, CANDIDATES]
         origin = first % self.length * self.num_envs
         held = tf.maximum(self.num_rows, self.num_envs)
-        candidates = _fold(draw + shift[:, None], num_draws)  # [CANDIDATES, B]
-        is_boundary = self._data_table.read("is_boundary", _fold(origin + candidates, held))
-        number = tf.range(CANDIDATES, dtype=tf.int64)[:, None]
+        candidates = _fold(draw + tf.transpose(shift)[..., None], num_draws)  # [CANDIDATES, B]
+        is_boundary = self._data_table.read("is_boundary", _fold(origin + self._among_all(candidates), held))
+        number = tf.reshape(tf.range(CANDIDATES, dtype=tf.int64), [-1] + [1] * len(draw.shape))
         chosen = tf.reduce_min(tf.where(is_boundary, tf.constant(CANDIDATES, tf.int64), number), axis=0)  # [B]
         is_anchor = (chosen < CANDIDATES) & (num_anchors > 0)
-        anchor = _fold(draw + tf.gather(shift, tf.minimum(chosen, CANDIDATES - 1)), num_draws)
-        return anchor, tf.cast(is_anchor, tf.float32)
+        steps = tf.gather(shift, tf.minimum(chosen, CANDIDATES - 1), axis=-1, batch_dims=len(shift.shape) - 1)
+        anchor = self._among_all(_fold(draw + steps, num_draws))
+        return tf.reshape(anchor, [-1]), tf.reshape(tf.cast(is_anchor, tf.float32), [-1])
+
+    def _among_all(self, numbers: tf.Tensor) -> tf.Tensor:
+        """Numbers [..., P, B] of rows of each member alone, as those among all members' rows; alone as they are."""
+        if self.members == 1:
+            return numbers
+        step, env = numbers // self.envs_of_one, numbers % self.envs_of_one
+        first = tf.range(self.members, dtype=tf.int64)[:, None] * self.envs_of_one
+        return step * self.num_envs + first + env
 
     def _transition(self, anchor: tf.Tensor, held: tf.Tensor) -> Transition:
         """The transitions whose anchors are at the table's rows `anchor` [B]."""
@@ -346,8 +370,11 @@ class FrameReplay(tf_uniform_replay_buffer.TFUniformReplayBuffer):
         rewards, discounts = read("reward", ahead), read("discount", ahead)  # [n, B]
         is_boundary = read("is_boundary", ahead)
         reward, discount = tf.zeros_like(rewards[0]), tf.ones_like(rewards[0])
+        gamma = self.discount
+        if np.ndim(gamma):
+            gamma = tf.repeat(tf.constant(gamma, tf.float32), anchor.shape[0] // self.members)
         for step in reversed(range(self.n_step)):
-            decay = self.discount * discounts[step]
+            decay = gamma * discounts[step]
             reward = tf.where(is_boundary[step], 0.0, rewards[step] + decay * reward)
             discount = tf.where(is_boundary[step], 1.0, decay * discount)
         num_steps = tf.reduce_min(tf.where(is_boundary, ahead, tf.constant(self.n_step, tf.int64)), axis=0)  # [B]

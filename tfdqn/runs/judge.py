@@ -9,7 +9,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from tfdqn.programs.evaluation import Evaluator, Scores
-    from tfdqn.runs.progress import RunState
+    from tfdqn.runs.progress import Player
 
 
 class Judge:
@@ -20,11 +20,11 @@ class Judge:
     agents play again, so that scores are only ever compared under one limit.
 
     Args:
-      run: the run as it stands; its `progress` and `best_weights` hold what is found.
-      evaluator: what plays.
+      run: whose player it is; its `progress` and `best_weights` hold what is found.
+      evaluator: what plays, with its agent.
     """
 
-    def __init__(self, run: RunState, evaluator: Evaluator):
+    def __init__(self, run: Player, evaluator: Evaluator):
         self._run, self._evaluator = run, evaluator
 
     def evaluate(self) -> Scores:
@@ -34,7 +34,7 @@ class Judge:
           Stopped: the evaluator was told to give up.
         """
         progress, scores = self._run.progress, self._scores()
-        while progress.eval_max_frames <= self._run.trainer.env.time_limit and (
+        while progress.eval_max_frames <= self._evaluator.env.time_limit and (
             self._is_outgrown_by(scores) or self._is_undecided(scores)
         ):
             progress.eval_max_frames *= 2
@@ -50,7 +50,7 @@ class Judge:
             return False
         progress.best_score, progress.best_score_ceiling = mean, self._ceiling(scores)
         progress.best_env_frames = run.env_frames
-        run.best_weights = run.trainer.agent.online.get_weights()
+        run.best_weights = self._evaluator.agent.online.get_weights()
         return True
 
     def _scores(self) -> Scores:
@@ -74,7 +74,7 @@ class Judge:
 
     def _ceiling(self, scores: Scores) -> float | None:
         """What the mean score of these episodes can be at most when none is cut; None if that cannot be told."""
-        env, limit = self._run.trainer.env, self._run.progress.eval_max_frames
+        env, limit = self._evaluator.env, self._run.progress.eval_max_frames
         is_cut = (scores.frames >= limit) & (limit <= env.time_limit)
         if is_cut.any() and env.best_score == math.inf:
             return None
@@ -82,7 +82,7 @@ class Judge:
 
     def _score_best_again(self) -> None:
         """Under the limit that holds now."""
-        progress, agent = self._run.progress, self._run.trainer.agent
+        progress, agent = self._run.progress, self._evaluator.agent
         if progress.best_score is None:
             return
         weights = agent.online.get_weights()

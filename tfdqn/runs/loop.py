@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from tfdqn import cli
+from tfdqn import cli, population
 from tfdqn import config as configuration
 from tfdqn.config import Config
 from tfdqn.errors import EXIT_NUMERIC, UserError
@@ -23,8 +23,12 @@ from tfdqn.runtime.signals import StopRequest
 from tfdqn.settings import flag_of
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from tfdqn.envs import Environment
+    from tfdqn.learners.base import Agent
     from tfdqn.learners.metrics import Metrics
+    from tfdqn.runs.monitor import Monitor
 
 CHUNK_SECONDS = 0.5  # how often Python gets its turn; no result depends on it
 # Settings that decide how much memory a run takes.
@@ -63,7 +67,6 @@ class Run(RunState):
 
         from tfdqn.envs import make_for
         from tfdqn.programs import blame, evaluator_of, trainer_of
-        from tfdqn.runs.monitor import Monitor
 
         start_seconds = time.monotonic()
         self.stop = stop
@@ -83,7 +86,7 @@ class Run(RunState):
         with blame.own_code(config):
             super().__init__(config, run_dir, device, trainer, start_seconds)
         self.evaluator = evaluator_of(trainer.env)(
-            config, trainer.env, trainer.agent, device, lambda: stop.signal is not None
+            config, trainer.env, self._evaluated(), device, lambda: stop.signal is not None
         )
         self.judge = Judge(self, self.evaluator)
         self._is_profiled = False
@@ -99,11 +102,21 @@ class Run(RunState):
                 run_dir / run_config.CONFIG_FILE, lambda path: run_config.write_config(config, path.parent)
             )
         try:
-            self.monitor = Monitor(config, self.run_dir, self.trainer.env, is_resumed=checkpoint is not None)
+            self.monitor = self._reporting(is_resumed=checkpoint is not None)
         except OSError:
             self._discard_unless_begun()
             raise
         self._say_plan()
+
+    def _evaluated(self) -> Agent:
+        """The agent that plays in evaluations."""
+        return self.agent
+
+    def _reporting(self, is_resumed: bool) -> Monitor:
+        """What writes its reports into its folder, which is there now."""
+        from tfdqn.runs.monitor import Monitor
+
+        return Monitor(self.config, self.run_dir, self.trainer.env, is_resumed)
 
     def _discard_unless_begun(self) -> None:
         """Leave no folder of a new run that ends before it has played: nothing in it is of use to anyone."""
@@ -168,7 +181,7 @@ class Run(RunState):
         """What can be had again from the last checkpoint, and is when this run is resumed."""
         config, frames = self.config, self.env_frames
         if frames >= config.total_env_frames and self.progress.reported_env_frames < frames:
-            self._report(frames, self.updates, self.wall_seconds, self.carry.metrics)
+            self._report(self.carry.env_frames.numpy(), self.updates, self.wall_seconds, self.carry.metrics)
         if self.progress.evaluated_env_frames < frames:
             self._evaluate()
             self.saver.save_best()
@@ -237,12 +250,12 @@ class Run(RunState):
         # Aim at CHUNK_SECONDS, changing slowly; a chunk cut short by an evaluation tells the same speed.
         wanted = CHUNK_SECONDS / max(seconds, 1e-6) * max(done, 1)
         progress.rounds = int(min(max(wanted, progress.rounds / 4, 1), progress.rounds * 4))
-        progress.frames_per_second = (frames - frames_before) / seconds
-        progress.updates_per_second = (self.updates - updates_before) / seconds
+        progress.frames_per_second = len(self.players) * (frames - frames_before) / seconds
+        progress.updates_per_second = len(self.players) * (self.updates - updates_before) / seconds
         for reported, updates, metrics in reports.rows():
-            if metrics.non_finite_updates:
+            if self._is_broken(metrics):
                 break
-            share = (reported - frames_before) / (frames - frames_before)
+            share = (reported.min() - frames_before) / (frames - frames_before)
             self._report(reported, updates, wall_before + share * seconds, metrics)
         progress.next_log = int(reports.next_env_frames)
         self._guard()
@@ -251,31 +264,39 @@ class Run(RunState):
         self.monitor.live(frames, progress.frames_per_second, progress.updates_per_second, self.wall_seconds)
         self.saver.save_if_due()
 
+    def _is_broken(self, metrics: Metrics) -> bool:
+        """Whether these sums hold numbers that are not finite."""
+        return bool(metrics.non_finite_updates)
+
     def _guard(self) -> None:
         """End the run if a number is no longer finite. The last checkpoint is from before."""
         metrics = self.carry.metrics
         found = int(metrics.non_finite_tensors)
         if not found:
             return
+        self._end_diverged(
+            f"training diverged at update {int(metrics.first_non_finite_update)}: {self._culprit(found)} is not "
+            f"finite; try a lower --learning-rate than {self.config.learning_rate}"
+        )
+
+    def _culprit(self, found: int) -> str:
+        """The first of what was not finite, of such bits of `Metrics.non_finite_tensors`."""
+        return self.trainer.guarded[(found & -found).bit_length() - 1]
+
+    def _end_diverged(self, reason: str) -> None:
         self.saver.outbox.retry()
         with contextlib.suppress(OSError):  # what follows matters more
             self.monitor.close()
-        names = self.trainer.guarded
-        name = names[(found & -found).bit_length() - 1]
-        raise UserError(
-            f"training diverged at update {int(metrics.first_non_finite_update)}: {name} is not finite; try a lower "
-            f"--learning-rate than {self.config.learning_rate} ({self.saver.describe()})",
-            EXIT_NUMERIC,
-        )
+        raise UserError(f"{reason} ({self.saver.describe()})", EXIT_NUMERIC)
 
-    def _report(self, env_frames: int, updates: int, wall_seconds: float, metrics: Metrics) -> None:
+    def _report(self, env_frames: np.int64, updates: int, wall_seconds: float, metrics: Metrics) -> None:
         import tensorflow as tf
 
         progress = self.progress
         epsilon = self.trainer.learner.exploration.epsilon_at(tf.constant(env_frames, tf.int64))
         values = metrics.values(float(epsilon)) | progress.speed()
-        self.monitor.report(env_frames, updates, wall_seconds, values)
-        progress.reported_env_frames = env_frames
+        self.monitor.report(int(env_frames), updates, wall_seconds, values)
+        progress.reported_env_frames = int(env_frames)
 
     def _is_time_to_profile(self, frames: int, updates: int, stop: int) -> bool:
         """Once, after learning has begun, where all iterations fit in before the chunk must stop, or as many as can."""
@@ -336,18 +357,21 @@ class Run(RunState):
         return self.totals() | scores | {"run_dir": str(self.run_dir)}
 
     def _say_plan(self) -> None:
-        config, agent, replay = self.config, self.trainer.agent, self.trainer.replay
+        config, agent, replay = self.config, self.agent, self.trainer.replay
         env = self.trainer.env
         replay_bytes = config.replay_bytes(env.observation_spec, env.masked_actions)
         mode = "op by op" if config.eager else "XLA" if config.jit else "graph without XLA"
         rows = f"replay {replay.capacity:,} rows, {replay_bytes / 1e6:,.0f} MB; " if replay else ""
+        many = f"{len(self.members)} agents side by side; " if len(self.members) > 1 else ""
         cli.say(
-            f"{config.env} on {self.device.strip('/')}, {mode}; {agent.online.count_params():,} parameters; {rows}"
+            f"{config.env} on {self.device.strip('/')}, {mode}; "
+            f"{many}{agent.online.count_params():,} parameters; {rows}"
             f"{config.total_env_frames:,} frames planned; {self.run_dir}"
         )
-        if replay and replay.capacity != config.replay_capacity:
+        if replay and replay.capacity != config.replay_capacity * len(self.players):
             asked = f"--replay-capacity {config.replay_capacity}"
-            cli.say(f"{asked} rounded down to {replay.capacity}, a multiple of --num-envs")
+            kept = replay.capacity // len(self.players)
+            cli.say(f"{asked} rounded down to {kept}, a multiple of --num-envs")
 
 
 def _smaller(config: Config) -> str:
@@ -364,6 +388,8 @@ def _check_game(config: Config, env: Environment) -> None:
         catalogue.check_fits(config.network, env.observation_spec.stacked(config.frame_stack))
     except ValueError as error:
         raise UserError(f"--{error}") from None
+    if population.is_one(config) and env.steps_on_host:
+        raise UserError(f"--population: {env.name} steps on the host; train each agent in a run of its own")
     if config.start_curriculum and not env.has_difficulties:
         raise UserError(
             f"--start-curriculum {config.start_curriculum}: {env.name} is equally difficult from start to end; use 0"

@@ -13,6 +13,7 @@ import struct
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -90,8 +91,10 @@ def _log_files(run_dir: Path) -> list[Path]:
     return [run_dir / METRICS_FILE, *events]
 
 
-def rewind(run_dir: Path, sizes: Mapping[str, int]) -> list[str]:
+def rewind(run_dir: Path, sizes: Mapping[str, int], folders: Sequence[str] = ()) -> list[str]:
     """Take back what was reported after a checkpoint, whose `Monitor.flush` gave `sizes`.
+
+    Reports lie in the run's folder, and in `folders` in it.
 
     Only files found in their places are touched, whatever names `sizes` has. Returns a line for each that has lost
     something from before the checkpoint.
@@ -99,8 +102,11 @@ def rewind(run_dir: Path, sizes: Mapping[str, int]) -> list[str]:
     Raises:
       UserError: a file or folder of the reports is a link; exit code 3.
     """
-    paths = _log_files(run_dir)
-    for path in (*(run_dir / name for name in (*EVENT_FOLDERS, *PROFILE_FOLDERS)), *paths):
+    homes = [run_dir, *(run_dir / name for name in folders)]
+    paths = [path for home in homes for path in _log_files(home)]
+    inner = [home / name for home in homes for name in EVENT_FOLDERS]
+    outer = {home.parent for home in homes[1:]} - {run_dir}
+    for path in (*outer, *homes[1:], *inner, *(run_dir / name for name in PROFILE_FOLDERS), *paths):
         if path.is_symlink():
             raise UserError(f"{path}: is a link, and links are not followed", EXIT_REFUSED)
     lost = []
@@ -189,14 +195,18 @@ class Monitor:
       run_dir: the run's folder.
       env: the game, for its colours.
       is_resumed: the folder holds the run's reports so far.
+      is_shown: on the screen, too.
 
     Raises:
       OSError: a new run's first report cannot be written.
     """
 
-    def __init__(self, config: Config, run_dir: Path, env: Environment, is_resumed: bool = False):
+    def __init__(
+        self, config: Config, run_dir: Path, env: Environment, is_resumed: bool = False, is_shown: bool = True
+    ):
         self.config, self.run_dir, self.env = config, run_dir, env
         self._line = LiveLine(config, run_dir)
+        self._is_shown = is_shown
         if is_resumed:  # the scores so far are shown, too
             with contextlib.suppress(UserError):
                 for report in curves.read(run_dir).lines:
@@ -241,10 +251,17 @@ class Monitor:
 
     def report(self, env_frames: int, updates: int, wall_seconds: float, values: Mapping[str, float]) -> None:
         """Write one report of values by their tags; `eval/` goes to that writer, all others to `train`."""
-        line = {"env_frames": env_frames, "updates": updates, "wall_seconds": round(wall_seconds, 3), **values}
+        self.note({"env_frames": env_frames, "updates": updates, "wall_seconds": round(wall_seconds, 3), **values})
+        self.draw(env_frames, values)
+
+    def note(self, line: Mapping[str, Any]) -> None:
+        """Add a line to the file of reports; `draw` writes it out."""
         # JSON has no infinities or NaN; a value that is one is written as a word, so that no reader trips over it.
         safe = {k: v if not isinstance(v, float) or math.isfinite(v) else str(v) for k, v in line.items()}
         self._lines.add((json.dumps(safe) + "\n").encode())
+
+    def draw(self, env_frames: int, values: Mapping[str, float]) -> None:
+        """Show values by their tags to TensorBoard and on the screen."""
         for name, events in self._events.items():
             tags = [tag for tag in values if (name == "eval") == tag.startswith("eval/")]
             if tags:
@@ -303,7 +320,8 @@ class Monitor:
         """Refresh what is live, and try again to write what waits."""
         if self._is_waiting:
             self._write_or_wait()
-        self._line.show(env_frames, frames_per_second, updates_per_second, wall_seconds)
+        if self._is_shown:
+            self._line.show(env_frames, frames_per_second, updates_per_second, wall_seconds)
 
     def flush(self) -> dict[str, int]:
         """Bring all reports to the disk and return the size of each file that holds them, by its path in the folder.
@@ -330,7 +348,8 @@ class Monitor:
         if self._is_closed:
             return
         self._is_closed = True
-        console.end_live()
+        if self._is_shown:
+            console.end_live()
         try:
             self._write()
         finally:

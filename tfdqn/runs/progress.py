@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from tfdqn.config import Config
+    from tfdqn.learners.base import Agent
     from tfdqn.programs.training import Carry, Trainer
 
 
@@ -50,6 +53,7 @@ class Progress:
     compile_seconds: float = 0.0
     train_seconds: float = 0.0
     eval_seconds: float = 0.0
+    diverged_update: int = 0  # of a population's member, in which it met a number that is not finite; 0: it did not
 
     def speed(self) -> dict[str, float]:
         """What a report says of `SPEED`, by tag."""
@@ -58,7 +62,45 @@ class Progress:
         )
 
 
-class RunState:
+class Player:
+    """Who is evaluated, and whose best agent is kept: a run's, or a member of its population.
+
+    Args:
+      config: what it is trained by.
+
+    Attributes:
+      run_dir: the folder of its models and reports.
+      progress: what is counted of it.
+      best_weights: of the best agent by evaluation, None before the first.
+      place: what the names of these begin with in a checkpoint.
+    """
+
+    place = "best/"
+    agent: Agent  # which is saved with the weights that it is to have
+
+    run_dir: Path
+
+    def __init__(self, config: Config):
+        self.config = config
+        self.progress = Progress(config.log_every_frames, config.eval_every_frames, config.eval_max_frames)
+        self.best_weights: list[np.ndarray] | None = None
+
+    @property
+    @abc.abstractmethod
+    def env_frames(self) -> int:
+        """What it has played so far."""
+
+    @abc.abstractmethod
+    def player_weights(self) -> list[np.ndarray]:
+        """The weights of the agent that the run is to give, as it is now."""
+
+    @property
+    def is_goal_reached(self) -> bool:
+        best = self.progress.best_score
+        return best is not None and best >= self.config.goal_score - GOAL_MARGIN
+
+
+class RunState(Player):
     """What a run has come to.
 
     Args:
@@ -70,15 +112,32 @@ class RunState:
 
     Attributes:
       carry: what the trainer's next chunk goes on from.
-      best_weights: of the best agent by evaluation, None before the first.
+      members: of a population; none of a run of one agent.
+      report_folders: folders in the run's own, beside that itself, in which reports lie.
     """
 
+    members: Sequence[Player] = ()
+    report_folders: Sequence[str] = ()
+
     def __init__(self, config: Config, run_dir: Path, device: str, trainer: Trainer, start_seconds: float):
-        self.config, self.run_dir, self.device, self.trainer = config, run_dir, device, trainer
-        self.start_seconds = start_seconds
+        super().__init__(config)
+        self.run_dir = run_dir
+        self.device, self.trainer, self.start_seconds = device, trainer, start_seconds
         self.carry: Carry = trainer.initial_carry()
-        self.progress = Progress(config.log_every_frames, config.eval_every_frames, config.eval_max_frames)
-        self.best_weights: list[np.ndarray] | None = None
+
+    @property
+    def players(self) -> Sequence[Player]:
+        """Those whose models are given."""
+        return self.members or [self]
+
+    @property
+    def agent(self) -> Agent:
+        return self.trainer.agent
+
+    @property
+    def best_dir(self) -> Path:
+        """The folder of the best agent that the run has given so far."""
+        return self.run_dir
 
     @property
     def updates(self) -> int:
@@ -93,14 +152,8 @@ class RunState:
         return self.progress.wall_seconds + time.monotonic() - self.start_seconds
 
     def player_weights(self) -> list[np.ndarray]:
-        """The weights of the agent that the run is to give, as it is now."""
         with self.trainer.learner.player():
             return self.trainer.agent.online.get_weights()
-
-    @property
-    def is_goal_reached(self) -> bool:
-        best = self.progress.best_score
-        return best is not None and best >= self.config.goal_score - GOAL_MARGIN
 
     @property
     def is_finished(self) -> bool:

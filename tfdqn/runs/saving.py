@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     import tensorflow as tf
 
-    from tfdqn.runs.progress import RunState
+    from tfdqn.runs.progress import Player, RunState
 
 LONGEST_LOSS_SECONDS = 60.0  # between checkpoints that nobody asked for,
 MAX_TIME_SHARE = 0.02  # or longer, so that they take no more of the time than this
@@ -37,14 +37,17 @@ class Facts(NamedTuple):
     versions: dict[str, str]
     game_version: int
     game_source: dict[str, Any]  # as `tfdqn.runs.run_config.source_of` gives it
+    members: list[Progress]  # of a population's members; none of a run of one agent
 
 
 def read_facts(checkpoint: Checkpoint) -> Facts:
     """A checkpoint's facts; a manifest can be whole and still not be one of ours."""
     manifest = checkpoint.manifest
     try:
-        progress = Progress(**{"eval_max_frames": manifest["config"]["eval_max_frames"], **manifest["progress"]})
-        numbers = [value for value in dataclasses.asdict(progress).values() if value is not None]
+        least = {"eval_max_frames": manifest["config"]["eval_max_frames"]}
+        progress, *members = (Progress(**{**least, **held}) for held in (manifest["progress"], *_members(manifest)))
+        held = (value for each in (progress, *members) for value in dataclasses.asdict(each).values())
+        numbers = [value for value in held if value is not None]
         reports = dict(manifest["reports"])
         if not all(isinstance(number, (int, float)) for number in (*numbers, *reports.values())):
             raise ValueError("a count is no number")
@@ -56,9 +59,14 @@ def read_facts(checkpoint: Checkpoint) -> Facts:
             versions=dict(manifest["versions"]),
             game_version=int(manifest.get("game_version", 1)),  # not told while all games had but one
             game_source=dict(manifest.get("game_source", {})),
+            members=members,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{checkpoint.path}: not a run's checkpoint ({error})", EXIT_REFUSED) from None
+
+
+def _members(manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    return list(manifest.get("members", []))
 
 
 def named_tensors(structure: Any, prefix: str) -> dict[str, tf.Tensor]:
@@ -181,13 +189,14 @@ class Saver:
         But for that agent it is the newest checkpoint again, from before that evaluation. A run that goes on from it
         has no evaluation there, as a run that was to be longer from the start, and can only find a better agent.
         """
-        run, held = self.run, self._facts.get("progress", {})
+        held = [self._facts.get("progress", {}), *_members(self._facts)]
         names = ("best_score", "best_score_ceiling", "best_env_frames", "eval_max_frames")
-        best = {name: getattr(run.progress, name) for name in names}
-        if not held or all(held.get(name) == value for name, value in best.items()):
+        found = [{name: getattr(state.progress, name) for name in names} for state in (self.run, *self.run.members)]
+        better = [{**each, **best} for each, best in zip(held, found, strict=False)]
+        if not held[0] or better == held:
             return  # nothing was trained and so saved, or it holds that agent already
         with self._failing_in_one_line():
-            self._write({**self._facts, "progress": {**held, **best}})
+            self._write({**self._facts, "progress": better[0], **({"members": better[1:]} if better[1:] else {})})
 
     @contextlib.contextmanager
     def _failing_in_one_line(self):
@@ -197,17 +206,20 @@ class Saver:
             reason = f"{self.run.run_dir}: no checkpoint made: {error.strerror or error}; {self.describe()}"
             raise UserError(reason, EXIT_IO) from None
 
-    def give_best(self) -> None:
-        """Write the best agent's model; where that fails, it waits."""
-        self._give(models.BEST_MODEL, self.run.best_weights)
+    def give_best(self, players: Sequence[Player] | None = None) -> None:
+        """Write the best agents' models, of these players or of all; where that fails, it waits."""
+        for player in self.run.players if players is None else players:
+            if player.best_weights is not None:
+                self._give(models.BEST_MODEL, player, player.best_weights)
 
     def give_final(self) -> None:
-        """Write the model of the agent as it is now; where that fails, it waits."""
-        self._give(models.FINAL_MODEL, self.run.player_weights())
+        """Write the models of the agents as they are now; where that fails, it waits."""
+        for player in self.run.players:
+            self._give(models.FINAL_MODEL, player, player.player_weights())
 
-    def _give(self, name: str, weights: Sequence[np.ndarray]) -> bool:
-        agent = self.run.trainer.agent
-        return self.outbox.put(self.run.run_dir / name, lambda path: models.save_player(agent, weights, path))
+    def _give(self, name: str, player: Player, weights: Sequence[np.ndarray]) -> bool:
+        agent = player.agent
+        return self.outbox.put(player.run_dir / name, lambda path: models.save_player(agent, weights, path))
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Bring the run to where the checkpoint was made, with its reports and models."""
@@ -231,16 +243,20 @@ class Saver:
             cli.say("this checkpoint holds no replay: a new one is filled before learning goes on")
         growing = {name for name in variables if name.startswith("replay/") and variables[name].shape.rank}
         carry = self._read_carry(checkpoint)
-        best = {}
-        if facts.progress.best_score is not None:
-            best = checkpoint.read({f"best/{i}": v for i, v in enumerate(run.trainer.agent.online.get_weights())})
+        pairs = zip(run.players, facts.members or [facts.progress], strict=True)
+        scored = [player for player, progress in pairs if progress.best_score is not None]
+        like = {player.place: player.player_weights() for player in scored}
+        best = checkpoint.read({f"{place}{i}": w for place, weights in like.items() for i, w in enumerate(weights)})
         checkpoint.restore(variables, growing)
         if not has_replay:
             replay.continue_from(run.updates)
         run.carry = from_arrays(run.carry, "carry", carry, run.device)
-        run.best_weights = list(best.values()) or None
-        run.progress = facts.progress
-        for line in monitor.rewind(run.run_dir, facts.reports):
+        for player in run.players:
+            count = len(like.get(player.place, ()))
+            player.best_weights = [best[f"{player.place}{i}"] for i in range(count)] or None
+        for state, progress in zip((run, *run.members), (facts.progress, *facts.members), strict=True):
+            state.progress = progress
+        for line in monitor.rewind(run.run_dir, facts.reports, run.report_folders):
             cli.say(f"tfdqn: warning: {line}")
         self._bring_back_models()
         self._saved_iteration = int(run.carry.iteration)
@@ -249,21 +265,21 @@ class Saver:
 
     def _bring_back_models(self) -> None:
         """Let no model be that of an agent from after the checkpoint, which training will not come by again."""
-        run = self.run
-        # Where a final model is, training has ended before; it has now ended with the agent of this checkpoint.
-        is_ended = (run.run_dir / models.FINAL_MODEL).exists()
-        wanted = {
-            models.BEST_MODEL: run.best_weights,
-            models.FINAL_MODEL: run.player_weights() if is_ended else None,
-        }
-        for name, weights in wanted.items():
-            path = run.run_dir / name
-            files.partial(path).unlink(missing_ok=True)
-            if weights is None:
-                path.unlink(missing_ok=True)
-            elif not self._give(name, weights):
-                path.unlink(missing_ok=True)  # better none for now than a wrong one; this may also make room
-                self.outbox.retry()
+        for player in self.run.players:
+            # Where a final model is, training has ended before; it has now ended with the agent of this checkpoint.
+            is_ended = (player.run_dir / models.FINAL_MODEL).exists()
+            wanted = {
+                models.BEST_MODEL: player.best_weights,
+                models.FINAL_MODEL: player.player_weights() if is_ended else None,
+            }
+            for name, weights in wanted.items():
+                path = player.run_dir / name
+                files.partial(path).unlink(missing_ok=True)
+                if weights is None:
+                    path.unlink(missing_ok=True)
+                elif not self._give(name, player, weights):
+                    path.unlink(missing_ok=True)  # better none for now than a wrong one; this may also make room
+                    self.outbox.retry()
 
     def _read_carry(self, checkpoint: Checkpoint) -> dict[str, Any]:
         """The carry's tensors by name; those that runs had not yet when it was made are as at a run's start."""
@@ -293,7 +309,8 @@ class Saver:
             for name, variable in run.trainer.learner.variables.items()
             if run.config.checkpoint_replay or not name.startswith("replay/")
         }
-        tensors |= {f"best/{i}": weight for i, weight in enumerate(run.best_weights or [])}
+        for player in run.players:
+            tensors |= {f"{player.place}{i}": weight for i, weight in enumerate(player.best_weights or [])}
         return tensors | named_tensors(run.carry, "carry")
 
     def _save(self) -> None:
@@ -310,6 +327,8 @@ class Saver:
             "progress": dataclasses.asdict(dataclasses.replace(run.progress, wall_seconds=run.wall_seconds)),
             "reports": self._flush_reports(),
         }
+        if run.members:
+            facts["members"] = [dataclasses.asdict(member.progress) for member in run.members]
         self._write(facts)
         self._on_saved()
         self._saved_iteration = int(run.carry.iteration)
@@ -319,7 +338,7 @@ class Saver:
     def _write(self, facts: dict[str, Any]) -> None:
         run, tensors = self.run, self._tensors()
         replay = run.trainer.replay
-        steps = int(replay.num_rows) // run.config.num_envs if replay else 0
+        steps = int(replay.num_rows) // replay.num_envs if replay else 0
         filled = {
             name: min(steps, v.shape[0]) for name, v in tensors.items() if name.startswith("replay/") and v.shape.rank
         }

@@ -3,26 +3,52 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
+import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from tfdqn import optimizers, seeds
+from tfdqn import seeds
 from tfdqn.envs.spec import ObservationSpec
 from tfdqn.inputs import refusal
 from tfdqn.learners import base, exploration, losses
-from tfdqn.learners.dqn import entering, heads, rules
+from tfdqn.learners.dqn import entering, heads, rules, updating
 from tfdqn.learners.dqn.metrics import LearnResult
+from tfdqn.members import Members
 from tfdqn.networks import catalogue, drawing
 from tfdqn.replay.transitions import Transition
 
 
+class TwoNetworks(base.Agent):
+    """An agent of two networks of one form: the online one plays and learns, the target is bootstrapped from."""
+
+    target: tf.keras.Model
+
+    def copy_to_target(self) -> None:
+        """Make the target network equal to the online one."""
+        for target, online in zip(self.target.variables, self.online.variables, strict=True):
+            target.assign(online)
+
+    @contextlib.contextmanager
+    def target_in_front(self):
+        """Meanwhile the target network's weights are the online network's, which plays and is saved, and vice versa."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    def _swap(self) -> None:
+        online, target = self.online.get_weights(), self.target.get_weights()
+        self.online.set_weights(target)
+        self.target.set_weights(online)
+
+
 @tf.keras.saving.register_keras_serializable(package="tfdqn")
-class DQN(base.Agent):
+class DQN(TwoNetworks):
     """Deep Q-network (Mnih et al. 2015) with a target network that shares nothing with the online one.
 
     `call` maps [B, H, W, stack] uint8 to action values [B, A]. After `compile(optimizer=...)` it learns from batches
@@ -139,17 +165,12 @@ class DQN(base.Agent):
         self._config = {"observation_shape": observation_shape, "num_actions": num_actions, **settings}
         if spec.dtype != "uint8":  # what agents of earlier versions do not say
             self._config["observation_dtype"] = spec.dtype
-        self._inputs = entering.Inputs(tf.as_dtype(spec.dtype), observation_shape, num_actions)
+        self.accepts = entering.Inputs(tf.as_dtype(spec.dtype), observation_shape, num_actions)
         if settings["max_gradient_norm"] == math.inf:
             self._config["max_gradient_norm"] = None  # JSON has no infinity
         seed = settings["seed"]
-        self.num_actions, self._seed, self._is_noisy = num_actions, seed, noisy
-        self._members = members
-        self._target_policy = rules.TARGETS[target](settings)
-        self._target_rule = rules.TARGET_RULES[munchausen_alpha > 0](settings)
-        self._max_gradient_norm = settings["max_gradient_norm"]
+        self.num_actions, self._is_noisy = num_actions, noisy
         one = rules.HEADS[head](num_actions, settings)
-        self._draws = noisy or one.draws  # in updates
         self.online, self.target = (
             catalogue.build(
                 *(network, spec, one, seed, label, members, convolution, precision),
@@ -159,12 +180,23 @@ class DQN(base.Agent):
             for label in ("online", "target")
         )
         self.head = heads.Ensemble(one, members) if members > 1 else one
+        alone = Members(())
+        self.rule = updating.Update(
+            head=self.head,
+            target_rule=rules.TARGET_RULES[munchausen_alpha > 0](settings),
+            target_policy=rules.TARGETS[target](settings, alone),
+            max_gradient_norm=settings["max_gradient_norm"],
+            networks=members,
+            draws=noisy or one.draws,
+            stream=functools.partial(seeds.stream, seed, "noise"),
+            members=alone,
+        )
         self.target.trainable = False
         self.copy_to_target()
         self._reports = {name: tf.keras.metrics.Mean(name, tf.float32) for name in ("loss", "td_error", "mean_q")}
         self.build((None, *observation_shape))
         self(
-            tf.zeros([1, *observation_shape], self._inputs.dtype)
+            tf.zeros([1, *observation_shape], self.accepts.dtype)
         )  # once, so that Keras knows what it takes and can save it
 
     def build(self, input_shape: Any) -> None:
@@ -178,7 +210,7 @@ class DQN(base.Agent):
           TypeError: the observations are no bytes; floats from 0 to 1 are refused, or all would be black.
           ValueError: they have another shape.
         """
-        return self.head.values(self.online(self._inputs.observations(inputs)))
+        return self.head.values(self.online(self.accepts.observations(inputs)))
 
     def compile(self, optimizer: Any = "rmsprop", **kwargs: Any) -> None:
         """As of every Keras model, without a loss or metrics: the constructor has said what is learnt."""
@@ -209,7 +241,7 @@ class DQN(base.Agent):
     def _entering(self, x: Any) -> Any:
         """Observations on the host as bytes, before Keras puts them into a program; a data set as it is."""
         is_array = isinstance(x, (np.ndarray, list, tuple)) or tf.is_tensor(x)
-        return self._inputs.observations(x) if is_array else x
+        return self.accepts.observations(x) if is_array else x
 
     @property
     def metrics(self):
@@ -237,8 +269,8 @@ class DQN(base.Agent):
         Returns:
           Actions [N] int32, and the next agent state.
         """
-        observation = self._inputs.observations(observation)
-        legal = self._inputs.legal(legal, observation.shape[:1], "legal actions")
+        observation = self.accepts.observations(observation)
+        legal = self.accepts.legal(legal, observation.shape[:1], "legal actions")
         # Each environment with noise of its own.
         explores = self._is_noisy and isinstance(epsilon, exploration.Explore)
         with drawing.within(drawing.Draws(seed, _rows(observation)) if explores else None):
@@ -261,24 +293,8 @@ class DQN(base.Agent):
         """
         if getattr(self, "optimizer", None) is None:
             raise refusal(RuntimeError, "DQN.learn: call compile(optimizer=...) first")
-        transitions, weights = self._inputs.batch(transitions, weights)
-        with tf.GradientTape() as tape:
-            loss, td_error, output, target = self._judge(transitions, weights, tape)
-        variables = self.online.trainable_variables
-        gradients, over_all = tape.gradient(loss, variables), {}
-        if tf.distribute.get_strategy().num_replicas_in_sync > 1:
-            gradients = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, gradients)
-            over_all = {"skip_gradients_aggregation": True}  # it would be their sum, and after the clipping
-        norm = optimizers.global_norm(gradients)
-        # By its square, too: a target of 1e38 is finite, has a finite Huber loss, and is as wrong as an infinite one.
-        is_finite = tf.math.is_finite(tf.stack([_half_square(target), loss, norm]))
-        if self._max_gradient_norm != math.inf:
-            gradients, _ = tf.clip_by_global_norm(gradients, self._max_gradient_norm, use_norm=norm)
-        self.optimizer.apply_gradients(zip(gradients, variables, strict=True), **over_all)
-        self._sync_target()
-        values = losses.among(self.head.values(output), transitions.legal)
-        mean_q = tf.reduce_mean(losses.max_value(values))
-        return LearnResult(loss / self._members, td_error, mean_q, tf.reduce_max(values), norm, is_finite)
+        transitions, weights = self.accepts.batch(transitions, weights)
+        return self.rule.step(self.online, self.target, self.optimizer, transitions, weights)
 
     def gradient(self, transitions: Transition, weights: tf.Tensor) -> list[tf.Tensor]:
         """What `learn` would step along, for each trainable variable of `online` and before clipping; nothing learns.
@@ -286,10 +302,11 @@ class DQN(base.Agent):
         Args:
           transitions, weights: as for `learn`.
         """
-        transitions, weights = self._inputs.batch(transitions, weights)
+        transitions, weights = self.accepts.batch(transitions, weights)
+        given, updates = (self.online, self.target), self.optimizer.iterations.read_value()
         with tf.GradientTape() as tape:
             # Layers that take note of being trained, such as those of spectral normalisation, must not.
-            loss, *_ = self._judge(transitions, weights, tape, training=False)
+            loss, *_ = self.rule.judge(*given, updates, transitions, weights, tape, training=False)
         return tape.gradient(loss, self.online.trainable_variables)
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
@@ -299,10 +316,12 @@ class DQN(base.Agent):
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         """The same numbers for `evaluate` and for validation: nothing is learnt."""
-        transitions, weights = self._inputs.batch(*entering.unpacked(data))
-        loss, td_error, output, _ = self._judge(transitions, weights)
+        transitions, weights = self.accepts.batch(*entering.unpacked(data))
+        optimizer = getattr(self, "optimizer", None)
+        updates = tf.zeros([], tf.int64) if optimizer is None else optimizer.iterations.read_value()
+        loss, td_error, output, _ = self.rule.judge(self.online, self.target, updates, transitions, weights)
         mean_q = tf.reduce_mean(losses.max_value(self.head.values(output), transitions.legal))
-        return self._report(loss / self._members, td_error, mean_q)
+        return self._report(loss / self.rule.networks, td_error, mean_q)
 
     # As of every Keras model, but that `x` is a `Transition`, a pair of one and weights [B], or what gives batches of
     # these: a data set or a generator. Keras would drop `sample_weight` where there is no `y`.
@@ -321,47 +340,11 @@ class DQN(base.Agent):
     def test_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         return super().test_on_batch(*entering.fed(x, y, kwargs), *args, **kwargs)
 
-    def _judge(
-        self,
-        transitions: Transition,
-        weights: tf.Tensor,
-        tape: tf.GradientTape | None = None,
-        training: bool | None = None,
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, Any]:
-        """The mean loss [], TD errors [B], the network's output, and the target, which no gradient goes through.
-
-        `training` is what the network is told; with None whether there is a tape.
-        """
-        online, target_network = self._to_learn()
-        output = online(transitions.observation, training=tape is not None if training is None else training)
-        with tape.stop_recording() if tape else contextlib.nullcontext():
-            bootstrap = self._target_policy.bootstrap(online, target_network)
-            target = self._target_rule.target(self.head, online, bootstrap, transitions, self.head.values(output))
-        each_loss, td_error = self.head.loss(output, transitions.action, target)
-        return tf.reduce_mean(weights * each_loss), td_error, output, target
-
     def _report(self, loss: tf.Tensor, td_error: tf.Tensor, mean_q: tf.Tensor) -> dict[str, tf.Tensor]:
         self._reports["loss"].update_state(loss)
         self._reports["td_error"].update_state(tf.abs(td_error))
         self._reports["mean_q"].update_state(mean_q)
         return {metric.name: metric.result() for metric in self.metrics}
-
-    def _to_learn(self) -> tuple[Callable, Callable]:
-        """Both networks as they are called in an update: what their layers draw is drawn anew for each call."""
-        if not self._draws:
-            return self.online, self.target
-        optimizer, numbers = getattr(self, "optimizer", None), itertools.count()
-        updates = tf.zeros([], tf.int64) if optimizer is None else optimizer.iterations.read_value()
-
-        def drawn(network: tf.keras.Model) -> Callable:
-            def call(observation: tf.Tensor, **given: Any) -> tf.Tensor:
-                seed = seeds.at(seeds.stream(self._seed, "noise", next(numbers)), updates)
-                with drawing.within(drawing.Draws(seed, 1, taus=True)):
-                    return network(observation, **given)
-
-            return call
-
-        return drawn(self.online), drawn(self.target)
 
     # The target network.
 
@@ -369,35 +352,7 @@ class DQN(base.Agent):
         super().play_by(weights)
         self.target.set_weights(weights)
 
-    def copy_to_target(self) -> None:
-        """Make the target network equal to the online one."""
-        for target, online in zip(self.target.variables, self.online.variables, strict=True):
-            target.assign(online)
-
-    @contextlib.contextmanager
-    def target_in_front(self):
-        """Meanwhile the target network's weights are the online network's, which plays and is saved, and vice versa."""
-        self._swap()
-        try:
-            yield
-        finally:
-            self._swap()
-
-    def _swap(self) -> None:
-        online, target = self.online.get_weights(), self.target.get_weights()
-        self.online.set_weights(target)
-        self.target.set_weights(online)
-
-    def _sync_target(self) -> None:
-        """After an update, which `optimizer.iterations` has counted."""
-        self._target_policy.follow(self.online, self.target, self.optimizer.iterations)
-
 
 def _rows(batch: tf.Tensor) -> int | tf.Tensor:
     """B of a batch [B, ...], as a number where it is known."""
     return batch.shape[0] or tf.shape(batch)[0]
-
-
-def _half_square(target: Any) -> tf.Tensor:
-    """Half the sum of the squares of all numbers in a target, [] float32."""
-    return tf.add_n([tf.nn.l2_loss(part) for part in tf.nest.flatten(target)])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from tfdqn import population
 from tfdqn.config import Config
 from tfdqn.envs import Environment
 from tfdqn.learners import optimizing
 from tfdqn.learners.dqn.agent import DQN
+from tfdqn.learners.dqn.population import DQNPopulation
+from tfdqn.members import members_of
 
 
 def build_agent(config: Config, env: Environment) -> DQN:
@@ -47,9 +50,9 @@ def build_agent(config: Config, env: Environment) -> DQN:
     )
 
 
-def build_learner(config: Config, env: Environment) -> DQN:
-    """The same with its optimizer, ready to learn."""
-    agent = build_agent(config, env)
-    agent.compile(optimizing.build_optimizer(config), jit_compile=config.jit and not config.eager)
-    agent.optimizer.build(agent.online.trainable_variables)
-    return agent
+def build_learner(config: Config, env: Environment) -> DQN | DQNPopulation:
+    """The same with its optimizer, ready to learn; or the population that a configuration describes."""
+    members = members_of(config)
+    agents = [build_agent(each, env) for each in members.configs]
+    agent = DQNPopulation(agents, members) if population.is_one(config) else agents[0]
+    return optimizing.compiled(agent, config)

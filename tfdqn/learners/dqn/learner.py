@@ -18,6 +18,7 @@ from tfdqn.learners.dqn.agent import DQN
 from tfdqn.learners.dqn.metrics import CAUSES, GRADIENTS, METRICS
 from tfdqn.learners.metrics import Metrics, note_non_finite
 from tfdqn.learners.replaying import ReplayLearner
+from tfdqn.members import members_of
 from tfdqn.metric import Metric
 from tfdqn.networks import catalogue
 from tfdqn.runtime import compiled
@@ -36,6 +37,7 @@ class DQNLearner(ReplayLearner):
         super().__init__(config, env, device)
         self.iterations_per_round = config.iterations_per_update
         self.exploration = exploration.exploration(config)
+        self._members = members_of(config)
         self._player = rules.PLAYERS[config.play_target]
         self.replay = build_replay(config, env, device)
         self.agent = building.build_learner(config, env)
@@ -52,7 +54,7 @@ class DQNLearner(ReplayLearner):
     def _learn(self, sums: Metrics) -> Metrics:
         """One update."""
         updates = self.agent.optimizer.iterations.read_value()  # a number now: the variable moves on below
-        seed = seeds.at(seeds.stream(self.config.seed, "replay"), updates)
+        seed = seeds.at(self._members.stream("replay"), updates)
         transitions, weights, index = self.replay.sample(seed, self.config.batch_size)
         result = self.agent.learn(transitions, weights)
         self.replay.update(index, tf.abs(result.td_error))
@@ -77,8 +79,7 @@ class DQNLearner(ReplayLearner):
         return self._player(self.agent)
 
     def take_over(self, agent: base.Agent) -> None:
-        super().take_over(agent)
-        self.agent.copy_to_target()
+        self.agent.play_by(agent.online.get_weights())
 
     @property
     def variables(self) -> dict[str, tf.Variable]:
@@ -95,18 +96,20 @@ class DQNLearner(ReplayLearner):
 
 def build_replay(config: Config, env: Environment, device: str) -> FrameReplay:
     """The replay that a configuration describes."""
+    members = members_of(config)
     return rules.SAMPLERS[config.prioritized](
-        config,
+        members,
         frame=env.observation_spec,
         num_envs=config.num_envs,
         capacity=config.replay_capacity,
         stack=config.frame_stack,
         stride=config.frame_stride,
         n_step=config.n_step,
-        discount=config.discount,
+        discount=members.setting("discount"),
         device=device,
         column_major=catalogue.body_of(config.network).prefers_columns,
         legal_actions=env.masked_actions or None,
+        members=members.count,
     )
 
 

@@ -33,16 +33,17 @@ GRADIENTS = Metric(
 
 
 class LearnResult(NamedTuple):
-    """What one update shows; scalars are means over the batch unless said otherwise."""
+    """What one update shows; scalars are means over the batch unless said otherwise, [P] of a population."""
 
     loss: tf.Tensor  # [] float32, weighted mean, also over the members of the network
     td_error: tf.Tensor  # [B] float32, Q(s, a) minus the target
+    td_error_size: tf.Tensor  # [] float32, mean of its absolute value
     mean_q: tf.Tensor  # [] float32, mean over the batch of max_a Q(s, a)
     max_q: tf.Tensor  # [] float32, largest Q(s, a) of the batch, of legal actions only as above
     gradient_norm: tf.Tensor  # [] float32, global norm before clipping
-    is_finite: tf.Tensor  # [len(CAUSES)] bool; targets and gradients whose squares overflow, beyond 1e19, are not
+    is_finite: tf.Tensor  # [..., len(CAUSES)] bool; targets and gradients whose squares overflow, beyond 1e19, are not
 
     def reported(self) -> dict[str, tf.Tensor]:
         """The values of this update of `METRICS`, by name, [] float32."""
         values = {metric.name: getattr(self, metric.name) for metric in METRICS}
-        return {**values, "td_error": tf.reduce_mean(tf.abs(self.td_error))}
+        return {**values, "td_error": self.td_error_size}

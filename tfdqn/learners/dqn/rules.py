@@ -16,9 +16,9 @@ import tensorflow as tf
 
 from tfdqn.learners import losses
 from tfdqn.learners.dqn import heads, targets
+from tfdqn.members import Members
 
 if TYPE_CHECKING:
-    from tfdqn.config import Config
     from tfdqn.learners.dqn.agent import DQN
     from tfdqn.replay.table import FrameReplay
 
@@ -107,23 +107,25 @@ class TargetPolicy(abc.ABC):
 class HardTarget(TargetPolicy):
     """A copy, made after every period of updates (Mnih et al. 2015)."""
 
-    period_updates: int
+    period_updates: Any
+    members: Members
 
     def follow(self, online, target, updates):
         is_due = updates % self.period_updates == 0
         for theirs, ours in zip(target.variables, online.variables, strict=True):
-            theirs.assign(tf.where(is_due, ours, theirs))
+            theirs.assign(tf.where(self.members.over(is_due, ours), ours, theirs))
 
 
 @dataclasses.dataclass(frozen=True)
 class SoftTarget(TargetPolicy):
     """An average of weights, which moves by a share of the distance at each update (Lillicrap et al. 2016)."""
 
-    tau: float
+    tau: Any
+    members: Members
 
     def follow(self, online, target, updates):
         for theirs, ours in zip(target.variables, online.variables, strict=True):
-            theirs.assign_add(self.tau * (ours - theirs))
+            theirs.assign_add(self.members.over(self.tau, ours) * (ours - theirs))
 
 
 class NoTarget(TargetPolicy):
@@ -136,11 +138,11 @@ class NoTarget(TargetPolicy):
         pass
 
 
-# From an agent's settings by name.
-TARGETS: dict[str, Callable[[Mapping[str, Any]], TargetPolicy]] = {
-    "hard": lambda given: HardTarget(given["target_update_period_updates"]),
-    "soft": lambda given: SoftTarget(given["target_tau"]),
-    "none": lambda given: NoTarget(),
+# From an agent's settings by name, whose numbers may be [P] of a population, and the members.
+TARGETS: dict[str, Callable[[Mapping[str, Any], Members], TargetPolicy]] = {
+    "hard": lambda given, members: HardTarget(given["target_update_period_updates"], members),
+    "soft": lambda given, members: SoftTarget(given["target_tau"], members),
+    "none": lambda given, members: NoTarget(),
 }
 
 
@@ -159,19 +161,18 @@ PLAYERS = {False: _online_plays, True: _target_plays}
 # --- The replay: imported where one is made, for an agent plays without TF-Agents ---
 
 
-def _uniform(config: Config, **given: Any) -> FrameReplay:
+def _uniform(of: Members, **given: Any) -> FrameReplay:
     from tfdqn.replay.table import FrameReplay
 
     return FrameReplay(**given)
 
 
-def _prioritized(config: Config, **given: Any) -> FrameReplay:
+def _prioritized(of: Members, **given: Any) -> FrameReplay:
     from tfdqn.replay.prioritized import PrioritizedReplay
 
-    return PrioritizedReplay(
-        **given, alpha=config.priority_alpha, beta=config.priority_beta, beta_updates=config.priority_beta_updates
-    )
+    own = {name: of.setting(f"priority_{name}") for name in ("alpha", "beta", "beta_updates")}
+    return PrioritizedReplay(**given, **own)
 
 
-# By `prioritized`: from a configuration and the arguments of `FrameReplay`.
+# By `prioritized`: of members, from the arguments of `FrameReplay`.
 SAMPLERS = {False: _uniform, True: _prioritized}

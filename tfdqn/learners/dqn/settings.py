@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
+from tfdqn import population
 from tfdqn.envs import loading
 from tfdqn.errors import UserError
 from tfdqn.learners.rooms import (
@@ -54,6 +55,9 @@ class Head:
     noisy_sigma: float = setting(0.5, "that noise at first, times the root of a layer's inputs", above=0, high=100)
 
     def check(self, config: Any) -> None:
+        for name in ("noisy", "spectral_norm"):
+            if getattr(self, name) and population.is_one(config):
+                raise UserError(f"{flag_of(name)}: is not for agents side by side; leave it out, or train a run each")
         if self.spectral_norm and loading.is_spec(config.network):
             raise UserError(
                 f"--spectral-norm: is of tfdqn's own networks, not of {config.network}; leave it out, or use --network "
@@ -95,7 +99,7 @@ class Rule:
     loss: str = setting("huber", "loss of the TD error", choices=("huber", "mse"))
     double: bool = setting(True, "Double DQN: the online network chooses the next action")
     target: str = setting("hard", "target network: copied, tracked or none", choices=TARGETS)
-    target_tau: float = setting(0.005, "share of the online weights in a soft update", above=0, high=1)
+    target_tau: float = setting(0.005, "share of the online weights in a soft update", above=0, high=1, varies=True)
     play_target: bool = setting(
         False, "the soft target network, an average of weights, is evaluated and kept as the agent"
     )
@@ -154,7 +158,14 @@ class Gradients:
         resumable=True,
     )
 
+    def check(self, config: Any) -> None:
+        if self.gradients_every_evals and population.is_one(config):
+            raise UserError(
+                f"--gradients-every-evals {self.gradients_every_evals}: shows one agent's; leave it out here"
+            )
 
+
+TRAINS_POPULATIONS = True
 ROOMS = (Sizes, Updates, Network, Head, Dueling, Optimizer, Returns, Bootstrap, Rule, Replay, Exploration, Gradients)
 PRESET: dict[str, Any] = {}
 

@@ -1,0 +1,387 @@
+"""Populations: each member is what it would be alone, and all that a run keeps of it."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfdqn
+from tests.whole_runs import SETTINGS, resume, train_until
+from tfdqn import config as configuration
+from tfdqn import evaluate, members, population, seeds
+from tfdqn.envs import make_for
+from tfdqn.errors import EXIT_NUMERIC, UserError
+from tfdqn.learners import build_agent, metrics
+from tfdqn.networks import stacked
+from tfdqn.programs.training import Trainer
+from tfdqn.runs import checkpoints, curves, statistics
+from tfdqn.runs.population_run import PopulationRun
+from tfdqn.runtime.signals import StopRequest
+
+SMALL = {
+    "env": "catch8",
+    "device": "cpu",
+    "num_envs": 4,
+    "batch_size": 8,
+    "frame_stack": 2,
+    "replay_capacity": 600,
+    "replay_min_rows": 60,
+    "target_update_period_updates": 7,
+    "epsilon_decay_env_frames": 400,
+    "log_every_frames": 100,
+}
+
+
+def make_run(run_dir, **changes):
+    settings = {**SETTINGS, "population": 3, "jit": False, **changes}
+    return PopulationRun(configuration.resolve(settings), run_dir, "/CPU:0", StopRequest())
+
+
+# What differs.
+
+
+def test_a_grid_is_every_combination_with_the_seeds_slowest():
+    config = configuration.resolve(
+        {**SMALL, "population": 2, "seed": 5, "vary": "learning_rate=1e-3, 1e-4;discount=0.9"}
+    )
+    each = population.members(config)
+    assert [(m.seed, m.learning_rate, m.discount) for m in each] == [
+        (5, 1e-3, 0.9),
+        (5, 1e-4, 0.9),
+        (6, 1e-3, 0.9),
+        (6, 1e-4, 0.9),
+    ]
+    assert population.differences(each) == ("seed", "learning_rate")
+    assert all(
+        m == config.replace(population=1, vary="", seed=m.seed, learning_rate=m.learning_rate, discount=0.9)
+        for m in each
+    )
+    assert config.replay_bytes(config.observation_spec) == 4 * each[0].replay_bytes(config.observation_spec)
+
+
+def test_from_python_a_grid_is_said_by_name():
+    said = tfdqn.grid(seed=range(3), learning_rate=[1e-4, 0.5])
+    assert said == "seed=0,1,2;learning_rate=0.0001,0.5"
+    assert population.count(configuration.resolve({**SMALL, "vary": said})) == 6
+    with pytest.raises(UserError, match="seed has no values"):
+        tfdqn.grid(seed=[])
+
+
+@pytest.mark.parametrize(
+    "given, said",
+    [
+        ({"vary": "lerning_rate=1"}, "--vary lerning_rate: did you mean 'learning_rate'?"),
+        ({"vary": "num_envs=1,2"}, "--vary num_envs: --num-envs has to be the same for all; choose one of seed,"),
+        ({"vary": "learning_rate"}, "--vary learning_rate: must be NAME=VALUE,VALUE"),
+        ({"vary": "learning_rate=1,x"}, "--vary learning_rate=x: must be a number"),
+        ({"vary": "seed=3:3"}, "--vary seed=3:3: must be a whole number, or FIRST:END"),
+        ({"vary": "discount=0.9,1.5"}, "--vary discount=1.5: must be at most 1; use 1"),
+        ({"vary": "seed=1,1"}, "--vary seed=1: is there twice"),
+        ({"vary": "seed=1;seed=2"}, "--vary seed: is there twice"),
+        ({"vary": "seed=0:3", "population": 2}, "--population 2: --vary names the seeds already"),
+        ({"vary": "seed=0:2000"}, "makes 1025 agents; at most 1024"),
+        ({"population": 2, "learner": "pqn", "network": "mlp_norm"}, "--population 2: pqn trains one agent at a time"),
+        ({"population": 2, "noisy": True}, "--noisy: is not for agents side by side"),
+        (
+            {"population": 2, "network": "tests.test_bodies:stock"},
+            "2: is for tfdqn's networks, not tests.test_bodies",
+        ),
+        ({"vary": "epsilon_end=0.5", "epsilon_start": 0.2}, "--epsilon-end 0.5: above --epsilon-start"),
+    ],
+)
+def test_what_cannot_differ_is_refused_in_one_line(given, said):
+    with pytest.raises(UserError) as error:
+        configuration.resolve({"env": "catch8", **given})
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+
+# What members are made of.
+
+
+def test_draws_of_a_population_are_those_of_its_seeds():
+    streams = [seeds.stream(seed, "env") for seed in (3, 4)]
+    both = seeds.draw(seeds.part(seeds.skip(seeds.at(streams, 9), 2), 5), 4)
+    alone = [seeds.draw(seeds.part(seeds.skip(seeds.at(stream, 9), 2), 5), 4) for stream in streams]
+    np.testing.assert_array_equal(both, np.concatenate(alone))
+    np.testing.assert_array_equal(seeds.draw_rows(seeds.at(streams, 9), 8), seeds.draw(seeds.at(streams, 9), 4))
+
+
+@pytest.mark.parametrize(
+    "env, settings, jit",
+    [
+        ("catch8", {"network": "mlp_norm", "dueling": True, "precision": "bfloat16"}, False),
+        ("catch8", {"network": "mlp_norm", "dueling": True, "precision": "bfloat16"}, True),
+        ("catch8", {"network": "conv", "head": "quantile"}, True),
+        ("cave", {"network": "columns", "members": 2}, False),
+        pytest.param("catch8", {"network": "resnet"}, True, marks=pytest.mark.slow),
+        pytest.param("cave", {"network": "columns_deep", "members": 2}, True, marks=pytest.mark.slow),
+        pytest.param("cave", {"network": "conv_stride4"}, True, marks=pytest.mark.slow),
+    ],
+)
+def test_stacked_networks_compute_what_each_does(env, settings, jit):
+    config = configuration.resolve({"env": env, **settings})
+    game = make_for(config)
+    networks = [build_agent(config.replace(seed=seed), game).online for seed in range(2)]
+    spec = game.observation_spec.stacked(config.frame_stack)
+    seen = np.random.default_rng(0).integers(0, 256, [6, *spec.shape]).astype(spec.dtype)
+    one = stacked.model(networks)
+    found = tf.function(one, jit_compile=jit, autograph=False)(tf.constant(seen))
+    expected = np.concatenate([network(part) for network, part in zip(networks, np.split(seen, 2), strict=True)])
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    assert np.abs(expected[:3] - expected[3:]).max() > 1e-2  # members differ
+    for number, network in enumerate(networks):
+        for ours, theirs in zip(stacked.weights_of(one, number), network.get_weights(), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def test_what_is_taken_over_rows_is_each_members():
+    configs = [configuration.resolve({**SMALL, "seed": seed}) for seed in (0, 1)]
+    both, alone = members.Population(configs), members.Members(configs[:1])
+    rows = tf.constant([1.0, 2.0, 5.0, -8.0])
+    for name in ("mean", "sum", "max", "half_square"):
+        expected = [getattr(alone, name)(part) for part in tf.split(rows, 2)]
+        np.testing.assert_allclose(getattr(both, name)(rows), expected)
+    tensors = [tf.reshape(tf.range(12.0) - 4.0, [2, 2, 3]), tf.constant([[2.0], [-30.0]])]
+    norms = both.norm(tensors)
+    clipped = both.clipped(tensors, norms, np.array([5.0, np.inf]))
+    for i, limit in enumerate((5.0, np.inf)):
+        each = [tensor[i] for tensor in tensors]
+        np.testing.assert_allclose(norms[i], alone.norm(each), rtol=1e-6)
+        expected = each if limit == np.inf else alone.clipped(each, alone.norm(each), limit)
+        for ours, theirs in zip(clipped, expected, strict=True):
+            np.testing.assert_allclose(ours[i], theirs, rtol=1e-6)
+
+
+def played(config, rounds):
+    """The trainer and its carry after so many rounds."""
+    trainer = Trainer(config)
+    carry, reports = trainer.run_reporting_chunk(trainer.initial_carry(), rounds, 10**9, 100)
+    return trainer, carry, reports
+
+
+@pytest.mark.parametrize(
+    "settings, vary",
+    [
+        ({"optimizer": "adam", "max_gradient_norm": 0.05}, "seed=0,7;learning_rate=1e-3,1e-2"),
+        ({"env": "tests.own_games:Line", "frame_stack": 1}, "seed=0,1;epsilon_decay_env_frames=50,400"),
+        (
+            {"prioritized": True, "restart_share": 0.5, "n_step": 2, "double": False},
+            "seed=0,7;discount=0.5,0.99;priority_alpha=0.2,0.9;priority_beta=0.1,0.7",
+        ),
+        pytest.param(
+            {"exploration": "boltzmann", "target": "soft", "head": "iqn", "epsilon_ladder": 2.0, "frame_stack": 3},
+            "target_tau=0.01,0.5;temperature_end=0.1,0.9;epsilon_end=0.01,0.2",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            {"learning_rate_decay_updates": 30, "restart_share": 0.5, "munchausen_alpha": 0.9},
+            "learning_rate_end=1e-5,1e-4;target_update_period_updates=3,11;max_gradient_norm=0.1,1000",
+            marks=pytest.mark.slow,
+        ),
+    ],
+    ids=["rates", "own game", "replay", "exploration", "targets"],
+)
+def test_a_member_is_what_it_would_be_alone(settings, vary):
+    """Its games to the bit, its weights to rounding, what is reported of it, and no member is another."""
+    config = configuration.resolve({**SMALL, "jit": False, **settings, "vary": vary})
+    trainer, carry, reports = played(config, 60)
+    each = population.members(config)
+    rows = list(reports.rows())
+    assert len(rows) > 1
+    weights = [trainer.agent.weights_of(number) for number in range(len(each))]
+    for number, alone in ((1, each[1]), (len(each) - 1, each[-1])):
+        solo, own, own_reports = played(alone, 60)
+        for ours, theirs in zip(weights[number], solo.agent.online.get_weights(), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+        part = slice(number * config.num_envs, (number + 1) * config.num_envs)
+        for ours, theirs in zip(tf.nest.flatten(carry.env_state), tf.nest.flatten(own.env_state), strict=True):
+            np.testing.assert_array_equal(ours[part], theirs)
+        assert int(carry.env_frames[number]) == int(own.env_frames)
+        totals = {name: [0.0, 0.0] for name in ("episodes", "score", "loss", "td_error")}
+        for side, sums in (
+            (0, [r[2] for r in rows] + [carry.metrics]),
+            (1, [r[2] for r in own_reports.rows()] + [own.metrics]),
+        ):
+            for name, total in totals.items():
+                total[side] = sum(float(np.ravel(getattr(one, name))[number if side == 0 else 0]) for one in sums)
+        for ours, theirs in totals.values():
+            assert ours == pytest.approx(theirs, rel=1e-3)
+    assert any(not np.allclose(a, b, atol=1e-6) for a, b in zip(weights[0], weights[-1], strict=True))
+
+
+def test_the_compiled_population_computes_what_the_plain_graph_does():
+    config = configuration.resolve({**SMALL, "vary": "seed=0,3;learning_rate=1e-3,1e-2"})
+    compiled, carry, _ = played(config, 40)
+    plain, other, _ = played(config.replace(jit=False), 40)
+    for ours, theirs in zip(tf.nest.flatten(carry.env_state), tf.nest.flatten(other.env_state), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    for ours, theirs in zip(compiled.agent.online.variables, plain.agent.online.variables, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+# What a run keeps.
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    run_dir = tmp_path_factory.mktemp("population") / "run"
+    run = make_run(run_dir)
+    return run_dir, run.train(), run
+
+
+def lines_of(path):
+    """A file's reports, without what hangs on time."""
+    found = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    return [{k: v for k, v in line.items() if k != "wall_seconds" and not k.startswith("speed/")} for line in found]
+
+
+def test_each_member_has_reports_and_a_model_of_its_own(whole):
+    run_dir, result, run = whole
+    lines = lines_of(run_dir / curves.METRICS_FILE)
+    assert {line["member"] for line in lines} == {0, 1, 2}
+    for member in run.members:
+        own = lines_of(member.run_dir / curves.METRICS_FILE)
+        assert own == [
+            {k: v for k, v in line.items() if k != "member"} for line in lines if line["member"] == member.number
+        ]
+        assert max(line.get(curves.SCORE, -9) for line in own) == member.progress.best_score
+        assert configuration.read_toml(member.run_dir / "config.toml")["seed"] == SETTINGS["seed"] + member.number
+        agent = tfdqn.load(member.run_dir)
+        for ours, theirs in zip(agent.model.online.get_weights(), member.best_weights, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    scores = [row["score_mean"] for row in result["members"]]
+    assert len(scores) == 3 and result["population"] == 3 and result["diverged_members"] == []
+    assert result["best_member"] == max(run.members, key=lambda each: each.progress.best_score).number
+
+
+def test_tensorboard_has_the_mean_and_its_band(whole):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    def scalars(folder):
+        found = EventAccumulator(str(folder)).Reload()
+        events = found.Tensors(curves.SCORE)
+        return [(event.step, float(tf.make_ndarray(event.tensor_proto))) for event in events]
+
+    run_dir, _, run = whole
+    each = [scalars(member.run_dir / "eval") for member in run.members]
+    mean, low, high = (scalars(run_dir / name) for name in ("eval", "band/low/eval", "band/high/eval"))
+    assert len(mean) == len(low) == len(high) == len(each[0]) > 1
+    for i in range(len(mean)):
+        values = np.array([one[i][1] for one in each])
+        half = curves.student(3) * values.std(ddof=1) / np.sqrt(3)
+        assert mean[i][1] == pytest.approx(values.mean(), rel=1e-5)
+        assert [low[i][1], high[i][1]] == pytest.approx(
+            [values.mean() - half, values.mean() + half], rel=1e-4, abs=1e-5
+        )
+
+
+def test_a_broken_population_ends_like_the_unbroken_one(whole, tmp_path):
+    run_dir = tmp_path / "run"
+    run = make_run(run_dir)
+    train_until(run, 2500, chunk=29)
+    run._lock.close()
+    run.monitor.report({0: 1}, 1, 1.0, {0: {"train/loss": 1.0}}, {})  # lost: after the checkpoint
+    run.monitor.close()
+    run = resume(run_dir, kind=PopulationRun)
+    assert 2500 <= run.env_frames < 2900
+    assert run.train()["members"] == whole[1]["members"]
+    for member in whole[2].members:
+        other = run.members[member.number]
+        assert lines_of(other.run_dir / curves.METRICS_FILE) == lines_of(member.run_dir / curves.METRICS_FILE)
+        for ours, theirs in zip(other.player_weights(), member.player_weights(), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+        for ours, theirs in zip(other.best_weights, member.best_weights, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    assert lines_of(run_dir / curves.METRICS_FILE) == lines_of(whole[0] / curves.METRICS_FILE)
+
+
+def break_weights(run, numbers):
+    """Let some members have a weight that is not finite."""
+    kernel = run.trainer.agent.online.trainable_variables[0]
+    is_broken = np.isin(np.arange(kernel.shape[0]), numbers).reshape(-1, 1, 1)
+    kernel.assign(tf.where(is_broken, np.inf, kernel))
+
+
+def test_a_member_that_diverges_is_named_and_the_others_go_on(tmp_path, capfd):
+    settings = {"population": 1, "vary": "learning_rate=1e-3,1e-2", "total_env_frames": 3000}
+    run = make_run(tmp_path / "run", **settings)
+    train_until(run, 1000)
+    break_weights(run, [1])
+    result = run.train()
+    said = capfd.readouterr().err
+    assert "member 1 (learning_rate 0.01) diverged at update " in said and "the others go on" in said
+    assert result["diverged_members"] == [1] and [row["member"] for row in result["members"]] == [0]
+    assert run.members[1].progress.diverged_update > 0
+    assert [line["member"] for line in lines_of(run.run_dir / curves.METRICS_FILE)][-1] == 0
+    alone = make_run(tmp_path / "alone", **{**settings, "vary": "learning_rate=1e-3"})
+    assert alone.train()["members"][0]["score_mean"] == result["members"][0]["score_mean"]
+    run.close()
+    run = resume(tmp_path / "run", kind=PopulationRun, total_env_frames=3500)  # it stays what it is
+    assert run.train()["diverged_members"] == [1]
+    assert "diverged" not in capfd.readouterr().err
+
+
+def test_a_population_that_diverges_altogether_ends_by_name(tmp_path):
+    run = make_run(tmp_path / "run", population=2)
+    train_until(run, 1000)
+    break_weights(run, [0, 1])
+    with pytest.raises(UserError, match="all 2 agents diverged") as error:
+        run.train()
+    assert error.value.exit_code == EXIT_NUMERIC
+
+
+def test_evaluate_takes_one_member_the_best_or_all(whole, capfd):
+    run_dir, result, run = whole
+    words = [str(run_dir), "--episodes", "4", "--json", "--device", "cpu"]
+    evaluate.main([*words, "--member", "all"])
+    out, err = capfd.readouterr()
+    rows = json.loads(out)["members"]
+    assert [(row["member"], row["score_mean"]) for row in rows] == [
+        (row["member"], row["score_mean"]) for row in result["members"]
+    ]
+    assert "IQM" in err and "95% of it" in err
+    evaluate.main([*words, "--member", "best"])
+    assert json.loads(capfd.readouterr().out)["member"] == result["best_member"]
+    for which, said in {"7": "must be best, all, or a number from 0 to 2", None: "say which: --member best"}.items():
+        with pytest.raises(UserError, match=said):
+            evaluate.main(words if which is None else [*words, "--member", which])
+    with pytest.raises(UserError, match="holds no population"):
+        evaluate.main([str(run.members[0].run_dir), "--member", "best"])
+
+
+def test_a_population_from_python_leaves_its_best_member(tmp_path):
+    agent = tfdqn.Agent(**{**SETTINGS, "jit": False, "total_env_frames": 2000})
+    agent.fit(population=tfdqn.grid(seed=[1, 2]), logdir=tmp_path, verbose=0)
+    held = checkpoints.peek(agent.run_dir)["members"]
+    best = max(range(2), key=lambda number: held[number]["best_score"])
+    expected = tfdqn.load(agent.run_dir / f"members/{best:02d}")
+    for ours, theirs in zip(agent.model.online.get_weights(), expected.model.online.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+# How scores are summed up.
+
+
+def test_the_interquartile_mean_is_that_of_the_middle_half():
+    assert statistics.iqm([9.0, 1.0, 2.0, 100.0]) == 5.5
+    assert statistics.iqm(range(10)) == np.mean(range(2, 8))  # 2.5 of 10 are 2
+    assert statistics.iqm([3.0]) == 3.0
+    scores = [1.0, 2.0, 4.0, 8.0]
+    # Every resampling of four, as likely as any other: 256 of them.
+    each = np.sort([statistics.iqm(np.array(scores)[list(np.unravel_index(i, [4] * 4))]) for i in range(256)])
+    low, high = statistics.interval(scores)
+    assert [low, high] == pytest.approx(np.percentile(each, [2.5, 97.5]), abs=0.51)
+    assert statistics.interval([7.0]) == (7.0, 7.0)
+
+
+def test_reports_of_a_population_have_a_place_for_each():
+    sums = metrics.sums_of(())
+    reports = metrics.Reports.none(tf.constant(10, tf.int64), sums, (2,))
+    frames = tf.constant([12, 11], tf.int64)
+    reports, after = reports.close_if_due(
+        frames, tf.constant(3, tf.int64), sums.zeros((2,)), 10, tf.constant(11, tf.int64)
+    )
+    ((told, updates, _),) = reports.rows()
+    assert (list(told), updates, int(reports.next_env_frames)) == ([12, 11], 3, 20)
+    assert after.episodes.shape == (2,)

@@ -1,0 +1,140 @@
+"""What is taken over one agent's rows, and over those of each agent of a population.
+
+A population's P members lie behind one another: of N environments or a batch of B each, rows [P * N, ...] or
+[P * B, ...], the first member's first. So what treats rows apart need not know of members; what takes a mean, or has a
+number for each member, asks here. An agent alone has no axis of members: what is [P] of a population is [] of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfdqn import optimizers, population, seeds
+
+if TYPE_CHECKING:
+    from tfdqn.config import Config
+
+
+class Members:
+    """An agent alone.
+
+    Args:
+      configs: what each is made from; they differ in settings that may vary.
+
+    Attributes:
+      count: P, or 1.
+      shape: of what there is one of for each: [P], or [] alone.
+    """
+
+    def __init__(self, configs: Sequence[Config]):
+        self.configs, self.count = tuple(configs), len(configs)
+        self.shape: tuple[int, ...] = ()
+
+    def setting(self, name: str) -> Any:
+        """A setting's value; of a population whose members differ in it, that of each, [P]."""
+        return getattr(self.configs[0], name)
+
+    def stream(self, name: str, *more: int) -> int | list[int]:
+        """What names a stream of draws (see `tfdqn.seeds`); of a population, one for each member."""
+        return seeds.stream(self.configs[0].seed, name, *more)
+
+    def mean(self, rows: tf.Tensor) -> tf.Tensor:
+        """Of all numbers of the rows [B, ...], []; of a population's rows [P * B, ...], [P]. So the others, too."""
+        return tf.reduce_mean(rows)
+
+    def sum(self, rows: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_sum(rows)
+
+    def max(self, rows: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_max(rows)
+
+    def all(self, flags: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_all(flags)
+
+    def half_square(self, rows: tf.Tensor) -> tf.Tensor:
+        """Half the sum of the squares."""
+        return tf.nn.l2_loss(rows)
+
+    def least(self, each: tf.Tensor) -> tf.Tensor:
+        """The smallest, [], of what there is one of for each."""
+        return each
+
+    def rows_of(self, each: Any, count: int) -> Any:
+        """What there is one of for each [P], for every one of its `count` rows: [P * count]; alone as it is."""
+        return each
+
+    def norm(self, tensors: Sequence[tf.Tensor]) -> tf.Tensor:
+        """The global norm of tensors; of a population's [P, ...] that of each, [P]."""
+        return optimizers.global_norm(tensors)
+
+    def clipped(self, tensors: Sequence[tf.Tensor], norm: tf.Tensor, limit: Any) -> Sequence[tf.Tensor]:
+        """Tensors scaled down to a global norm of `limit`, from the norm that they have."""
+        return tf.clip_by_global_norm(tensors, limit, use_norm=norm)[0]
+
+    def over(self, each: Any, tensor: tf.Tensor | tf.Variable) -> Any:
+        """What there is one of for each [P], to go with a tensor [P, ...] of all; alone as it is."""
+        return each
+
+
+class Population(Members):
+    """P agents side by side."""
+
+    def __init__(self, configs: Sequence[Config]):
+        super().__init__(configs)
+        self.shape = (self.count,)
+
+    def setting(self, name):
+        values = [getattr(config, name) for config in self.configs]
+        if all(value == values[0] for value in values):
+            return values[0]
+        return np.array(values)
+
+    def stream(self, name, *more):
+        return [seeds.stream(config.seed, name, *more) for config in self.configs]
+
+    def mean(self, rows):
+        return tf.reduce_mean(tf.reshape(rows, [self.count, -1]), axis=1)
+
+    def sum(self, rows):
+        return tf.reduce_sum(tf.reshape(rows, [self.count, -1]), axis=1)
+
+    def max(self, rows):
+        return tf.reduce_max(tf.reshape(rows, [self.count, -1]), axis=1)
+
+    def all(self, flags):
+        return tf.reduce_all(tf.reshape(flags, [self.count, -1]), axis=1)
+
+    def half_square(self, rows):
+        return 0.5 * self.sum(tf.square(rows))
+
+    def least(self, each):
+        return tf.reduce_min(each)
+
+    def rows_of(self, each, count):
+        return tf.repeat(_entering(each), count) if np.ndim(each) else each
+
+    def norm(self, tensors):
+        return optimizers.global_norm_of_each(tensors)
+
+    def clipped(self, tensors, norm, limit):
+        # As `tf.clip_by_global_norm` has it: a norm that is not finite makes all of that member's tensors so.
+        scale = tf.minimum(_entering(limit) / norm, 1.0) + (norm - norm)
+        return [tensor * self.over(scale, tensor) for tensor in tensors]
+
+    def over(self, each, tensor):
+        return tf.reshape(_entering(each), [self.count] + [1] * (tensor.shape.rank - 1)) if np.ndim(each) else each
+
+
+def _entering(values: Any) -> tf.Tensor:
+    """Numbers of the host as float32 or int64, as what they meet in a program is."""
+    is_whole = isinstance(values, np.ndarray) and values.dtype.kind == "i"
+    return values if tf.is_tensor(values) else tf.constant(values, tf.int64 if is_whole else tf.float32)
+
+
+def members_of(config: Config) -> Members:
+    """Those that a configuration trains."""
+    return (Population if population.is_one(config) else Members)(population.members(config))

@@ -1,0 +1,117 @@
+"""Many agents in one program: which settings differ among them, and how. Nothing here imports TensorFlow."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tfdqn.errors import UserError, nearest
+from tfdqn.settings import check_value, flag_of, kind_of
+
+if TYPE_CHECKING:
+    from tfdqn.config import Config
+
+MAX_MEMBERS = 1024
+
+
+def grid(**settings: Any) -> str:
+    """What `--vary` and `vary` take, from values by name: `tfdqn.grid(seed=range(8), learning_rate=[1e-4, 3e-4])`.
+
+    Every combination is one agent.
+
+    Raises:
+      UserError: a setting without values.
+    """
+    parts = []
+    for name, values in settings.items():
+        values = list(values) if isinstance(values, Iterable) and not isinstance(values, str) else [values]
+        if not values:
+            raise UserError(f"grid: {name} has no values; give at least one")
+        parts.append(f"{name}={','.join(map(str, values))}")
+    return ";".join(parts)
+
+
+def is_one(config: Config) -> bool:
+    """Whether a configuration trains a population, if only of one."""
+    return config.population > 1 or bool(config.vary)
+
+
+def members(config: Config) -> tuple[Config, ...]:
+    """The configuration of each member, as if it were trained alone; of a lone agent, the one that there is.
+
+    Raises:
+      UserError: `vary` cannot be read, or it names a setting that may not vary or a value that it may not have.
+    """
+    if not is_one(config):
+        return (config,)
+    varied = dict(_varied(config))
+    if config.population > 1:
+        if "seed" in varied:
+            raise UserError(f"--population {config.population}: --vary names the seeds already; leave one out")
+        varied = {"seed": list(range(config.seed, config.seed + config.population)), **varied}
+    count = math.prod(len(values) for values in varied.values())
+    if count > MAX_MEMBERS:
+        raise UserError(f"--vary {config.vary}: makes {count} agents; at most {MAX_MEMBERS} are trained side by side")
+    alone = config.replace(population=1, vary="")
+    return tuple(
+        alone.replace(**dict(zip(varied, values, strict=True))) for values in itertools.product(*varied.values())
+    )
+
+
+def count(config: Config) -> int:
+    """How many agents a configuration trains."""
+    return len(members(config))
+
+
+def differences(configs: Sequence[Config]) -> tuple[str, ...]:
+    """The names of the settings in which members differ."""
+    names = [name for name, field in _fields(configs[0]).items() if field.metadata["varies"]]
+    return tuple(name for name in names if len({getattr(config, name, None) for config in configs}) > 1)
+
+
+def _fields(config: Config) -> dict[str, dataclasses.Field]:
+    """The settings of a run by name."""
+    return {field.name: field for each in config.rooms.values() for field in dataclasses.fields(each)}
+
+
+def _varied(config: Config) -> Iterator[tuple[str, list[Any]]]:
+    fields = _fields(config)
+    may = [name for name, field in fields.items() if field.metadata["varies"]]
+    seen: set[str] = set()
+    for part in config.vary.split(";") if config.vary else ():
+        name, equals, text = part.strip().partition("=")
+        name = name.strip().removeprefix("--").replace("-", "_")
+        if not equals or not text.strip():
+            raise UserError(f"--vary {part.strip()}: must be NAME=VALUE,VALUE, as learning_rate=1e-4,3e-4 or seed=0:8")
+        if name not in may:
+            known = f"{flag_of(name)} has to be the same for all; " if name in fields else ""
+            raise UserError(f"--vary {name}: {known}{nearest(name, may)}")
+        if name in seen:
+            raise UserError(f"--vary {name}: is there twice; leave one out")
+        seen.add(name)
+        yield name, list(_values(fields[name], text.strip()))
+
+
+def _values(field: dataclasses.Field, text: str) -> Iterator[Any]:
+    kind, seen = kind_of(field), set()
+    for word in text.split(","):
+        first, colon, end = word.partition(":")
+        try:
+            values = list(range(int(first), int(end))) if colon and kind is int else [kind(word)]
+        except ValueError:
+            values = []
+        if not values:
+            wanted = "a whole number, or FIRST:END" if kind is int else "a number"
+            raise UserError(f"--vary {field.name}={word}: must be {wanted}")
+        for value in values[: MAX_MEMBERS + 1]:
+            try:
+                value = check_value(field, value)
+            except UserError as error:
+                raise UserError(f"--vary {field.name}={value}: {str(error).split(': ', 1)[1]}") from None
+            if value in seen:
+                raise UserError(f"--vary {field.name}={value}: is there twice; leave one out")
+            seen.add(value)
+            yield value

@@ -1,0 +1,183 @@
+"""A run of a population: one program trains all members, each of which is judged, reported and kept by itself."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tfdqn import cli, population
+from tfdqn.runs import member
+from tfdqn.runs.judge import Judge
+from tfdqn.runs.loop import Run
+from tfdqn.runs.member import Member, Scored
+
+if TYPE_CHECKING:
+    from tfdqn.config import Config
+    from tfdqn.learners.base import Agent
+    from tfdqn.learners.metrics import Metrics
+    from tfdqn.runs.population_monitor import PopulationMonitor
+
+
+class PopulationRun(Run):
+    """One run of many agents; what it counts is of the member that has played least."""
+
+    monitor: PopulationMonitor
+
+    @functools.cached_property
+    def members(self) -> Sequence[Member]:
+        return [Member(self, number, config) for number, config in enumerate(population.members(self.config))]
+
+    @functools.cached_property
+    def _differences(self) -> tuple[str, ...]:
+        return population.differences([each.config for each in self.members])
+
+    @property
+    def report_folders(self) -> Sequence[str]:
+        return member.report_folders(len(self.members))
+
+    @property
+    def env_frames(self) -> int:
+        return int(self.carry.env_frames.numpy().min())
+
+    @property
+    def is_goal_reached(self) -> bool:
+        going = self._going
+        return bool(going) and all(each.is_goal_reached for each in going)
+
+    @property
+    def _going(self) -> list[Member]:
+        """Those that have not diverged."""
+        return [each for each in self.members if not each.progress.diverged_update]
+
+    def _evaluated(self) -> Agent:
+        return self.members[0].agent
+
+    def _reporting(self, is_resumed: bool) -> PopulationMonitor:
+        from tfdqn.runs.population_monitor import PopulationMonitor
+
+        return PopulationMonitor(self.config, self.run_dir, self.trainer.env, self.members, is_resumed)
+
+    def _is_broken(self, metrics: Metrics) -> bool:
+        return False
+
+    def _report(self, env_frames: np.ndarray, updates: int, wall_seconds: float, metrics: Metrics) -> None:
+        import tensorflow as tf
+
+        epsilons = self.trainer.learner.exploration.epsilon_at(tf.constant(env_frames, tf.int64)).numpy()
+        values = {}
+        for each in self._going:
+            sums = type(metrics)(*(np.asarray(value)[each.number] for value in metrics))
+            if not sums.non_finite_updates:
+                values[each.number] = sums.values(float(epsilons[each.number]))
+        frames = {number: int(env_frames[number]) for number in values}
+        self.monitor.report(frames, updates, wall_seconds, values, self.progress.speed())
+        self.progress.reported_env_frames = int(env_frames.min())
+
+    def _guard(self) -> None:
+        """Name members that have met a number that is not finite; they end, and the others go on."""
+        found = self.carry.metrics.non_finite_tensors.numpy()
+        for each in self._going:
+            if found[each.number]:
+                update = int(self.carry.metrics.first_non_finite_update[each.number])
+                each.progress.diverged_update = update
+                cli.say(
+                    f"tfdqn: warning: {each.describe(self._differences)} diverged at update {update}: "
+                    f"{self._culprit(int(found[each.number]))} is not finite; the others go on"
+                )
+        if not self._going:
+            self._end_diverged(f"all {len(self.members)} agents diverged; try lower learning rates")
+        if found.any():
+            self._clear(found != 0)
+
+    def _clear(self, ended: np.ndarray) -> None:
+        """Let nothing that is not finite reach a checkpoint: those that `ended` [P] are made all zeros."""
+        import tensorflow as tf
+
+        count = len(self.members)
+        for name, variable in self.trainer.learner.variables.items():
+            if not variable.dtype.is_floating:
+                continue
+            if name.startswith("replay/"):
+                variable.assign(tf.where(tf.math.is_finite(variable), variable, 0.0))
+            elif variable.shape.rank and variable.shape[0] == count:
+                is_ended = tf.reshape(ended, [count] + [1] * (variable.shape.rank - 1))
+                variable.assign(tf.where(is_ended, 0.0, variable))
+        metrics = tf.nest.map_structure(
+            lambda value: tf.where(tf.math.is_nan(value), 0.0, value) if value.dtype.is_floating else value,
+            self.carry.metrics,
+        )
+        self.carry = self.carry._replace(metrics=metrics)
+
+    def _evaluate(self) -> None:
+        self.saver.outbox.retry()
+        start, frames = time.monotonic(), self.env_frames
+        player, scored = self.evaluator.agent.online, []
+        for each in self._going:
+            weights = each.player_weights()
+            player.set_weights(weights)
+            judge = Judge(each, self.evaluator)
+            scored.append((each, judge, weights, judge.evaluate()))
+        # Only now that nothing can cut it short.
+        values = {each.number: scores.values() for each, _, _, scores in scored}
+        played = {each.number: each.env_frames for each in self._going}
+        self.monitor.report(played, self.updates, self.wall_seconds, values, {})
+        for each, judge, weights, scores in scored:
+            self.monitor.show_player(each.number, each.env_frames, scores, weights)
+            player.set_weights(weights)
+            if judge.keep_if_best(scores):
+                self.saver.give_best([each])
+        self._note_best(frames)
+        self.progress.eval_seconds += time.monotonic() - start
+        means = {tag: float(np.mean([found[tag] for found in values.values()])) for tag in next(iter(values.values()))}
+        counts = {"env_frames": float(frames), "updates": float(self.updates)}
+        self.on_evaluation({**{tag.removeprefix("eval/"): mean for tag, mean in means.items()}, **counts})
+
+    def _note_best(self, frames: int) -> None:
+        """The run's own best is its best member's."""
+        best = self.best_member
+        self.progress.evaluated_env_frames = frames
+        self.progress.best_score = best.progress.best_score
+        self.progress.best_env_frames = best.progress.best_env_frames
+
+    @property
+    def best_member(self) -> Member:
+        """The best by the evaluations in training; the first, where there was none."""
+        scored = [each for each in self._going if each.progress.best_score is not None]
+        return max(scored, key=lambda each: each.progress.best_score, default=self.members[0])
+
+    @property
+    def best_dir(self) -> Path:
+        return self.best_member.run_dir
+
+    def _result(self) -> dict[str, Any]:
+        start, rows, scored = time.monotonic(), [], []
+        for each in self._going:
+            self.evaluator.agent.online.set_weights(each.best_weights)
+            scores = self.evaluator.evaluate(self.config.final_eval_episodes).summary()
+            differing = {name: getattr(each.config, name) for name in self._differences}
+            rows.append({"member": each.number, **differing, **scores, "goal_reached": each.is_goal_reached})
+            scored.append(Scored(each.number, each.config, scores["score_mean"]))
+        self.progress.eval_seconds += time.monotonic() - start
+        for line in member.table(scored):
+            cli.say(line)
+        best = self.best_member
+        mean = next(each.score_mean for each in scored if each.number == best.number)
+        cli.say(f"best agent: {best.describe(self._differences)}, mean score {mean:.2f}, in {best.run_dir}")
+        return self.totals() | {"best_member": best.number, "members": rows, "run_dir": str(self.run_dir)}
+
+    def totals(self) -> dict[str, Any]:
+        diverged = {each.number: each.progress.diverged_update for each in self.members}
+        return super().totals() | {
+            "population": len(self.members),
+            "diverged_members": [number for number, update in diverged.items() if update],
+        }
+
+
+def run_of(config: Config) -> type[Run]:
+    """What trains by a configuration."""
+    return PopulationRun if population.is_one(config) else Run
