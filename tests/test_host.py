@@ -17,6 +17,7 @@ from tfdqn import config as configuration  # noqa: E402
 from tfdqn.adapters import from_gymnasium  # noqa: E402
 from tfdqn.envs.host import HostEnvironment  # noqa: E402
 from tfdqn.errors import UserError  # noqa: E402
+from tfdqn.programs import host  # noqa: E402
 from tfdqn.programs.host import HostEvaluator, HostTrainer  # noqa: E402
 
 LENGTH = 4  # frames of an episode
@@ -69,6 +70,14 @@ def make_trainer(mode, steps=11, game=None, **settings):
     carry = trainer.initial_carry()
     carry, _ = trainer.run_reporting_chunk(carry, steps, 10**9, 10**9)
     return trainer, carry
+
+
+def count_calls(function, calls):
+    def counted(*given):
+        calls.append(given)
+        return function(*given)
+
+    return counted
 
 
 def rows_of(trainer, number):
@@ -159,6 +168,34 @@ def test_results_do_not_depend_on_the_chunks_length():
     for ours, theirs in zip(whole.agent.online.get_weights(), parts.agent.online.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert parts.trace_count == 1
+
+
+@pytest.mark.parametrize("period, updates", [(17, 1), (33, 2)])
+def test_updates_between_two_copies_of_the_target_are_a_program_that_writes_none(monkeypatch, period, updates):
+    """It is taken wherever no copy is due, and no weight of either network differs for it."""
+    settings = {
+        "target": "hard",
+        "target_update_period_updates": period,
+        "updates_per_iteration": updates,
+        "jit": False,
+    }
+
+    def trained():
+        trainer, carry = make_trainer(AutoresetMode.NEXT_STEP, 29, **settings)
+        trainer.run_reporting_chunk(carry, 25, 10**9, 10**9)
+        return trainer
+
+    copied = []
+    monkeypatch.setattr(HostTrainer, "_update", count_calls(HostTrainer._update, copied))
+    calm = trained()
+    assert len(copied) == 2  # each program was traced once
+    assert int(calm.agent.optimizer.iterations) > 2 * period
+    monkeypatch.setattr(host, "LEAST_CALM_ROUNDS", 10**9)
+    looking = trained()
+    for name in ("online", "target"):
+        ours, theirs = (getattr(trainer.agent, name).get_weights() for trainer in (calm, looking))
+        for a, b in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 def test_a_carry_from_elsewhere_goes_on_with_new_episodes_and_cuts_the_old_ones(capfd):

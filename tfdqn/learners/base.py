@@ -95,6 +95,7 @@ class Learner(abc.ABC):
       iterations_per_round: decisions of every environment before it learns.
       replay: where it keeps rows for longer than a round; None where it does not.
       is_filled_first: whether the program calls `update` only after the rounds of `rounds_to_fill`.
+      rare_period_updates: something is done only by each so manieth update, all told; 0 for nothing.
     """
 
     METRICS: ClassVar[tuple[Metric, ...]]  # what it reports of an update
@@ -102,6 +103,7 @@ class Learner(abc.ABC):
     CAUSES: ClassVar[tuple[str, ...]]  # of weights that are no longer finite, as its updates tell them
     replay: Any = None
     is_filled_first: bool = False
+    rare_period_updates: int = 0
 
     def __init__(self, config: Config, env: Environment, device: str):
         self.config, self.env, self.device = config, env, device
@@ -146,6 +148,11 @@ class Learner(abc.ABC):
     def rounds_to_fill(self) -> int:
         """On the host: rounds from now on at whose ends too few rows are held to learn from."""
         return 0
+
+    def without_rare(self) -> contextlib.AbstractContextManager:
+        """Meanwhile updates are traced without what `rare_period_updates` tells of: whoever runs them sees that it is
+        not due."""
+        return contextlib.nullcontext()
 
     def histograms(self, evaluation: int) -> Mapping[Metric, np.ndarray]:
         """On the host: what people are to see of it beside an evaluation, numbers by their metrics.

@@ -10,6 +10,7 @@ Shapes: N environments.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,6 +31,7 @@ from tfdqn.runtime import compiled
 from tfdqn.runtime.packing import Packing
 
 UNROLLED = 8  # decisions of a round that are written out; a loop in the loop costs each of them some 100 microseconds
+LEAST_CALM_ROUNDS = 16  # to the next update that does something rare; from so many on it pays to look for it
 
 
 class Played(NamedTuple):
@@ -103,9 +105,15 @@ class HostTrainer(Trainer):
         super().__init__(config, device, env)
         self._stage = Stage(env.begin(config.num_envs))
         self._iteration = -1  # of the carry that the games belong to
-        programs = (self._note, self._choose, self._update, self._guard_weights)
+        programs = (self._note, self._choose, self._update, self._update_without_rare, self._guard_weights)
         programs = [compiled.program(each, jit=config.jit, eager=config.eager) for each in programs]
-        self._note_program, self._choose_program, self._update_program, self._guard_program = programs
+        self._note_program, self._choose_program, self._update_program, self._calm_program, self._guard_program = (
+            programs
+        )
+        # Each variable that a program may write costs its start some microseconds, if it is written once in a thousand
+        # times. Looking for that costs some, too.
+        period, updates = self.learner.rare_period_updates, getattr(config, "updates_per_iteration", 1)
+        self._calm_updates = updates if period >= LEAST_CALM_ROUNDS * updates else 0  # of a round; 0: all are looked at
         self._chunk = compiled.program(self._run, jit=False, eager=config.eager)
         self._fill, self.learner.is_filled_first = None, False  # updates are a program here, which may look
         self._is_warm = config.eager  # op by op there is nothing to compile
@@ -176,6 +184,8 @@ class HostTrainer(Trainer):
         self._times.assign(0)
         self._note_program(packed, carry.env_state.played, gathered)
         self._update_program(packed, gathered)
+        if self._calm_updates:
+            self._calm_program(packed, gathered)
         self._times.assign(1)
         self._guard_program(carry.metrics)
         self._is_warm = True
@@ -199,11 +209,7 @@ class HostTrainer(Trainer):
             left = tf.minimum(stop_env_frames, reports.next_env_frames) - frames
             # None of these rounds but the last can reach a limit, so the loop need not look.
             end = tf.minimum(max_rounds, rounds + tf.maximum(-(-left // most), 1))
-            rounds, packed, played = tf.while_loop(
-                lambda rounds, *_: rounds < end,
-                lambda rounds, packed, played: (rounds + 1, *self._packed_round(packed, played)),
-                (rounds, packed, played),
-            )
+            rounds, packed, played = self._rounds_until(end, (rounds, packed, played))
             carry, number = self._packing.unpack(packed)
             reports, metrics = reports.close_if_due(
                 carry.env_frames, self.agent.optimizer.iterations, carry.metrics, self.config.log_every_frames
@@ -222,8 +228,34 @@ class HostTrainer(Trainer):
         carry = carry._replace(env_state=carry.env_state._replace(played=played))
         return carry._replace(metrics=self._guard_program(carry.metrics)), reports
 
-    def _packed_round(self, packed: tuple[tf.Tensor, ...], played: Played) -> tuple[tuple[tf.Tensor, ...], Played]:
-        """As `_round`, of a packed carry and what the games show."""
+    def _rounds_until(self, end: tf.Tensor, state: tuple) -> tuple:
+        """Rounds up to that number; the state is their number so far, the packed carry and what the games show."""
+
+        def by(update: Callable, end: tf.Tensor, state: tuple) -> tuple:
+            return tf.while_loop(
+                lambda rounds, *_: rounds < end,
+                lambda rounds, *held: (rounds + 1, *self._packed_round(*held, update)),
+                state,
+            )
+
+        if not self._calm_updates:
+            return by(self._update_program, end, state)
+        period = self.learner.rare_period_updates
+
+        def to_the_next_rare(rounds, *held):
+            made = self.agent.optimizer.iterations.read_value()
+            calm = (
+                period - 1 - made % period
+            ) // self._calm_updates  # rounds none of whose updates is the period's last
+            state = by(self._calm_program, tf.minimum(rounds + calm, end), (rounds, *held))
+            return by(self._update_program, tf.minimum(rounds + calm + 1, end), state)
+
+        return tf.while_loop(lambda rounds, *_: rounds < end, to_the_next_rare, state)
+
+    def _packed_round(
+        self, packed: tuple[tf.Tensor, ...], played: Played, update: Callable
+    ) -> tuple[tuple[tf.Tensor, ...], Played]:
+        """As `_round`, of a packed carry and what the games show, with one of the programs that update."""
 
         def once(packed, played, gathered):
             packed, action, gathered = self._note_program(packed, played, gathered)
@@ -237,7 +269,7 @@ class HostTrainer(Trainer):
         else:
             state = tf.while_loop(lambda *_: True, once, state, maximum_iterations=wanted)
         packed, played, gathered = state
-        return self._update_program(packed, gathered), played
+        return update(packed, gathered), played
 
     def _play(self, action: tf.Tensor, before: Played) -> Played:
         """What the games show for the next actions; of the shapes and types of what they showed before."""
@@ -337,6 +369,11 @@ class HostTrainer(Trainer):
 
         sums = tf.while_loop(lambda i, _: i < self._times, update, (tf.constant(0), carry.metrics))[1]
         return self._packing.pack((carry._replace(metrics=sums), tf.constant(0)))
+
+    def _update_without_rare(self, packed: tuple[tf.Tensor, ...], gathered: Any) -> tuple[tf.Tensor, ...]:
+        """The same, where nothing that is rare is due."""
+        with self.learner.without_rare():
+            return self._update(packed, gathered)
 
 
 def _unplayed(carry: Carry) -> Carry:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,7 @@ class DQNLearner(ReplayLearner):
         self._player = rules.PLAYERS[config.play_target]
         self.replay = build_replay(config, env, device)
         self.agent = building.build_learner(config, env)
+        self.rare_period_updates = self.agent.rule.target_policy.rare_period_updates
         self._gradient = compiled.program(self._gradient_of_a_batch, jit=config.jit, eager=config.eager)
 
     @classmethod
@@ -60,6 +62,15 @@ class DQNLearner(ReplayLearner):
         self.replay.update(index, tf.abs(result.td_error))
         sums = note_non_finite(sums, ~result.is_finite, updates + 1, 1)
         return sums.with_update(result.reported())
+
+    @contextlib.contextmanager
+    def without_rare(self):
+        rule = self.agent.rule
+        self.agent.rule = dataclasses.replace(rule, target_policy=rules.Resting(rule.target_policy))
+        try:
+            yield
+        finally:
+            self.agent.rule = rule
 
     def histograms(self, evaluation: int) -> Mapping[Metric, np.ndarray]:
         every = self.config.gradients_every_evals

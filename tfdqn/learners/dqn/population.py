@@ -39,7 +39,7 @@ class DQNPopulation(TwoNetworks):
         self._head, self._accepts = first.head, first.accepts
         names = ("target", "target_update_period_updates", "target_tau")
         settings = {name: members.setting(name) for name in names}
-        self._rule = dataclasses.replace(
+        self.rule = dataclasses.replace(
             first.rule,
             target_policy=rules.TARGETS[settings["target"]](settings, members),
             max_gradient_norm=members.setting("max_gradient_norm"),
@@ -66,7 +66,7 @@ class DQNPopulation(TwoNetworks):
     def learn(self, transitions: Transition, weights: tf.Tensor) -> LearnResult:
         """One update of all from a batch [P * B] with weights [P * B] float32; what is told of it is [P]."""
         transitions, weights = self._accepts.batch(transitions, weights)
-        return self._rule.step(self.online, self.target, self.optimizer, transitions, weights)
+        return self.rule.step(self.online, self.target, self.optimizer, transitions, weights)
 
     def play_by(self, weights: Sequence[np.ndarray]) -> None:
         """All have these weights of one agent's `online`, and nothing of what was learnt since."""

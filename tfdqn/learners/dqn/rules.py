@@ -12,6 +12,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import tensorflow as tf
 
 from tfdqn.learners import losses
@@ -92,7 +93,13 @@ TARGET_RULES = {False: _greedy, True: _munchausen}
 
 
 class TargetPolicy(abc.ABC):
-    """Which network is bootstrapped from, and how the target network follows the online one."""
+    """Which network is bootstrapped from, and how the target network follows the online one.
+
+    Attributes:
+      rare_period_updates: `follow` does nothing but after each so manieth update; 0: it may after any.
+    """
+
+    rare_period_updates = 0
 
     def bootstrap(self, online: tf.keras.Model, target: tf.keras.Model) -> tf.keras.Model:
         """The network whose values of the next state are learnt."""
@@ -110,6 +117,10 @@ class HardTarget(TargetPolicy):
     period_updates: Any
     members: Members
 
+    @property
+    def rare_period_updates(self):
+        return 0 if np.ndim(self.period_updates) else self.period_updates
+
     def follow(self, online, target, updates):
         is_due = updates % self.period_updates == 0
         for theirs, ours in zip(target.variables, online.variables, strict=True):
@@ -126,6 +137,19 @@ class SoftTarget(TargetPolicy):
     def follow(self, online, target, updates):
         for theirs, ours in zip(target.variables, online.variables, strict=True):
             theirs.assign_add(self.members.over(self.tau, ours) * (ours - theirs))
+
+
+@dataclasses.dataclass(frozen=True)
+class Resting(TargetPolicy):
+    """Another policy, in updates after which its target network stays as it is."""
+
+    policy: TargetPolicy
+
+    def bootstrap(self, online, target):
+        return self.policy.bootstrap(online, target)
+
+    def follow(self, online, target, updates):
+        pass
 
 
 class NoTarget(TargetPolicy):
