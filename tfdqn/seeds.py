@@ -89,7 +89,7 @@ def draw_rows(seed: tf.Tensor, rows: int | tf.Tensor, each: int = 1) -> tf.Tenso
     """`each` numbers for each of so many rows, [rows * each] int64: of P seeds each has an equal share of the rows."""
     seed = tf.convert_to_tensor(seed, tf.int64)
     members = seed.shape[0] if seed.shape.rank == 2 else 1
-    return draw(seed, rows // members * each)
+    return draw(seed, (rows if members == 1 else rows // members) * each)
 
 
 def _words(seed: tf.Tensor) -> list[tf.Tensor]:

@@ -77,7 +77,8 @@ class Practice:
     @property
     def is_player(self) -> tf.Tensor:
         """Which environments play on, [N] bool."""
-        return tf.range(self._members * self._num_envs) % self._num_envs < self._players_of_one
+        of_one = tf.range(self._num_envs) < self._players_of_one
+        return of_one if self._members == 1 else tf.tile(of_one, [self._members])
 
     def _players(self, values: tf.Tensor, axis: int = 0) -> tf.Tensor:
         """The players' part, of what there is one of for each environment along that axis, 0 or 1."""
