@@ -83,10 +83,6 @@ def test_from_python_a_grid_is_said_by_name():
         ({"vary": "seed=0:2000"}, "makes 1025 agents; at most 1024"),
         ({"population": 2, "learner": "pqn", "network": "mlp_norm"}, "--population 2: pqn trains one agent at a time"),
         ({"population": 2, "noisy": True}, "--noisy: is not for agents side by side"),
-        (
-            {"population": 2, "network": "tests.test_bodies:stock"},
-            "2: is for tfdqn's networks, not tests.test_bodies",
-        ),
         ({"vary": "epsilon_end=0.5", "epsilon_start": 0.2}, "--epsilon-end 0.5: above --epsilon-start"),
     ],
 )
@@ -143,12 +139,13 @@ def test_what_is_taken_over_rows_is_each_members():
         expected = [getattr(alone, name)(part) for part in tf.split(rows, 2)]
         np.testing.assert_allclose(getattr(both, name)(rows), expected)
     tensors = [tf.reshape(tf.range(12.0) - 4.0, [2, 2, 3]), tf.constant([[2.0], [-30.0]])]
-    norms = both.norm(tensors)
-    clipped = both.clipped(tensors, norms, np.array([5.0, np.inf]))
+    variables = [tf.Variable(tensor) for tensor in tensors]
+    norms = both.norm(tensors, variables)
+    clipped = both.clipped(tensors, variables, norms, np.array([5.0, np.inf]))
     for i, limit in enumerate((5.0, np.inf)):
         each = [tensor[i] for tensor in tensors]
-        np.testing.assert_allclose(norms[i], alone.norm(each), rtol=1e-6)
-        expected = each if limit == np.inf else alone.clipped(each, alone.norm(each), limit)
+        np.testing.assert_allclose(norms[i], alone.norm(each, variables), rtol=1e-6)
+        expected = each if limit == np.inf else alone.clipped(each, variables, alone.norm(each, variables), limit)
         for ours, theirs in zip(clipped, expected, strict=True):
             np.testing.assert_allclose(ours[i], theirs, rtol=1e-6)
 
@@ -166,6 +163,15 @@ def played(config, rounds):
         ({"optimizer": "adam", "max_gradient_norm": 0.05}, "seed=0,7;learning_rate=1e-3,1e-2"),
         ({"env": "tests.own_games:Line", "frame_stack": 1}, "seed=0,1;epsilon_decay_env_frames=50,400"),
         (
+            {
+                "network": "tests.test_bodies:subclassed",
+                "frame_stack": 1,
+                "max_gradient_norm": 0.05,
+                "optimizer": "adam",
+            },
+            "seed=0,7;learning_rate=1e-3,1e-2",
+        ),
+        (
             {"prioritized": True, "restart_share": 0.5, "n_step": 2, "double": False},
             "seed=0,7;discount=0.5,0.99;priority_alpha=0.2,0.9;priority_beta=0.1,0.7",
         ),
@@ -180,7 +186,7 @@ def played(config, rounds):
             marks=pytest.mark.slow,
         ),
     ],
-    ids=["rates", "own game", "replay", "exploration", "targets"],
+    ids=["rates", "own game", "own network", "replay", "exploration", "targets"],
 )
 def test_a_member_is_what_it_would_be_alone(settings, vary):
     """Its games to the bit, its weights to rounding, what is reported of it, and no member is another."""
@@ -385,3 +391,27 @@ def test_reports_of_a_population_have_a_place_for_each():
     ((told, updates, _),) = reports.rows()
     assert (list(told), updates, int(reports.next_env_frames)) == ([12, 11], 3, 20)
     assert after.episodes.shape == (2,)
+
+
+def test_layers_that_are_not_known_go_in_as_copies():
+    """Dense layers on sequences, normalisation over two axes, a convolution of Keras's: each as if alone."""
+    keras = tf.keras
+
+    def network():
+        inputs = keras.Input([6, 4])
+        features = keras.layers.LayerNormalization(axis=[1, 2])(keras.layers.Dense(5)(inputs))
+        features = keras.layers.Conv1D(3, 2, activation="relu")(features)
+        return keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Flatten()(features)))
+
+    networks = [network() for _ in range(2)]
+    seen = np.random.default_rng(0).normal(size=[6, 6, 4]).astype(np.float32)
+    expected = np.concatenate([each(part) for each, part in zip(networks, np.split(seen, 2), strict=True)])
+    kept = [[weight.copy() for weight in each.get_weights()] for each in networks]
+    one = stacked.model(networks)
+    assert [stacked.owner_of(weight) for weight in one.trainable_weights[-2:]] == [None, None]
+    np.testing.assert_allclose(one(seen), expected, rtol=1e-5, atol=1e-6)
+    for number, weights in enumerate(kept):
+        for ours, theirs in zip(stacked.weights_of(one, number), weights, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    stacked.set_weights(one, kept[1], 2)
+    np.testing.assert_allclose(one(seen)[3:], expected[3:], rtol=1e-5, atol=1e-6)

@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfdqn import optimizers, population, seeds
+from tfdqn.networks import stacked
 
 if TYPE_CHECKING:
     from tfdqn.config import Config
@@ -67,16 +68,18 @@ class Members:
         """What there is one of for each [P], for every one of its `count` rows: [P * count]; alone as it is."""
         return each
 
-    def norm(self, tensors: Sequence[tf.Tensor]) -> tf.Tensor:
-        """The global norm of tensors; of a population's [P, ...] that of each, [P]."""
-        return optimizers.global_norm(tensors)
+    def norm(self, gradients: Sequence[tf.Tensor], variables: Sequence[tf.Variable]) -> tf.Tensor:
+        """The global norm of gradients by variables; of a population that of each member, [P]."""
+        return optimizers.global_norm(gradients)
 
-    def clipped(self, tensors: Sequence[tf.Tensor], norm: tf.Tensor, limit: Any) -> Sequence[tf.Tensor]:
-        """Tensors scaled down to a global norm of `limit`, from the norm that they have."""
-        return tf.clip_by_global_norm(tensors, limit, use_norm=norm)[0]
+    def clipped(
+        self, gradients: Sequence[tf.Tensor], variables: Sequence[tf.Variable], norm: tf.Tensor, limit: Any
+    ) -> Sequence[tf.Tensor]:
+        """Gradients scaled down to a global norm of `limit`, from the norm that they have."""
+        return tf.clip_by_global_norm(gradients, limit, use_norm=norm)[0]
 
-    def over(self, each: Any, tensor: tf.Tensor | tf.Variable) -> Any:
-        """What there is one of for each [P], to go with a tensor [P, ...] of all; alone as it is."""
+    def over(self, each: Any, variable: tf.Variable) -> Any:
+        """What there is one of for each [P], to go with a variable [P, ...] of all or of one; alone as it is."""
         return each
 
 
@@ -117,16 +120,31 @@ class Population(Members):
     def rows_of(self, each, count):
         return tf.repeat(_entering(each), count) if np.ndim(each) else each
 
-    def norm(self, tensors):
-        return optimizers.global_norm_of_each(tensors)
+    def norm(self, gradients, variables):
+        owners = [stacked.owner_of(variable) for variable in variables]
+        if all(owner is None for owner in owners):
+            return optimizers.global_norm_of_each(gradients)
+        pairs = list(zip(gradients, owners, strict=True))
+        each = [
+            [
+                gradient if owner is not None else gradient[number]
+                for gradient, owner in pairs
+                if owner in (None, number)
+            ]
+            for number in range(self.count)
+        ]
+        return tf.stack([optimizers.global_norm(gradients) for gradients in each])
 
-    def clipped(self, tensors, norm, limit):
-        # As `tf.clip_by_global_norm` has it: a norm that is not finite makes all of that member's tensors so.
+    def clipped(self, gradients, variables, norm, limit):
+        # As `tf.clip_by_global_norm` has it: a norm that is not finite makes all of that member's gradients so.
         scale = tf.minimum(_entering(limit) / norm, 1.0) + (norm - norm)
-        return [tensor * self.over(scale, tensor) for tensor in tensors]
+        return [each * self.over(scale, variable) for each, variable in zip(gradients, variables, strict=True)]
 
-    def over(self, each, tensor):
-        return tf.reshape(_entering(each), [self.count] + [1] * (tensor.shape.rank - 1)) if np.ndim(each) else each
+    def over(self, each, variable):
+        if not np.ndim(each):
+            return each
+        owner = stacked.owner_of(variable)
+        return _entering(each)[owner] if owner is not None else stacked.beside(_entering(each), variable)
 
 
 def _entering(values: Any) -> tf.Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
@@ -54,25 +54,31 @@ def with_rate(
 
 
 class _Rates:
-    """An optimizer of weights [P, ...], whose rates [P] each go with one of the P."""
+    """An optimizer of the weights of P agents, with a rate for each."""
 
-    rank = 0  # of the weights that are under way
+    beside: Callable
+    variable = None  # that is under way
 
     def update_step(self, gradient, variable):
-        self.rank = variable.shape.rank
+        self.variable = variable
         super().update_step(gradient, variable)
-        self.rank = 0
+        self.variable = None
 
     @property
     def learning_rate(self):
         rates = super().learning_rate
-        return tf.reshape(rates, [-1] + [1] * (self.rank - 1)) if self.rank else rates
+        return rates if self.variable is None else self.beside(tf.convert_to_tensor(rates), self.variable)
 
 
-def with_rates(optimizer: tf.keras.optimizers.Optimizer) -> tf.keras.optimizers.Optimizer:
-    """The same optimizer, of elementwise steps, whose learning rates [P] each go with a part of weights [P, ...]."""
+def with_rates(optimizer: tf.keras.optimizers.Optimizer, beside: Callable) -> tf.keras.optimizers.Optimizer:
+    """The same optimizer, of elementwise steps, with learning rates [P] of P agents.
+
+    Args:
+      optimizer: made with such rates.
+      beside: gives what goes with a variable, from the rates and that.
+    """
     kind = type(optimizer)
-    optimizer.__class__ = type(kind.__name__, (_Rates, kind), {})
+    optimizer.__class__ = type(kind.__name__, (_Rates, kind), {"beside": staticmethod(beside)})
     return optimizer
 
 

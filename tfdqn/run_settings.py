@@ -170,10 +170,6 @@ class Population:
             raise UserError(
                 f"{flag}: {config.learner} trains one agent at a time; use --learner {' or '.join(able)}, or a run each"
             )
-        if loading.is_spec(config.network):
-            raise UserError(
-                f"{flag}: is for tfdqn's networks, not {config.network}; train each agent in a run of its own"
-            )
 
 
 ROOMS = (Game, Length, Evaluation, Checkpoints, Machine, Population)

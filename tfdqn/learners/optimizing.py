@@ -58,4 +58,4 @@ def build_optimizer(config: Config) -> tf.keras.optimizers.Optimizer:
     if config.learning_rate_decay_updates:
         rate = tf.keras.optimizers.schedules.PolynomialDecay(rate, config.learning_rate_decay_updates, end)
     optimizer = OPTIMIZERS[config.optimizer](config, rate)
-    return optimizers.with_rates(optimizer) if differ else optimizer
+    return optimizers.with_rates(optimizer, members.over) if differ else optimizer

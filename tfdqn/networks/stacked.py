@@ -5,7 +5,7 @@ Shapes: P networks, B rows of each. What enters and leaves are rows [P * B, ...]
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -114,8 +114,36 @@ class LayerNormalization(_Stacked, tf.keras.layers.LayerNormalization):
         return tf.reshape(scaled + self._over_rows(self.bias, apart), [-1, *inputs.shape[1:]])
 
 
+class Apart(Layer):
+    """P layers that are called one after the other, each on its rows: of a kind that is not known here.
+
+    Their weights stay theirs, without an axis of networks, and say whose they are (`owner_of`).
+
+    Args:
+      alone: the layers, which have been built.
+    """
+
+    def __init__(self, alone):
+        super().__init__(dtype=layers.DTYPE)
+        self.alone = list(alone)
+        for number, layer in enumerate(alone):
+            for variable in layer.variables:
+                variable.network_of_stack = number
+
+    def call(self, inputs, training=None):
+        count = len(self.alone)
+        parts = zip(*(tf.split(each, count) for each in tf.nest.flatten(inputs)), strict=True)
+        given = [tf.nest.pack_sequence_as(inputs, part) for part in parts]
+        found = [
+            layer(each, training=training) if "training" in layer._call_spec.arg_names else layer(each)
+            for layer, each in zip(self.alone, given, strict=True)
+        ]
+        return tf.nest.map_structure(lambda *each: tf.concat(each, axis=0), *found)
+
+
 KINDS = {
     layers.Dense: Dense,
+    tf.keras.layers.Dense: Dense,
     layers.PatchConv2D: PatchConv2D,
     layers.ColumnDense: ColumnDense,
     tf.keras.layers.LayerNormalization: LayerNormalization,
@@ -123,29 +151,76 @@ KINDS = {
 
 
 def model(networks: Sequence[tf.keras.Model]) -> tf.keras.Model:
-    """One network of several of the same form, with their weights as they are now.
-
-    Raises:
-      ValueError: a layer with weights that cannot be stacked; it is named.
-    """
-    count = len(networks)
+    """One network of several of the same form, with their weights as they are now; they are not to be used further."""
+    count, twins = len(networks), {id(each[0]): each for each in _side_by_side(networks)}
 
     def stacked(layer: Layer) -> Layer:
-        if isinstance(layer, tf.keras.Model):
+        if _is_graph(layer):
             return tf.keras.models.clone_model(layer, clone_function=stacked)
-        config = layer.get_config()
         if not layer.weights:
-            return type(layer).from_config(config)
-        # What a layer has beside a kernel and a bias, such as a direction of spectral normalisation, is its own matter.
-        if type(layer) not in KINDS or len(layer.weights) != 2:
-            raise ValueError(f"{type(layer).__name__} {layer.name}: such layers are not stacked")
-        return KINDS[type(layer)].from_config({"count": count, **config})
+            return layer
+        if not _is_known(layer):
+            return Apart(twins[id(layer)])
+        return KINDS[type(layer)].from_config({"count": count, **layer.get_config()})
 
     one = tf.keras.models.clone_model(networks[0], clone_function=stacked)
-    one.set_weights([np.stack(each) for each in zip(*(network.get_weights() for network in networks), strict=True)])
+    each = [zip(_variables_of(one, number), network.weights, strict=True) for number, network in enumerate(networks)]
+    for pairs in zip(*each, strict=True):
+        if owner_of(pairs[0][0]) is None:
+            pairs[0][0].assign(np.stack([theirs.numpy() for _, theirs in pairs]))
     return one
+
+
+def _is_graph(layer: Layer) -> bool:
+    return isinstance(layer, tf.keras.Model) and layer._is_graph_network and not isinstance(layer, tf.keras.Sequential)
+
+
+def _is_known(layer: Layer) -> bool:
+    """Whether it is one of `KINDS` as they are here: two weights alone, dense on vectors, normed over the last axis."""
+    if type(layer) not in KINDS or len(layer.weights) != 2:
+        return False
+    rank = len(layer.input_shape)
+    if isinstance(layer, tf.keras.layers.LayerNormalization):
+        return list(layer.axis) == [rank - 1]
+    return rank == 2 or not isinstance(layer, tf.keras.layers.Dense)
+
+
+def _side_by_side(networks: Sequence[tf.keras.Model]) -> Iterator[tuple[Layer, ...]]:
+    """Their layers, and those of networks in them."""
+    for each in zip(*(network.layers for network in networks), strict=True):
+        yield each
+        if _is_graph(each[0]):
+            yield from _side_by_side(each)
+
+
+def owner_of(variable: tf.Variable) -> int | None:
+    """Which network of a stacked one a variable is of; None for one with an axis of all."""
+    return getattr(variable, "network_of_stack", None)
+
+
+def beside(each: tf.Tensor, variable: tf.Variable) -> tf.Tensor:
+    """Numbers [P] to go with a variable [P, ...]."""
+    return tf.reshape(each, [-1] + [1] * (variable.shape.rank - 1))
+
+
+def _variables_of(network: tf.keras.Model, number: int) -> list[tf.Variable]:
+    """In the order in which the network alone has them."""
+    return [variable for variable in network.weights if owner_of(variable) in (None, number)]
 
 
 def weights_of(network: tf.keras.Model, number: int) -> list[np.ndarray]:
     """The weights of one of the networks in a stacked one, as `set_weights` of it alone takes them."""
-    return [weight[number] for weight in network.get_weights()]
+    return [
+        variable.numpy() if owner_of(variable) is not None else variable[number].numpy()
+        for variable in _variables_of(network, number)
+    ]
+
+
+def set_weights(network: tf.keras.Model, weights: Sequence[np.ndarray], count: int) -> None:
+    """Let each of `count` networks in a stacked one have these weights of one alone."""
+    for number in range(count):
+        for variable, weight in zip(_variables_of(network, number), weights, strict=True):
+            if owner_of(variable) is not None:
+                variable.assign(weight)
+            elif number == 0:
+                variable.assign(np.stack([weight] * count))

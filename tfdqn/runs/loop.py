@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 from tfdqn import cli, population
 from tfdqn import config as configuration
 from tfdqn.config import Config
+from tfdqn.envs import loading
 from tfdqn.errors import EXIT_NUMERIC, UserError
 from tfdqn.runs import models, run_config, run_folder
 from tfdqn.runs.checkpoints import Checkpoint
@@ -368,6 +369,8 @@ class Run(RunState):
             f"{many}{agent.online.count_params():,} parameters; {rows}"
             f"{config.total_env_frames:,} frames planned; {self.run_dir}"
         )
+        if self.members and loading.is_spec(config.network):
+            cli.say(f"{config.network} goes in as {len(self.members)} copies, but for dense layers and normalisations")
         if replay and replay.capacity != config.replay_capacity * len(self.players):
             asked = f"--replay-capacity {config.replay_capacity}"
             kept = replay.capacity // len(self.players)

@@ -98,15 +98,17 @@ class PopulationRun(Run):
         """Let nothing that is not finite reach a checkpoint: those that `ended` [P] are made all zeros."""
         import tensorflow as tf
 
-        count = len(self.members)
+        from tfdqn.networks import stacked
+
         for name, variable in self.trainer.learner.variables.items():
             if not variable.dtype.is_floating:
                 continue
-            if name.startswith("replay/"):
+            if not name.startswith("agent/"):  # the optimizer's and the replay's
                 variable.assign(tf.where(tf.math.is_finite(variable), variable, 0.0))
-            elif variable.shape.rank and variable.shape[0] == count:
-                is_ended = tf.reshape(ended, [count] + [1] * (variable.shape.rank - 1))
-                variable.assign(tf.where(is_ended, 0.0, variable))
+            elif (owner := stacked.owner_of(variable)) is not None:
+                variable.assign(tf.where(ended[owner], 0.0, variable))
+            else:
+                variable.assign(tf.where(stacked.beside(ended, variable), 0.0, variable))
         metrics = tf.nest.map_structure(
             lambda value: tf.where(tf.math.is_nan(value), 0.0, value) if value.dtype.is_floating else value,
             self.carry.metrics,

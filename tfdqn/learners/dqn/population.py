@@ -71,7 +71,7 @@ class DQNPopulation(TwoNetworks):
     def play_by(self, weights: Sequence[np.ndarray]) -> None:
         """All have these weights of one agent's `online`, and nothing of what was learnt since."""
         for network in (self.online, self.target):
-            network.set_weights([np.stack([weight] * self._count) for weight in weights])
+            stacked.set_weights(network, weights, self._count)
 
     def weights_of(self, number: int) -> list[np.ndarray]:
         """The weights of one member's `online`, as those of an agent alone."""

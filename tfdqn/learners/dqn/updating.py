@@ -94,12 +94,12 @@ class Update:
         if tf.distribute.get_strategy().num_replicas_in_sync > 1:
             gradients = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, gradients)
             over_all = {"skip_gradients_aggregation": True}  # it would be their sum, and after the clipping
-        norm = members.norm(gradients)
+        norm = members.norm(gradients, variables)
         # By its square, too: a target of 1e38 is finite, has a finite Huber loss, and is as wrong as an infinite one.
         half_square = tf.add_n([members.half_square(part) for part in tf.nest.flatten(sought)])
         is_finite = tf.math.is_finite(tf.stack([half_square, loss, norm], axis=-1))
         if not isinstance(self.max_gradient_norm, float) or self.max_gradient_norm != math.inf:
-            gradients = members.clipped(gradients, norm, self.max_gradient_norm)
+            gradients = members.clipped(gradients, variables, norm, self.max_gradient_norm)
         optimizer.apply_gradients(zip(gradients, variables, strict=True), **over_all)
         self.target_policy.follow(online, target, optimizer.iterations)
         values = losses.among(self.head.values(output), transitions.legal)
