@@ -192,3 +192,9 @@ def test_what_to_type_to_go_on_names_a_game_and_a_network_of_ones_own(tmp_path):
     assert run_config.resume_command(run_dir) == command
     (run_dir / "config.toml").write_text("[game]\nenv = 'my game.py:MyGame'\n[network]\nnetwork = 'nets:body'\n")
     assert run_config.resume_command(run_dir) == f"{command} --env 'my game.py:MyGame' --network nets:body"
+
+
+def test_the_module_is_a_command(tmp_path):
+    words = [sys.executable, "-m", "tfdqn.list_runs", str(tmp_path)]
+    result = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, f"{tmp_path}: holds no runs\n")

@@ -9,7 +9,7 @@ import tensorflow as tf
 import tfdqn
 from tests.whole_runs import SETTINGS, resume, train_until
 from tfdqn import config as configuration
-from tfdqn import evaluate, members, population, seeds
+from tfdqn import evaluate, list_runs, members, population, record, seeds
 from tfdqn.envs import make_for
 from tfdqn.errors import EXIT_NUMERIC, UserError
 from tfdqn.learners import build_agent, metrics
@@ -233,7 +233,9 @@ def test_the_compiled_population_computes_what_the_plain_graph_does():
 def whole(tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("population") / "run"
     run = make_run(run_dir)
-    return run_dir, run.train(), run
+    result = run.train()
+    run.close()
+    return run_dir, result, run
 
 
 def lines_of(path):
@@ -415,3 +417,18 @@ def test_layers_that_are_not_known_go_in_as_copies():
             np.testing.assert_array_equal(ours, theirs)
     stacked.set_weights(one, kept[1], 2)
     np.testing.assert_allclose(one(seen)[3:], expected[3:], rtol=1e-5, atol=1e-6)
+
+
+def test_other_commands_take_a_population_as_its_members(whole):
+    run_dir, result, run = whole
+    expected = [member.run_dir.resolve() for member in run.members]
+    assert list(curves.find([str(run_dir)])) == list(curves.find([str(run_dir.parent)])) == expected
+    (curve,) = curves.curves([curves.read(path) for path in expected], curves.SCORE, "frames")
+    assert len(curve.runs) == 3 and curve.band is not None
+    with pytest.raises(UserError, match=r"holds a population; name one of its members, such as .*members/00"):
+        record.main([str(run_dir), "--out", "episode.gif"])
+    best = run.members[result["best_member"]]
+    for ours, theirs in zip(tfdqn.load(run_dir).model.online.get_weights(), best.best_weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    listed = list_runs.listed(run_dir)
+    assert (listed.best_score, listed.state) == (best.progress.best_score, "finished")

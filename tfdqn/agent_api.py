@@ -17,7 +17,7 @@ from tfdqn import config as configuration
 from tfdqn import console, train
 from tfdqn.envs import loading, registry
 from tfdqn.errors import EXIT_IO, EXIT_REFUSED, UserError
-from tfdqn.runs import checkpoints, models, run_config
+from tfdqn.runs import checkpoints, member, models, run_config
 from tfdqn.runtime import devices
 from tfdqn.runtime.signals import StopRequest
 
@@ -348,7 +348,7 @@ def load(path: str | Path, *, env: str | Environment | None = None, network: str
         except UserError as error:
             raise UserError(f"{path}: {error}", EXIT_REFUSED) from None
     agent = Agent(**{**configuration.plain(config), **given})
-    agent._folder, agent._run_dir = folder, folder if has_run else None
+    agent._folder, agent._run_dir = member.best_folder(folder), folder if has_run else None
     return agent
 
 

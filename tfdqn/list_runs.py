@@ -83,3 +83,7 @@ def listed(run_dir: Path) -> Listed:
 def _is_finished(config: dict[str, Any], frames: int, best: float | None, seconds: float) -> bool:
     is_goal_reached = config["stop_at_goal"] and best is not None and best >= config["goal_score"] - GOAL_MARGIN
     return frames >= config["total_env_frames"] or seconds >= 60 * config["minutes"] or is_goal_reached
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -12,7 +12,7 @@ import numpy as np
 
 from tfdqn import config as configuration
 from tfdqn.errors import UserError, nearest
-from tfdqn.runs import run_config
+from tfdqn.runs import member, run_config
 from tfdqn.runs.progress import GOAL_MARGIN
 
 METRICS_FILE = "metrics.jsonl"
@@ -84,13 +84,18 @@ def find(folders: Sequence[str]) -> dict[Path, bool]:
         if not folder.is_dir():
             raise UserError(f"{folder}: no such run folder; tfdqn runs lists those that there are")
         if (folder / run_config.CONFIG_FILE).is_file():
-            found[folder.resolve()] = True
+            members = member.numbers_of(folder)  # of a population each is a run
+            found |= {(folder / member.folder_of(number)).resolve(): True for number in members}
+            if not members:
+                found[folder.resolve()] = True
             continue
         held = [path.parent for path in sorted(folder.glob(f"*/{run_config.CONFIG_FILE}"))]
         if not held:
             raise UserError(f"{folder}: neither a run folder ({run_config.CONFIG_FILE} is missing) nor one with runs")
         for path in held:
-            found.setdefault(path.resolve(), False)
+            members = [path / member.folder_of(number) for number in member.numbers_of(path)]
+            for each in members or [path]:
+                found.setdefault(each.resolve(), False)
     return found
 
 

@@ -149,6 +149,12 @@ def _is_scored(progress: dict[str, Any]) -> bool:
     return progress["best_score"] is not None and not progress.get("diverged_update")
 
 
+def best_folder(run_dir: Path) -> Path:
+    """The folder of a run's best agent: its own, or its best member's."""
+    found = numbers_of(run_dir)
+    return run_dir / folder_of(_best_of(run_dir, found)) if found else run_dir
+
+
 def settings_of(run_dir: Path, number: int) -> Path:
     """A member's folder, which holds its settings."""
     folder = run_dir / folder_of(number)

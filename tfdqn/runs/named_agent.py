@@ -9,7 +9,7 @@ from pathlib import Path
 from tfdqn import config as configuration
 from tfdqn import paths
 from tfdqn.errors import UserError
-from tfdqn.runs import models
+from tfdqn.runs import member, models
 
 
 def add_agent_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,6 +40,8 @@ def agent_folder(arguments: argparse.Namespace) -> Path:
     if (run_dir is None) == (game is None):
         raise UserError("name either the folder of a run, such as runs/NAME, or --pretrained GAME")
     if game is None:
+        if not hasattr(arguments, "member") and member.numbers_of(Path(run_dir)):  # a command that takes one agent
+            raise UserError(f"{run_dir}: holds a population; name one of its members, such as {run_dir}/members/00")
         return Path(run_dir)
     folder = models.pretrained_folder(game)
     if arguments.model != "best":
