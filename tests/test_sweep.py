@@ -18,7 +18,7 @@ from tfdqn import sweep
 from tfdqn.errors import EXIT_REFUSED, UserError
 from tfdqn.runs import checkpoints, run_folder
 
-TINY = {**SETTINGS, "jit": False, "eval_every_frames": 500, "log_every_frames": 300, "total_env_frames": 1500}
+TINY = {**SETTINGS, "jit": False, "eval_every_frames": 300, "log_every_frames": 200, "total_env_frames": 900}
 ENV = TINY.pop("env")
 PAGE = Path(__file__).parent.parent / "docs" / "sweeps.md"
 
@@ -89,7 +89,7 @@ def outcome(run_dir):
 
 
 def test_a_trial_reports_each_evaluation(swept):
-    assert [each["env_frames"] // 500 for each in swept.whole] == [1, 2, 3]
+    assert [each["env_frames"] // 300 for each in swept.whole] == [1, 2, 3]
     assert all({"score_mean", "score_std", "updates"} <= set(each) for each in swept.whole)
     assert {each["run_dir"] for each in swept.whole} == {str(swept.home / "a_00000")}
 
