@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import tfdqn
 from tests.faults import harness
 from tests.whole_runs import SETTINGS
 from tfdqn import config as configuration
@@ -117,6 +118,16 @@ def test_a_trial_that_had_ended_reports_what_it_came_to(tune, swept):
     (only,) = tune.run(swept.trainable, "a_00000", {"learning_rate": 1e-3})
     assert only["env_frames"] == swept.whole[-1]["env_frames"] and only["run_dir"] == str(swept.home / "a_00000")
     assert np.isfinite(only["score_mean"]) and only["updates"] == swept.whole[-1]["updates"]
+
+
+@pytest.mark.slow
+def test_a_trial_may_be_a_population(tune, tmp_path):
+    trainable = sweep.trainable(ENV, folder=tmp_path, **TINY, vary=tfdqn.grid(seed=range(2)))
+    before = tune.run(trainable, "a_00000", {"checkpoint_every_seconds": 1e-3}, cut_at=2)
+    after = tune.run(trainable, "a_00000")
+    assert [each["env_frames"] // 300 for each in before + after] == [1, 2, 2, 3]
+    (only,) = tune.run(trainable, "a_00000")
+    assert only["env_frames"] == after[-1]["env_frames"] and np.isfinite(only["score_mean"])
 
 
 def test_a_trial_of_other_settings_than_its_run_is_refused_by_name(tune, swept):

@@ -6,6 +6,7 @@ and one that Ray starts again goes on from that folder's checkpoint. Importing t
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +20,6 @@ from tfdqn.runs import checkpoints, locks, run_config, run_folder
 
 if TYPE_CHECKING:
     from tfdqn.envs.base import Environment
-
-REPORTED = ("score_mean", "env_frames", "updates")  # what a trial that has nothing left to train reports
 
 
 def trainable(
@@ -91,7 +90,9 @@ def _go_on(
         run_name=None if is_begun else trial_id,
     )
     if not history.epoch:  # cut between its last evaluation and its end: no trial is to end without a result
-        tell({name: float(history.params[name]) for name in REPORTED})
+        totals = history.params
+        score = statistics.fmean(each["score_mean"] for each in totals.get("members", [totals]))
+        tell({"score_mean": score, "env_frames": float(totals["env_frames"]), "updates": float(totals["updates"])})
 
 
 def _clear(run_dir: Path) -> None:
