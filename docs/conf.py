@@ -25,6 +25,7 @@ NAVIGATION = {
         "docs/metrics",
         "docs/python",
         "docs/populations",
+        "docs/sweeps",
         "docs/gpu",
     ],
     "Build on it": ["docs/rules", "docs/environments", "docs/networks", "docs/adapters"],

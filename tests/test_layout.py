@@ -103,7 +103,7 @@ FLOORS = [
     # Trained agents in other formats; games for people.
     house("exports") | house("shown"),
     # The public face and the commands.
-    named("__main__ agent_api check_env evaluate export flags list_runs new_game play plot record train watch"),
+    named("__main__ agent_api check_env evaluate export flags list_runs new_game play plot record sweep train watch"),
 ]
 # They find what has a name by that name, so that nothing else has to know what there is.
 REGISTRIES = {"tfdqn"} | named("__main__ envs envs.loading envs.registry evaluate learners")
