@@ -80,8 +80,11 @@ def test_from_python_a_grid_is_said_by_name():
         ({"vary": "seed=1,1"}, "--vary seed=1: is there twice"),
         ({"vary": "seed=1;seed=2"}, "--vary seed: is there twice"),
         ({"vary": "seed=0:3", "population": 2}, "--population 2: --vary names the seeds already"),
-        ({"vary": "seed=0:2000"}, "makes 1025 agents; at most 1024"),
-        ({"population": 2, "learner": "pqn", "network": "mlp_norm"}, "--population 2: pqn trains one agent at a time"),
+        ({"vary": "seed=0:2000"}, "makes 257 agents; at most 256"),
+        (
+            {"population": 2, "learner": "pqn", "network": "mlp_norm"},
+            "--population 2: catch8 has no such setting, only --learner dqn; leave it out",
+        ),
         ({"population": 2, "noisy": True}, "--noisy: is not for agents side by side"),
         ({"vary": "epsilon_end=0.5", "epsilon_start": 0.2}, "--epsilon-end 0.5: above --epsilon-start"),
     ],
@@ -161,8 +164,12 @@ def played(config, rounds):
     "settings, vary",
     [
         ({"optimizer": "adam", "max_gradient_norm": 0.05}, "seed=0,7;learning_rate=1e-3,1e-2"),
-        ({"env": "tests.own_games:Line", "frame_stack": 1}, "seed=0,1;epsilon_decay_env_frames=50,400"),
-        (
+        pytest.param(
+            {"env": "tests.own_games:Line", "frame_stack": 1},
+            "seed=0,1;epsilon_decay_env_frames=50,400",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
             {
                 "network": "tests.test_bodies:subclassed",
                 "frame_stack": 1,
@@ -170,6 +177,7 @@ def played(config, rounds):
                 "optimizer": "adam",
             },
             "seed=0,7;learning_rate=1e-3,1e-2",
+            marks=pytest.mark.slow,
         ),
         (
             {"prioritized": True, "restart_share": 0.5, "n_step": 2, "double": False},
@@ -216,6 +224,7 @@ def test_a_member_is_what_it_would_be_alone(settings, vary):
     assert any(not np.allclose(a, b, atol=1e-6) for a, b in zip(weights[0], weights[-1], strict=True))
 
 
+@pytest.mark.slow
 def test_the_compiled_population_computes_what_the_plain_graph_does():
     config = configuration.resolve({**SMALL, "vary": "seed=0,3;learning_rate=1e-3,1e-2"})
     compiled, carry, _ = played(config, 40)
@@ -330,6 +339,7 @@ def test_a_member_that_diverges_is_named_and_the_others_go_on(tmp_path, capfd):
     assert "diverged" not in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_population_that_diverges_altogether_ends_by_name(tmp_path):
     run = make_run(tmp_path / "run", population=2)
     train_until(run, 1000)
@@ -358,6 +368,7 @@ def test_evaluate_takes_one_member_the_best_or_all(whole, capfd):
         evaluate.main([str(run.members[0].run_dir), "--member", "best"])
 
 
+@pytest.mark.slow
 def test_a_population_from_python_leaves_its_best_member(tmp_path):
     agent = tfdqn.Agent(**{**SETTINGS, "jit": False, "total_env_frames": 2000})
     agent.fit(population=tfdqn.grid(seed=[1, 2]), logdir=tmp_path, verbose=0)

@@ -204,7 +204,7 @@ def test_the_start_says_what_a_size_changes(monkeypatch, capsys, tmp_path):
         raise Started(config.num_envs)
 
     monkeypatch.setattr(train.devices, "choose_device", lambda *_: "/GPU:0")
-    monkeypatch.setattr(train, "Run", run)
+    monkeypatch.setattr(train, "run_of", lambda _: run)
     for given, said in (({"num_envs": 512}, ["--num-envs 512 in place of 2048"]), ({}, [])):
         with pytest.raises(Started):
             train.start({"env": "cave", **given}, None, logdir=str(tmp_path))

@@ -14,7 +14,7 @@ from tfdqn.settings import check_value, flag_of, kind_of
 if TYPE_CHECKING:
     from tfdqn.config import Config
 
-MAX_MEMBERS = 1024
+MAX_MEMBERS = 256  # each keeps three files of reports open
 
 
 def grid(**settings: Any) -> str:
@@ -36,7 +36,7 @@ def grid(**settings: Any) -> str:
 
 def is_one(config: Config) -> bool:
     """Whether a configuration trains a population, if only of one."""
-    return config.population > 1 or bool(config.vary)
+    return getattr(config, "population", 1) > 1 or bool(getattr(config, "vary", ""))
 
 
 def members(config: Config) -> tuple[Config, ...]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from tfdqn import learners, population
+from tfdqn import learners
 from tfdqn.envs import loading, registry
 from tfdqn.errors import UserError, nearest
 from tfdqn.settings import room, setting
@@ -144,32 +144,4 @@ class Machine:
             yield {"jit": True}
 
 
-@room("population", "many agents in one program")
-class Population:
-    population: int = setting(
-        1,
-        "agents trained side by side, with the seeds from --seed on",
-        low=1,
-        high=population.MAX_MEMBERS,
-        common=True,
-    )
-    vary: str = setting(
-        "",
-        "settings that differ among them, NAME=VALUE,VALUE or NAME=FIRST:END for whole numbers; given several times, "
-        "every combination is trained",
-        common=True,
-        joined=";",
-    )
-
-    def check(self, config: Any) -> None:
-        if not population.is_one(config):
-            return
-        flag = f"--vary {self.vary}" if self.vary else f"--population {self.population}"
-        able = [name for name in learners.LEARNERS if learners.settings_of(name).TRAINS_POPULATIONS]
-        if config.learner not in able:
-            raise UserError(
-                f"{flag}: {config.learner} trains one agent at a time; use --learner {' or '.join(able)}, or a run each"
-            )
-
-
-ROOMS = (Game, Length, Evaluation, Checkpoints, Machine, Population)
+ROOMS = (Game, Length, Evaluation, Checkpoints, Machine)

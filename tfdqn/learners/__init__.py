@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from tfdqn.envs.base import Environment
     from tfdqn.learners.base import Agent, Learner
 
-# name: the folder with its `settings` (`ROOMS`, in the order of `config.toml`, its `PRESET`, its sizes for a GPU, and
-# whether it `TRAINS_POPULATIONS`)
+# name: the folder with its `settings` (`ROOMS`, in the order of `config.toml`, its `PRESET` and its sizes for a GPU)
 # and its `learner` (`LEARNER`, a `tfdqn.learners.base.Learner`).
 LEARNERS = {name: f"tfdqn.learners.{name}" for name in ("dqn", "pqn", "a2c", "r2d2")}
 

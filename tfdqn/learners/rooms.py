@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from tfdqn import population
 from tfdqn.envs import loading
 from tfdqn.errors import UserError, nearest
 from tfdqn.networks.names import CELLS, CONVOLUTIONS, NETWORKS, PRECISIONS
@@ -220,3 +221,21 @@ class Exploration:
         if self.epsilon_end > self.epsilon_start:
             yield {"epsilon_end": self.epsilon_start}
             yield {"epsilon_start": self.epsilon_end}
+
+
+@room("population", "many agents in one program")
+class Population:
+    population: int = setting(
+        1,
+        "agents trained side by side, with the seeds from --seed on",
+        low=1,
+        high=population.MAX_MEMBERS,
+        common=True,
+    )
+    vary: str = setting(
+        "",
+        "settings that differ among them, NAME=VALUE,VALUE or NAME=FIRST:END for whole numbers; given several times, "
+        "every combination is trained",
+        common=True,
+        joined=";",
+    )

@@ -21,13 +21,21 @@ def iqm(scores: np.ndarray) -> np.ndarray:
     return scores[..., cut : scores.shape[-1] - cut].mean(axis=-1)
 
 
-def interval(scores: Sequence[float], seed: int = 0) -> tuple[float, float]:
+def interval(scores: Sequence[float]) -> tuple[float, float]:
     """The 95% interval of the interquartile mean of the scores [K] of one task, by percentiles of resampled ones.
 
     Of one score it is that score: one run tells nothing of others.
     """
     values = np.asarray(scores, np.float64)
-    draws = np.random.default_rng(seed).integers(len(values), size=(REPEATS, len(values)))
+    draws = _numbers(REPEATS * len(values)).reshape(REPEATS, -1) % np.uint64(len(values))
     tails = 100 * (1 - CONFIDENCE) / 2
     low, high = np.percentile(iqm(values[draws]), [tails, 100 - tails])
     return float(low), float(high)
+
+
+def _numbers(count: int) -> np.ndarray:
+    """The first numbers of SplitMix64 from state 0, [count] uint64: the generator of `tfdqn.seeds`, always the same."""
+    word = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        word = (word ^ word >> np.uint64(shift)) * np.uint64(factor)
+    return word ^ word >> np.uint64(31)

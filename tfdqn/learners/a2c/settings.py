@@ -17,7 +17,6 @@ class Rule:
     normalize_advantages: bool = setting(False, "advantages of a round with mean 0 and standard deviation 1")
 
 
-TRAINS_POPULATIONS = False
 ROOMS = (Sizes, Network, Optimizer, Returns, Rule)
 
 PRESET = {

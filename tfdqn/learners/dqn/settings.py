@@ -15,6 +15,7 @@ from tfdqn.learners.rooms import (
     Exploration,
     Network,
     Optimizer,
+    Population,
     Replay,
     Returns,
     Sizes,
@@ -79,8 +80,11 @@ class Head:
             )
 
     def ways_to_fit(self, config: Any) -> Iterator[dict[str, Any]]:
-        if self.spectral_norm and loading.is_spec(config.network):
+        if self.spectral_norm and (loading.is_spec(config.network) or population.is_one(config)):
             yield {"spectral_norm": False}
+        if self.noisy and population.is_one(config):
+            yield {"noisy": False}
+            yield {"population": 1}
         if self.head != "scalar" and config.loss != "huber":
             yield {"head": "scalar"}
             yield {"loss": "huber"}
@@ -165,8 +169,21 @@ class Gradients:
             )
 
 
-TRAINS_POPULATIONS = True
-ROOMS = (Sizes, Updates, Network, Head, Dueling, Optimizer, Returns, Bootstrap, Rule, Replay, Exploration, Gradients)
+ROOMS = (
+    Sizes,
+    Updates,
+    Network,
+    Head,
+    Dueling,
+    Optimizer,
+    Returns,
+    Bootstrap,
+    Rule,
+    Replay,
+    Exploration,
+    Population,
+    Gradients,
+)
 PRESET: dict[str, Any] = {}
 
 # On top of a game's default ones.

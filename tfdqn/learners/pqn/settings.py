@@ -45,7 +45,6 @@ class Rule:
         return max(count for count in range(1, self.minibatches + 1) if size % count == 0)
 
 
-TRAINS_POPULATIONS = False
 ROOMS = (Sizes, Network, Recurrence, Optimizer, Returns, Rule, Exploration)
 
 # Gallici et al. 2024 on MinAtar, but for Adam in the place of RAdam.

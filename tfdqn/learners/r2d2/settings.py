@@ -78,7 +78,6 @@ class Rule:
             yield {"sequence_length": max(self.sequence_length - (window - length), self.sequence_period)}
 
 
-TRAINS_POPULATIONS = False
 ROOMS = (Sizes, Updates, Network, Dueling, Recurrence, Optimizer, Returns, Bootstrap, Rule, Replay, Exploration)
 
 # Kapturowski et al. 2019, table 2, but for what is learnt at a time, which is made for small games on a CPU.
