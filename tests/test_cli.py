@@ -236,6 +236,7 @@ def test_a_run_never_enters_an_existing_folder(finished_run):
         train.main([*TINY, "--logdir", str(logdir), "--run-name", run_dir.name])
 
 
+@pytest.mark.slow
 def test_a_profile_names_the_compiled_programs_operations_and_changes_no_result(finished_run, tmp_path):
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
 

@@ -117,6 +117,7 @@ except RuntimeError as error:
 """
 
 
+@pytest.mark.slow
 def test_a_deterministic_run_is_the_same_run_on_a_cpu_and_draws_nothing_in_secret(tmp_path):
     frames = ["--total-env-frames", "3000", "--log-every-frames", "1000"]
     for name, flag in (("plain", "--no-deterministic"), ("deterministic", "--deterministic")):

@@ -320,6 +320,7 @@ def break_weights(run, numbers):
     kernel.assign(tf.where(is_broken, np.inf, kernel))
 
 
+@pytest.mark.slow
 def test_a_member_that_diverges_is_named_and_the_others_go_on(tmp_path, capfd):
     settings = {"population": 1, "vary": "learning_rate=1e-3,1e-2", "total_env_frames": 3000}
     run = make_run(tmp_path / "run", **settings)

@@ -95,6 +95,7 @@ def test_a_trial_reports_each_evaluation(swept):
     assert {each["run_dir"] for each in swept.whole} == {str(swept.home / "a_00000")}
 
 
+@pytest.mark.slow
 def test_a_trial_that_was_cut_goes_on_with_the_same_bits(tune, swept):
     before = tune.run(swept.trainable, "a_00001", {"learning_rate": 1e-3}, cut_at=2)
     cut = swept.home / "a_00001"
