@@ -93,7 +93,7 @@ FLOORS = [
     ROOMS["envs"]
     | ROOMS["learners"]
     | named("learners learners.base learners.exploration learners.losses learners.metrics learners.replaying")
-    | named("members population")
+    | named("members population replicas")
     | named("learners.networked learners.optimizing learners.rooms learners.rounds config run_settings")
     | named("templates templates.game templates.test_game"),
     # What is compiled; other libraries' games.

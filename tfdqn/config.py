@@ -14,7 +14,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from tfdqn import learners, population, run_settings
+from tfdqn import learners, population, replicas, run_settings
 from tfdqn.envs import registry
 from tfdqn.envs.spec import ObservationSpec
 from tfdqn.errors import UserError, nearest
@@ -291,6 +291,11 @@ def check(config: Config) -> None:
         for member in members:
             if member.seed in (members[0].seed, members[-1].seed):  # the least and the largest: others are alike
                 check(member)
+    if replicas.is_one(config):
+        try:
+            check(replicas.config_of(config))
+        except UserError as error:
+            raise UserError(f"--replicas {config.replicas}: of each one's part: {error}") from None
 
 
 def check_memory(config: Config, spec: ObservationSpec | None, available_bytes: int, legal_actions: int = 0) -> None:

@@ -9,6 +9,7 @@ EXIT_BAD_INPUT = 2
 EXIT_REFUSED = 3  # a run's folder: locked, of other settings, or without a whole checkpoint
 EXIT_NUMERIC = 4
 EXIT_IO = 5
+EXIT_LOST = 6  # another process of the run is gone
 
 
 class UserError(Exception):

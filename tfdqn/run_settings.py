@@ -9,6 +9,7 @@ from typing import Any
 from tfdqn import learners
 from tfdqn.envs import loading, registry
 from tfdqn.errors import UserError, nearest
+from tfdqn.replicas import Replicas
 from tfdqn.settings import room, setting
 
 
@@ -144,4 +145,4 @@ class Machine:
             yield {"jit": True}
 
 
-ROOMS = (Game, Length, Evaluation, Checkpoints, Machine)
+ROOMS = (Game, Length, Evaluation, Checkpoints, Machine, Replicas)

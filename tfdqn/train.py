@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import tfdqn
-from tfdqn import cli, flags, paths
+from tfdqn import cli, flags, paths, replicas
 from tfdqn import config as configuration
 from tfdqn.errors import EXIT_IO, UserError
-from tfdqn.runs import checkpoints, locks, run_config, run_folder
+from tfdqn.runs import checkpoints, locks, run_config, run_folder, worker_run
 from tfdqn.runs.population_run import run_of
 from tfdqn.runs.saving import read_facts
-from tfdqn.runtime import devices, memory
+from tfdqn.runtime import devices, hosts, memory
 from tfdqn.runtime.signals import StopRequest
 from tfdqn.settings import flag_of
 
@@ -57,6 +57,11 @@ def _parser() -> cli.Parser:
         default=None,
         help="read settings from a TOML file; flags win",
     )
+    parser.add_argument(
+        "--trusted-network",
+        action="store_true",
+        help="train together with the other workers of TF_CONFIG: nobody else reaches their ports",
+    )
     parser.add_argument("--print-config", action="store_true", help="print the settings as TOML and end")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line of standard output")
     parser.add_argument("--version", action="version", version=f"tfdqn {tfdqn.__version__}")
@@ -85,7 +90,8 @@ def main(argv: Sequence[str] | None = None, start_seconds: float | None = None) 
             config = configuration.resolve(given, on_gpu=devices.is_gpu(given.get("device", "auto")), tell=_teller())
         cli.print_result(configuration.to_toml(config))
         return 0
-    with StopRequest() as stop:
+    hosts.expect(arguments.trusted_network)
+    with StopRequest() as stop, hosts.watching(lambda: stop.hint):
         run_dir = arguments.resume
         try:
             if arguments.resume is None:
@@ -154,7 +160,10 @@ def start(
     run_dir, *others = run_folder.folders(config, run_folder.check_writable(logdir), run_name)
     if config.device == "cpu" or (config.device == "auto" and not devices.has_driver()):
         _check_memory(config, game)
-    device = devices.choose_device(config.device, config.deterministic, config.threads, config.profile > 0)
+    device = _device_of(config)
+    num_gpus, num_hosts = devices.count_gpus() if "GPU" in device else 0, hosts.here().count
+    if (count := num_hosts * replicas.count_of(config, num_gpus, num_hosts)) > 1:
+        given["replicas"] = count
     config = configuration.resolve(given, on_gpu="GPU" in device, tell=tell)
     if "GPU" not in device:
         _check_memory(config, game)
@@ -185,8 +194,8 @@ def resume(
     """
     run_dir = Path(run_dir)
     config = run_config.resumed_config(str(run_dir), given)
-    stop.hint = f"to go on, {run_config.resume_command(run_dir)}"
-    lock = locks.lock(run_dir)
+    stop.hint = worker_run.resume_hint(run_dir)
+    lock = locks.lock(worker_run.home(run_dir, hosts.rank()))
     try:
         return _resume(run_dir, config, stop, lock, game, accepts_changed_env)
     except BaseException:
@@ -202,18 +211,31 @@ def _resume(
     game: Environment | None,
     accepts_changed_env: bool,
 ) -> Run:
-    checkpoint, problems = checkpoints.load_newest(run_dir)
+    if hosts.count() > 1:
+        _device_of(config)  # and with that all are met
+        checkpoint, problems = worker_run.load(run_dir)
+    else:
+        checkpoint, problems = checkpoints.load_newest(run_dir)
+        worker_run.refuse_other_workers(checkpoint, 1)
     for problem in problems:
         cli.say(f"tfdqn: warning: {problem}")
     facts = read_facts(checkpoint)
     run_config.refuse_changes(checkpoint.path, facts.config, configuration.as_json(config))
     run_config.refuse_other_source(run_dir, facts.game_source, config, accepts_changed_env)
-    device = devices.choose_device(config.device, config.deterministic, config.threads, config.profile > 0)
+    device = _device_of(config)
     if "GPU" not in device:
         _check_memory(config, game)
     if device != facts.device:
         cli.say(f"tfdqn: warning: this run was on {facts.device} and goes on on {device}: its bits will differ")
-    return run_of(config)(config, run_dir, device, stop, lock, checkpoint, game=game)
+    own = worker_run.home(run_dir, hosts.rank())
+    return run_of(config)(config, own, device, stop, lock, checkpoint, game=game)
+
+
+def _device_of(config: configuration.Config) -> str:
+    count = functools.partial(replicas.count_of, config, num_hosts=hosts.count())
+    device = devices.choose_device(config.device, config.deterministic, config.threads, config.profile > 0, count)
+    hosts.join()
+    return device
 
 
 def _check_memory(config: configuration.Config, game: Environment | None) -> None:

@@ -91,7 +91,8 @@ class Learner(abc.ABC):
       config: the run's, with what the device decides.
       agent: what plays, and learns.
       exploration: what the agent's `act` is told by the frames played, `at(env_frames)`, and the share of random
-        actions [] that is reported, `epsilon_at(env_frames)`.
+        actions [] that is reported, `epsilon_at(env_frames)`; `draws(num_actions)`, how many numbers an environment
+        draws for a decision.
       iterations_per_round: decisions of every environment before it learns.
       replay: where it keeps rows for longer than a round; None where it does not.
       is_filled_first: whether the program calls `update` only after the rounds of `rounds_to_fill`.

@@ -82,6 +82,11 @@ class EpsilonGreedy:
         """What an agent is told."""
         return Explore(self.of_each(env_frames))
 
+    @staticmethod
+    def draws(num_actions: int) -> int:
+        """Numbers that each environment draws for a decision between so many actions."""
+        return 1
+
 
 @dataclasses.dataclass(frozen=True)
 class Boltzmann(EpsilonGreedy):
@@ -96,6 +101,10 @@ class Boltzmann(EpsilonGreedy):
     def at(self, env_frames: tf.Tensor) -> Explore:
         temperature = self.members.rows_of(self.temperature.at(env_frames), self.num_envs)
         return Explore(self.of_each(env_frames), temperature)
+
+    @staticmethod
+    def draws(num_actions):
+        return num_actions + 1
 
 
 def _epsilon_greedy(members: Members) -> EpsilonGreedy:
@@ -139,7 +148,7 @@ def choose(q: tf.Tensor, explore: tf.Tensor | Explore, seed: tf.Tensor, legal: t
         # An environment's draws in turn: what decides whether it explores, and one for each action's Gumbel noise, the
         # largest of which with Q / temperature is a draw from the softmax; here all times the temperature, which may be
         # small. Of 23 bits, so that no number rounds to 1, whose noise would be infinite.
-        numbers = tf.reshape(seeds.draw_rows(seed, tf.shape(q)[0], q.shape[1] + 1), [-1, q.shape[1] + 1])
+        numbers = tf.reshape(seeds.draw_rows(seed, tf.shape(q)[0], Boltzmann.draws(q.shape[1])), [-1, q.shape[1] + 1])
         uniform = (tf.cast(numbers[:, 1:] % 2**23, tf.float32) + 0.5) / 2.0**23
         noise = tf.reshape(temperature, [-1, 1]) * tf.math.log(-tf.math.log(uniform))
         draws, values = numbers[:, 0], q - noise

@@ -81,6 +81,20 @@ class Metrics:
         }
         return self._replace(updates=self.updates + 1, **taken)
 
+    @classmethod
+    def merged(cls, parts: Sequence[Metrics]) -> Metrics:
+        """On the host: what several trainers of one run have come to, as if it were one's."""
+        held = [type(part)(*(np.asarray(value) for value in part)) for part in parts]
+        broken = [part for part in held if part.non_finite_tensors]
+        first = min(broken, key=lambda part: part.first_non_finite_update, default=held[0])
+        largest = cls.largest()
+        merged = {
+            name: np.max(values) if name in largest else np.sum(values, dtype=values[0].dtype)
+            for name in cls._fields
+            for values in [[getattr(part, name) for part in held]]
+        }
+        return cls(**merged | {name: getattr(first, name) for name in _FOUND[1:]})
+
     def values(self, epsilon: float) -> dict[str, float]:
         """What one report says, by tag, on the host; a mean over nothing is left out."""
         sums = {name: np.asarray(value).item() for name, value in self._asdict().items()} | {"epsilon": epsilon}

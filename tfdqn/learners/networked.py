@@ -15,6 +15,7 @@ from tfdqn.envs.spec import ObservationSpec
 from tfdqn.inputs import as_tensor
 from tfdqn.learners import base, optimizing
 from tfdqn.learners.metrics import Metrics, note_non_finite
+from tfdqn.runtime import exchange
 
 
 class NetworkAgent(base.Agent):
@@ -103,7 +104,7 @@ class NetworkAgent(base.Agent):
           [3] bool; the first by its square, which overflows before it is of any use.
         """
         variables, limit = self.online.trainable_variables, self._settings["max_gradient_norm"]
-        gradients = tape.gradient(loss, variables)
+        gradients = exchange.mean(tape.gradient(loss, variables))
         norm = optimizers.global_norm(gradients)
         is_finite = tf.math.is_finite(tf.stack([tf.nn.l2_loss(sought), loss, norm]))
         if limit is not None:

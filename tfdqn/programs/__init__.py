@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tfdqn import replicas
+
 if TYPE_CHECKING:
+    from tfdqn.config import Config
     from tfdqn.envs import Environment
     from tfdqn.programs.evaluation import Evaluator
+    from tfdqn.programs.replicated import ReplicaTrainer
     from tfdqn.programs.training import Trainer
 
 
-def trainer_of(env: Environment) -> type[Trainer]:
-    """What trains on a game: all of it in one program, or around a game that steps on the host."""
+def trainer_of(env: Environment, config: Config) -> type[Trainer | ReplicaTrainer]:
+    """What trains on a game: all of it in one program, or on each of several devices, or around a game on the host."""
+    if replicas.is_one(config):
+        from tfdqn.programs.replicated import ReplicaTrainer
+
+        return ReplicaTrainer
     if env.steps_on_host:
         from tfdqn.programs.host import HostTrainer
 

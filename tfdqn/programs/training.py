@@ -8,6 +8,7 @@ members, the first member's first (see `tfdqn.members`).
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -21,7 +22,7 @@ from tfdqn.learners.metrics import MAX_REPORTS, SHARED_BIT, Metrics, Reports, no
 from tfdqn.members import members_of
 from tfdqn.programs.restarts import Memory, Nothing, Past, Practice
 from tfdqn.replay.transitions import Row
-from tfdqn.runtime import compiled, loops
+from tfdqn.runtime import compiled, exchange, loops
 
 
 class Carry(NamedTuple):
@@ -44,6 +45,24 @@ class Carry(NamedTuple):
 NEVER = 2**62  # env frames that no run reaches
 
 
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """Which of a run's environments a trainer plays: all of them, if not said.
+
+    Attributes:
+      seed: the run's, on which hang what is played and how it is explored, by environment; that of the trainer's own
+        configuration decides the rest. None: they are one.
+      first: number of its first environment in the run.
+      count: R, how many trainers share the run; as much as this one has played, they all have.
+      exchange: by which they come to the same gradients; None where each has its own.
+    """
+
+    seed: int | None = None
+    first: int = 0
+    count: int = 1
+    exchange: exchange.Exchange | None = None
+
+
 class Trainer:
     """Builds a run's environment and learner, and runs its iterations in chunks.
 
@@ -51,14 +70,21 @@ class Trainer:
       config: the run's configuration.
       device: TensorFlow device that holds everything, such as "/GPU:0".
       env: a game of one's own, in place of the one that the configuration names.
+      share: which of the run's environments these are.
 
     Attributes:
       config: the run's, with what the device decides.
       learner: what learns.
     """
 
-    def __init__(self, config: Config, device: str = "/CPU:0", env: Environment | None = None):
-        self.device = device
+    def __init__(
+        self,
+        config: Config,
+        device: str = "/CPU:0",
+        env: Environment | None = None,
+        share: Share = Share(),
+    ):
+        self.device, self._share = device, share
         self.env = make_for(config) if env is None else env
         with tf.device(device):
             self.learner = learners.learner_of(config.learner)(config, self.env, device)
@@ -89,7 +115,7 @@ class Trainer:
         """Fresh episodes in every environment, nothing counted."""
         config = self.config
         with tf.device(self.device):
-            start = seeds.at(self._members.stream("start"), 0)
+            start = self._skipping(seeds.at(self._stream("start"), 0))
             noise = sample_noise(self.env, start, self._num_envs)
             state, difficulty = self.env.training_start(noise, config.start_curriculum)
             frame = self.env.observe(state)
@@ -228,7 +254,8 @@ class Trainer:
         """What is learnt at a round's end: the sums after it."""
         observation = stack_frames(carry.history, self.config.frame_stride)
         legal = self.env.legal_actions(carry.env_state)
-        return self.learner.update(gathered, observation, carry.agent_state, carry.metrics, legal)
+        with exchange.within(self._share.exchange):
+            return self.learner.update(gathered, observation, carry.agent_state, carry.metrics, legal)
 
     def _interact(self, carry: Carry) -> tuple[Carry, Decision]:
         """One decision of every environment."""
@@ -237,9 +264,9 @@ class Trainer:
         observation = stack_frames(carry.history, config.frame_stride)
         action, agent_state = self._decide(carry, observation, legal)
 
-        stream = self._members.stream("env")
+        stream = self._stream("env")
         state, timestep, score, frames, noise = play(
-            env, carry.env_state, action, stream, carry.iteration, config.action_repeat
+            env, carry.env_state, action, stream, carry.iteration, config.action_repeat, self._share.first
         )
         agent_state = self.agent.rewarded(agent_state, timestep.reward)
         # Where the newest frame was an episode's last, nothing is played: the row only holds that frame, and the
@@ -305,9 +332,20 @@ class Trainer:
 
     def _decide(self, carry: Carry, observation: tf.Tensor, legal: tf.Tensor | None) -> tuple[tf.Tensor, Any]:
         """What each environment does next, [N] int32, and what the agent carries on."""
-        explore_seed = seeds.at(self._members.stream("explore"), carry.iteration)
-        explore = self.learner.exploration.at(carry.env_frames)
+        exploration, share = self.learner.exploration, self._share
+        explore_seed = seeds.at(self._stream("explore"), carry.iteration)
+        if share.first:
+            explore_seed = self._skipping(explore_seed, exploration.draws(self.env.num_actions))
+        explore = exploration.at(carry.env_frames if share.count == 1 else carry.env_frames * share.count)
         return self.agent.act(observation, carry.agent_state, explore, explore_seed, legal)
+
+    def _stream(self, name: str) -> int | list[int]:
+        """What names a stream of draws of the run's environments."""
+        return self._members.stream(name) if self._share.seed is None else seeds.stream(self._share.seed, name)
+
+    def _skipping(self, seed: tf.Tensor, draws: int = 1) -> tf.Tensor:
+        """The seed of this trainer's environments, each of which draws so many numbers of one of the whole run's."""
+        return seeds.skip(seed, self._share.first * draws) if self._share.first else seed
 
     def _is_standard(self, difficulty: tf.Tensor) -> tf.Tensor:
         """Which episodes that begin now do so as in an evaluation, [N] bool: only their scores are reported."""

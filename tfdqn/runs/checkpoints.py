@@ -293,11 +293,40 @@ def load_newest(run_dir: Path) -> tuple[Checkpoint, list[str]]:
             continue
         lines = []
         for bad, problem in problems.items():
-            aside = _set_aside(bad)
+            aside = set_aside(bad)
             lines.append(f"{problem}; set aside as {aside.name}, going back to checkpoint {path.name}")
         return checkpoint, lines
     found = "; ".join(problems.values()) or "the run ended before its first one; start a new run"
     raise UserError(f"{run_dir}: no whole checkpoint to resume from: {found}", EXIT_REFUSED)
+
+
+def load_newest_if(run_dir: Path, manifest_sha256: str) -> Checkpoint | None:
+    """The whole checkpoint whose manifest file has that SHA-256; None if there is none. Newer ones are removed.
+
+    It is for a part of a checkpoint that others decide on: what is newer than theirs was never finished.
+    """
+    folder = run_dir / FOLDER
+    if folder.is_symlink() or not folder.is_dir():
+        return None
+    remove_partial(run_dir)
+    found = next((path for path in _committed(folder) if _manifest_sha256(path) == manifest_sha256), None)
+    if found is None:
+        return None
+    for path in _committed(folder):
+        if path == found:
+            break
+        shutil.rmtree(path, ignore_errors=True)
+    try:
+        return Checkpoint(found, _verify(found))
+    except Damaged:
+        return None
+
+
+def _manifest_sha256(path: Path) -> str:
+    try:
+        return hashlib.sha256((path / MANIFEST).read_bytes()).hexdigest()
+    except OSError:
+        return ""
 
 
 def peek(run_dir: Path) -> dict[str, Any]:
@@ -314,7 +343,8 @@ def peek(run_dir: Path) -> dict[str, Any]:
     return {}
 
 
-def _set_aside(path: Path) -> Path:
+def set_aside(path: Path) -> Path:
+    """Rename a checkpoint so that it counts no more; its new place."""
     names = _numbered(f"{SET_ASIDE}{path.name}", "-")
     aside = next(path.with_name(name) for name in names if not os.path.lexists(path.with_name(name)))
     os.rename(path, aside)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from tfdqn import cli, population
+from tfdqn import cli, population, replicas
 from tfdqn import config as configuration
 from tfdqn.config import Config
 from tfdqn.envs import loading
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 CHUNK_SECONDS = 0.5  # how often Python gets its turn; no result depends on it
 # Settings that decide how much memory a run takes.
+EXCHANGED = {"average": "which are averaged", "collective": "which share their gradients"}
 MEMORY_FIELDS = ("num_envs", "batch_size", "num_steps", "replay_capacity")
 
 
@@ -50,8 +51,11 @@ class Run(RunState):
       game: what is played, where it is there already.
 
     Attributes:
+      SAVER: what saves it.
       on_evaluation: called at the end of each evaluation in training with its results, by name.
     """
+
+    SAVER = Saver
 
     def __init__(
         self,
@@ -78,7 +82,7 @@ class Run(RunState):
         if "GPU" not in device:  # with what only the game itself tells; before, it may have been too early to ask
             configuration.check_memory(config, env.observation_spec, memory.available_bytes(), env.masked_actions)
         try:
-            trainer = trainer_of(env)(config, device, env)
+            trainer = trainer_of(env, config)(config, device, env)
         except tf.errors.ResourceExhaustedError:
             raise UserError(
                 f"the memory of {device.strip('/')} is too small for this run: {_smaller(config)}"
@@ -91,17 +95,15 @@ class Run(RunState):
         )
         self.judge = Judge(self, self.evaluator)
         self._is_profiled = False
-        self.saver = Saver(self, checkpoint, lambda: self.monitor.flush(), self._hint_at_resuming)
+        self.saver = self.SAVER(self, checkpoint, lambda: self.monitor.flush(), self._hint_at_resuming)
         if checkpoint is None:
             if config.init_from:
                 self._start_from(Path(config.init_from))
-            self.run_dir, self._lock = run_folder.create(config, [run_dir, *other_dirs])
+            self.run_dir, self._lock = self._make_folder([run_dir, *other_dirs])
         else:
             self._lock = lock
             self.saver.restore(checkpoint)
-            self.saver.outbox.put(
-                run_dir / run_config.CONFIG_FILE, lambda path: run_config.write_config(config, path.parent)
-            )
+            self._write_config()
         try:
             self.monitor = self._reporting(is_resumed=checkpoint is not None)
         except OSError:
@@ -112,6 +114,15 @@ class Run(RunState):
     def _evaluated(self) -> Agent:
         """The agent that plays in evaluations."""
         return self.agent
+
+    def _make_folder(self, paths: Sequence[Path]) -> tuple[Path, IO[str]]:
+        """Make a new run's folder, the first of these that is free; it, and its lock."""
+        return run_folder.create(self.config, paths)
+
+    def _write_config(self) -> None:
+        """Write a resumed run's settings, as they are now."""
+        path = self.run_dir / run_config.CONFIG_FILE
+        self.saver.outbox.put(path, lambda path: run_config.write_config(self.config, path.parent))
 
     def _reporting(self, is_resumed: bool) -> Monitor:
         """What writes its reports into its folder, which is there now."""
@@ -164,7 +175,7 @@ class Run(RunState):
             self.compile()
             self.saver.start_clock()
             with self.stop.waiting():
-                while not (self.is_finished or self._is_asked_to_stop) and self.stop.signal is None:
+                while self._goes_on():
                     self.train_chunk()
                 self._save_end()
                 if config.profile and not self._is_profiled:
@@ -190,6 +201,10 @@ class Run(RunState):
         result = self._result()
         self.monitor.close()
         return result
+
+    def _goes_on(self) -> bool:
+        """Whether there is to be another chunk."""
+        return not (self.is_finished or self._is_asked_to_stop) and self.stop.signal is None
 
     def ask_to_stop(self) -> None:
         """Have training end after this chunk as if its length had been reached."""
@@ -263,6 +278,9 @@ class Run(RunState):
         if frames >= progress.next_eval:
             self._evaluate_as_planned()
         self.monitor.live(frames, progress.frames_per_second, progress.updates_per_second, self.wall_seconds)
+        self._save_if_due()
+
+    def _save_if_due(self) -> None:
         self.saver.save_if_due()
 
     def _is_broken(self, metrics: Metrics) -> bool:
@@ -364,6 +382,8 @@ class Run(RunState):
         mode = "op by op" if config.eager else "XLA" if config.jit else "graph without XLA"
         rows = f"replay {replay.capacity:,} rows, {replay_bytes / 1e6:,.0f} MB; " if replay else ""
         many = f"{len(self.members)} agents side by side; " if len(self.members) > 1 else ""
+        if replicas.is_one(config):
+            many = f"{config.replicas} replicas, {EXCHANGED[config.exchange]}; "
         cli.say(
             f"{config.env} on {self.device.strip('/')}, {mode}; "
             f"{many}{agent.online.count_params():,} parameters; {rows}"
@@ -391,6 +411,8 @@ def _check_game(config: Config, env: Environment) -> None:
         catalogue.check_fits(config.network, env.observation_spec.stacked(config.frame_stack))
     except ValueError as error:
         raise UserError(f"--{error}") from None
+    if replicas.is_one(config) and env.steps_on_host:
+        raise UserError(f"--replicas {config.replicas}: {env.name} steps on the host, for one device; use 1")
     if population.is_one(config) and env.steps_on_host:
         raise UserError(f"--population: {env.name} steps on the host; train each agent in a run of its own")
     if config.start_curriculum and not env.has_difficulties:

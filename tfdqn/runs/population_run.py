@@ -15,6 +15,7 @@ from tfdqn.runs import member
 from tfdqn.runs.judge import Judge
 from tfdqn.runs.loop import Run
 from tfdqn.runs.member import Member, Scored
+from tfdqn.runtime import hosts
 
 if TYPE_CHECKING:
     from tfdqn.config import Config
@@ -181,5 +182,9 @@ class PopulationRun(Run):
 
 
 def run_of(config: Config) -> type[Run]:
-    """What trains by a configuration."""
+    """What trains by a configuration in this process."""
+    if hosts.here().count > 1:
+        from tfdqn.runs.worker_run import WorkerRun
+
+        return WorkerRun
     return PopulationRun if population.is_one(config) else Run

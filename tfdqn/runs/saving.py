@@ -162,11 +162,18 @@ class Saver:
         """Training begins now; nothing was lost before."""
         self._last_end = time.monotonic()
 
-    def save_if_due(self) -> None:
-        """Save if it is time. A failure is only told: the run goes on, and earlier checkpoints are as they were."""
+    def is_due(self) -> bool:
+        """Whether it is time to save."""
         wanted = self.run.config.checkpoint_every_seconds or max(LONGEST_LOSS_SECONDS, self._seconds / MAX_TIME_SHARE)
-        if time.monotonic() - self._last_end < wanted:
-            return
+        return time.monotonic() - self._last_end >= wanted
+
+    def save_if_due(self) -> None:
+        """Save if it is time."""
+        if self.is_due():
+            self.save_now()
+
+    def save_now(self) -> None:
+        """Save. A failure is only told: the run goes on, and earlier checkpoints are as they were."""
         self.outbox.retry()
         try:
             self._save()
@@ -285,7 +292,7 @@ class Saver:
         """The carry's tensors by name; those that runs had not yet when it was made are as at a run's start."""
         wanted = named_tensors(self.run.carry, "carry")
         memory = {name for name in wanted if name.startswith("carry/memory/")}
-        newer = {"carry/is_standard", "carry/episode_score"} - checkpoint.names
+        newer = wanted.keys() & {"carry/is_standard", "carry/episode_score"} - checkpoint.names
         if not memory <= checkpoint.names:
             newer |= memory
             cli.say("this checkpoint remembers practice starts in an earlier form: they are found anew")

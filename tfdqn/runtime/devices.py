@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,13 @@ def is_gpu(wanted: str) -> bool:
     return str(wanted).split(":")[0] == "gpu"
 
 
-def choose_device(wanted: str, deterministic: bool = False, threads: int = 0, profile: bool = False) -> str:
+def choose_device(
+    wanted: str,
+    deterministic: bool = False,
+    threads: int = 0,
+    profile: bool = False,
+    replicas: Callable[[int], int] = lambda gpus: 1,
+) -> str:
     """The TensorFlow device for "auto", "cpu" or "gpu"; imports TensorFlow, unless "cpu" and nothing more is asked for.
 
     Of several GPUs TensorFlow sees the chosen one alone, and takes of its memory what is needed and no more: others may
@@ -63,6 +69,8 @@ def choose_device(wanted: str, deterministic: bool = False, threads: int = 0, pr
       deterministic: as `--deterministic`.
       threads: as `--threads`; TF_NUM_INTRAOP_THREADS wins where the user has set it.
       profile: a trace is to be taken, in which a CPU's operations shall have their names.
+      replicas: from the number of GPUs that there are, that of devices that are needed: the first is returned, and the
+        others have the next numbers. Of a CPU they are parts of it that TensorFlow counts apart.
 
     Raises:
       UserError: "gpu" was asked for and there is none, or not as many; this process computes on another GPU already; or
@@ -77,13 +85,13 @@ def choose_device(wanted: str, deterministic: bool = False, threads: int = 0, pr
     if deterministic:
         make_deterministic()
     if wanted == "cpu":
-        return "/CPU:0"
+        return _cpus(replicas(0))
     if has_driver():
         _ask_for_graphs()
     config = _tensorflow_config()
     gpus = config.list_physical_devices("GPU")
     if gpus:
-        return _take(config, gpus, wanted)
+        return _take(config, gpus, wanted, replicas(len(gpus)))
     reason = _why_no_gpu()
     if is_gpu(wanted):
         because = f" ({reason})" if reason else ""
@@ -93,6 +101,28 @@ def choose_device(wanted: str, deterministic: bool = False, threads: int = 0, pr
             f"tfdqn: warning: this machine has an NVIDIA driver, but TensorFlow sees no GPU ({reason}); going on on "
             "the CPU, as --device cpu does without this line"
         )
+    return _cpus(replicas(0))
+
+
+def count_gpus() -> int:
+    """How many GPUs TensorFlow sees on this machine."""
+    return len(_tensorflow_config().list_physical_devices("GPU"))
+
+
+def _cpus(count: int) -> str:
+    """Have TensorFlow count so many CPUs, and name the first."""
+    if count == 1:
+        return "/CPU:0"
+    config = _tensorflow_config()
+    (cpu,) = config.list_physical_devices("CPU")
+    try:
+        config.set_logical_device_configuration(cpu, [config.LogicalDeviceConfiguration()] * count)
+    except RuntimeError:  # whoever runs this process has begun to compute in it
+        found = len(config.list_logical_devices("CPU"))
+        if found < count:
+            raise UserError(
+                f"--replicas {count}: this process has begun to compute with {found}; use that, or another process"
+            ) from None
     return "/CPU:0"
 
 
@@ -109,8 +139,10 @@ def _tensorflow_config() -> Any:
     return tf.config
 
 
-def _take(config: Any, gpus: list[Any], wanted: str) -> str:
-    """Have TensorFlow see one GPU alone, and name it as TensorFlow then does."""
+def _take(config: Any, gpus: list[Any], wanted: str, replicas: int) -> str:
+    """Have TensorFlow see one GPU alone, or as many as are needed, and name the first as TensorFlow then does."""
+    if replicas > 1:
+        return _take_several(config, gpus, wanted, replicas)
     number = int(wanted.partition(":")[2] or 0)
     if number >= len(gpus):
         names = ", ".join(f"gpu:{i}" for i in range(len(gpus)))
@@ -129,6 +161,22 @@ def _take(config: Any, gpus: list[Any], wanted: str) -> str:
             f"--device {wanted}: this process has begun to compute with {others}; use that, or another process"
         )
     return f"/GPU:{visible.index(gpu)}"
+
+
+def _take_several(config: Any, gpus: list[Any], wanted: str, count: int) -> str:
+    if wanted not in ("auto", "gpu"):
+        raise UserError(f"--device {wanted}: is one GPU, for --replicas {count}; use --device gpu")
+    if count > len(gpus):
+        raise UserError(f"--replicas {count}: TensorFlow sees fewer GPUs on this machine; use at most {len(gpus)}")
+    try:
+        config.set_visible_devices(gpus[:count], "GPU")
+        for gpu in gpus[:count]:
+            config.experimental.set_memory_growth(gpu, True)
+    except RuntimeError:  # whoever runs this process has begun to compute in it
+        pass
+    if config.get_visible_devices("GPU")[:count] != gpus[:count]:
+        raise UserError(f"--replicas {count}: this process has begun to compute with other GPUs; use another process")
+    return "/GPU:0"
 
 
 # What tells that the machine has, or had, an NVIDIA GPU.

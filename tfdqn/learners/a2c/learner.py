@@ -29,6 +29,11 @@ class Sampling:
 
     at = epsilon_at
 
+    @staticmethod
+    def draws(num_actions: int) -> int:
+        """Numbers that each environment draws for a decision between so many actions."""
+        return num_actions + 1
+
 
 def advantages(
     reward: tf.Tensor,

@@ -23,6 +23,7 @@ from tfdqn.learners.dqn.targets import TargetRule
 from tfdqn.members import Members
 from tfdqn.networks import drawing
 from tfdqn.replay.transitions import Transition
+from tfdqn.runtime import exchange
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +95,7 @@ class Update:
         if tf.distribute.get_strategy().num_replicas_in_sync > 1:
             gradients = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, gradients)
             over_all = {"skip_gradients_aggregation": True}  # it would be their sum, and after the clipping
+        gradients = exchange.mean(gradients)
         norm = members.norm(gradients, variables)
         # By its square, too: a target of 1e38 is finite, has a finite Huber loss, and is as wrong as an infinite one.
         half_square = tf.add_n([members.half_square(part) for part in tf.nest.flatten(sought)])

@@ -1,0 +1,97 @@
+"""One run on several devices: which settings its replicas have parts of. Nothing here imports TensorFlow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from tfdqn import population
+from tfdqn.errors import UserError
+from tfdqn.settings import flag_of, room, setting
+
+if TYPE_CHECKING:
+    from tfdqn.config import Config
+
+# What replicas have equal parts of, and must come out even: environments, and the rows of an update.
+EVEN = ("num_envs", "batch_size")
+# What may be rounded up.
+PARTS = (*EVEN, "replay_capacity", "replay_min_rows")
+
+
+@room("replicas", "several devices")
+class Replicas:
+    replicas: int = setting(
+        0,
+        "devices that share the run, each with its part of the environments, the replay and the batch; 0: one, or with "
+        "--device gpu every GPU",
+        low=0,
+        high=4096,
+        common=True,
+    )
+    exchange: str = setting(
+        "average",
+        "what they exchange: weights and optimizer, every exchange_every_rounds rounds, or (collective) the gradients "
+        "of each update",
+        choices=("average", "collective"),
+        common=True,
+    )
+    exchange_every_rounds: int = setting(
+        100,
+        "rounds (iterations_per_update decisions and the updates then due) that replicas go on without looking up",
+        low=1,
+        high=1_000_000,
+    )
+
+    def check(self, config: Any) -> None:
+        if not is_one(config):
+            return
+        count = self.replicas
+        if population.is_one(config):
+            raise UserError(f"--replicas {count}: agents side by side are trained on one device; use 1")
+        for name in EVEN:
+            whole = getattr(config, name, count)
+            if whole % count:
+                raise UserError(
+                    f"--replicas {count}: {flag_of(name)} {whole} does not go into so many equal parts; use "
+                    f"{math.gcd(whole, count)}, or {flag_of(name)} {-(-whole // count) * count}"
+                )
+
+    def ways_to_fit(self, config: Any) -> Iterator[dict[str, Any]]:
+        for name in EVEN if is_one(config) else ():
+            whole = getattr(config, name, self.replicas)
+            if whole % self.replicas:
+                yield {name: -(-whole // self.replicas) * self.replicas}
+
+
+def is_one(config: Config) -> bool:
+    """Whether a configuration trains on several devices."""
+    return config.replicas > 1
+
+
+def config_of(config: Config) -> Config:
+    """What one replica is made from, but for its seed; of a run on one device, what there is."""
+    if not is_one(config):
+        return config
+    parts = {name: -(-getattr(config, name) // config.replicas) for name in PARTS if hasattr(config, name)}
+    return config.replace(**parts, replicas=1)
+
+
+def count_of(config: Config, num_gpus: int, num_hosts: int = 1) -> int:
+    """How many replicas each process of a run has: where it is to use every GPU, as many as it goes evenly onto.
+
+    Args:
+      config: the run's.
+      num_gpus: that this process sees.
+      num_hosts: processes.
+    """
+    if config.replicas % num_hosts:
+        raise UserError(
+            f"--replicas {config.replicas}: TF_CONFIG names {num_hosts} workers, and each has as many; use "
+            f"{-(-config.replicas // num_hosts) * num_hosts}"
+        )
+    if config.replicas or config.device != "gpu":
+        return max(config.replicas // num_hosts, 1)
+    wholes = [getattr(config, name) for name in EVEN if hasattr(config, name)]
+    fitting = (each for each in range(1, num_gpus + 1) if not any(whole % (each * num_hosts) for whole in wholes))
+    return max(fitting, default=1)
