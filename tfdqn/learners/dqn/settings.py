@@ -143,7 +143,7 @@ class Rule:
             )
         if self.return_lambda < 1 and config.head != "scalar":
             raise UserError(
-                f"--return-lambda {self.return_lambda}: is for --head scalar, not {config.head}; use one or the other"
+                f"--return-lambda {self.return_lambda}: is for --head scalar, not {config.head}; leave out one of them"
             )
         for name, value, _ in self._other_policies(config):
             raise UserError(
