@@ -184,6 +184,11 @@ def played(config, rounds):
             "seed=0,7;discount=0.5,0.99;priority_alpha=0.2,0.9;priority_beta=0.1,0.7",
         ),
         pytest.param(
+            {"n_step": 3, "return_lambda": 0.7, "target": "soft"},
+            "seed=0,7;discount=0.5,0.99",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
             {"exploration": "boltzmann", "target": "soft", "head": "iqn", "epsilon_ladder": 2.0, "frame_stack": 3},
             "target_tau=0.01,0.5;temperature_end=0.1,0.9;epsilon_end=0.01,0.2",
             marks=pytest.mark.slow,
@@ -194,7 +199,7 @@ def played(config, rounds):
             marks=pytest.mark.slow,
         ),
     ],
-    ids=["rates", "own game", "own network", "replay", "exploration", "targets"],
+    ids=["rates", "own game", "own network", "replay", "mixed returns", "exploration", "targets"],
 )
 def test_a_member_is_what_it_would_be_alone(settings, vary):
     """Its games to the bit, its weights to rounding, what is reported of it, and no member is another."""

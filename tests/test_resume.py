@@ -129,9 +129,11 @@ EVERY_RULE = {
 
 
 @pytest.mark.slow
-def test_a_run_with_every_rule_is_resumed_bit_by_bit(tmp_path):
-    make_run(tmp_path / "unbroken", **EVERY_RULE).train()
-    run = make_run(tmp_path / "broken", **EVERY_RULE)
+@pytest.mark.parametrize("others", [{}, {"head": "scalar", "return_lambda": 0.8}], ids=str)
+def test_a_run_with_every_rule_is_resumed_bit_by_bit(tmp_path, others):
+    rules = {**EVERY_RULE, **others}
+    make_run(tmp_path / "unbroken", **rules).train()
+    run = make_run(tmp_path / "broken", **rules)
     run.compile()
     train_until(run, 900)
     run.monitor.close()

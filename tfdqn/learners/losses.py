@@ -18,6 +18,18 @@ def td_target(reward: tf.Tensor, discount: tf.Tensor, next_value: tf.Tensor) -> 
     return reward + tf.where(discount > 0, discount * next_value, 0.0)
 
 
+def mixed_target(reward: tf.Tensor, discount: tf.Tensor, next_value: tf.Tensor) -> tf.Tensor:
+    """r + sum_k discount_k * V(s_k), [B] (lambda returns: see `tfdqn.replay.returns.Lambda`).
+
+    Args:
+      reward: [B].
+      discount: [B, K], 0 where a value does not count, as in `td_target`.
+      next_value: [B * K], of each entry's K states one after the other.
+    """
+    next_value = tf.reshape(next_value, tf.shape(discount))
+    return reward + tf.reduce_sum(tf.where(discount > 0, discount * next_value, 0.0), axis=1)
+
+
 def rescale(value: tf.Tensor, epsilon: float) -> tf.Tensor:
     """h(x) = sign(x) (sqrt(|x| + 1) - 1) + epsilon x (Pohlen et al. 2018, "Observe and look further", proposition A.2).
 

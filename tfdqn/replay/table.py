@@ -35,6 +35,7 @@ from tfdqn import seeds
 from tfdqn.dependencies import require_tf_agents
 from tfdqn.envs.spec import ObservationSpec
 from tfdqn.inputs import as_tensor
+from tfdqn.replay import returns
 from tfdqn.replay.transitions import Row, Transition
 
 require_tf_agents()
@@ -151,6 +152,8 @@ class FrameReplay(tf_uniform_replay_buffer.TFUniformReplayBuffer):
       column_major: keep each frame column by column. What goes in and comes out is the same; a network that reads whole
         columns (`tfdqn.networks.layers.ColumnDense`) then takes them without moving a byte.
       legal_actions: A, of a game whose rules do not always allow every action: rows and transitions then say which.
+      return_lambda: below 1, returns are the mix of those over 1 to `n_step` decisions (see
+        `tfdqn.replay.returns.Lambda`), and transitions have `n_step` next observations.
       members: P, of a population, each of which has `num_envs` environments and `capacity` rows, and draws from its own
         alone. Rows are then those of all P * N environments, and batches of all members, [P * B].
 
@@ -171,12 +174,16 @@ class FrameReplay(tf_uniform_replay_buffer.TFUniformReplayBuffer):
         column_major: bool = False,
         legal_actions: int | None = None,
         members: int = 1,
+        return_lambda: float = 1.0,
     ):
         for name, number in {"num_envs": num_envs, "stack": stack, "stride": stride, "n_step": n_step}.items():
             if operator.index(number) < 1:
                 raise ValueError(f"replay: {name} is {number}, but must be at least 1.")
         if not np.all((0 <= np.asarray(discount)) & (np.asarray(discount) <= 1)):
             raise ValueError(f"replay: discount is {discount}, but must lie between 0 and 1.")
+        if not 0 <= return_lambda <= 1:
+            raise ValueError(f"replay: return_lambda is {return_lambda}, but must lie between 0 and 1.")
+        self._returns = returns.NStep() if return_lambda == 1 else returns.Lambda(return_lambda)
         self.envs_of_one, self.members = num_envs, members
         num_envs, capacity = num_envs * self.members, capacity * self.members
         self.num_envs, self.stack, self.stride, self.n_step, self.discount = num_envs, stack, stride, n_step, discount
@@ -364,29 +371,22 @@ class FrameReplay(tf_uniform_replay_buffer.TFUniformReplayBuffer):
         def read(field, offsets):  # offsets in steps from the anchor, [K, 1]
             return self._data_table.read(field, wrap(anchor + offsets * self.num_envs))
 
-        # The n-step return, from the last decision to the anchor: G <- r + gamma * d * G. A boundary row begins anew:
-        # what lies behind it (the next episode) is dropped and the return bootstraps from the boundary's frame.
         ahead = tf.range(self.n_step, dtype=tf.int64)[:, None]
         rewards, discounts = read("reward", ahead), read("discount", ahead)  # [n, B]
         is_boundary = read("is_boundary", ahead)
-        reward, discount = tf.zeros_like(rewards[0]), tf.ones_like(rewards[0])
         gamma = self.discount
         if np.ndim(gamma):
             gamma = tf.repeat(tf.constant(gamma, tf.float32), anchor.shape[0] // self.members)
-        for step in reversed(range(self.n_step)):
-            decay = gamma * discounts[step]
-            reward = tf.where(is_boundary[step], 0.0, rewards[step] + decay * reward)
-            discount = tf.where(is_boundary[step], 1.0, decay * discount)
-        num_steps = tf.reduce_min(tf.where(is_boundary, ahead, tf.constant(self.n_step, tf.int64)), axis=0)  # [B]
+        reward, discount, ends = self._returns.of(rewards, discounts, is_boundary, gamma)
 
         # The episode's first row as steps from the anchor; where it is out of reach there is nothing to clip.
         back = tf.range(-self.lookback, 1, dtype=tf.int64)[:, None]
         start = tf.reduce_max(tf.where(read("is_first", back), back, back[0]), axis=0)  # [B]
 
-        # Both stacks, channel by channel, as table rows.
+        # All stacks, the anchor's and each end's, channel by channel, as table rows.
         lags = tf.range(self.lookback, -1, -self.stride, dtype=tf.int64)[:, None]
-        offsets = tf.stack([tf.zeros_like(num_steps), num_steps])[:, None, :] - lags  # [2, stack, B]
-        rows = wrap(anchor + tf.maximum(offsets, start) * self.num_envs)
+        offsets = tf.stack([tf.zeros_like(ends[0]), *ends])[:, None, :] - lags  # [1 + K, stack, B]
+        rows, *end_rows = tf.unstack(wrap(anchor + tf.maximum(offsets, start) * self.num_envs))
 
         def frames(rows):  # [stack, B]
             held = self._data_table.read("frame", tf.transpose(rows))  # [B, stack, ...]
@@ -395,17 +395,20 @@ class FrameReplay(tf_uniform_replay_buffer.TFUniformReplayBuffer):
             return tf.concat(tf.unstack(held, axis=1), axis=-1)
 
         transition = Transition(
-            observation=frames(rows[0]),
+            observation=frames(rows),
             action=self._data_table.read("action", anchor),
             reward=reward,
             discount=discount,
-            next_observation=frames(rows[1]),
+            next_observation=self._returns.at_ends(end_rows, frames),
         )
         if "legal" not in self._field_specs:
             return transition
-        following = wrap(anchor + num_steps * self.num_envs)
-        legal, next_legal = (self._data_table.read("legal", place) for place in (anchor, following))
-        return transition._replace(legal=legal, next_legal=next_legal)
+
+        def legal(rows):
+            return self._data_table.read("legal", rows)
+
+        following = [wrap(anchor + end * self.num_envs) for end in ends]
+        return transition._replace(legal=legal(anchor), next_legal=self._returns.at_ends(following, legal))
 
     # What a TF-Agents user may call, and what would be wrong here.
 

@@ -8,14 +8,18 @@ import tensorflow as tf
 
 
 class Transition(NamedTuple):
-    """A batch of n-step transitions."""
+    """A batch of n-step transitions.
+
+    What is learnt is reward + discount * V(next observation). A return that mixes those of K lengths has as many
+    discounts and next observations, over which it is the sum (see `tfdqn.replay.returns.Lambda`).
+    """
 
     observation: tf.Tensor  # [B, ...], frames stacked along the last axis, the newest last
     action: tf.Tensor  # [B] int32
     reward: tf.Tensor  # [B] float32, the sum of discounted rewards of the steps taken
-    discount: tf.Tensor  # [B] float32, discount ** steps, 0 after a termination
-    next_observation: tf.Tensor  # [B, ...]
-    # [B, A] bool, what the rules allow at each of them; (): every action. Not None, which is a value to
+    discount: tf.Tensor  # [B] float32, discount ** steps, 0 after a termination; or [B, K]
+    next_observation: tf.Tensor  # [B, ...], or [B, K, ...]
+    # [B, A] bool, or [B, K, A], what the rules allow at each of them; (): every action. Not None, which is a value to
     # `tf.distribute`, and one that it cannot hand out.
     legal: tf.Tensor | tuple = ()
     next_legal: tf.Tensor | tuple = ()

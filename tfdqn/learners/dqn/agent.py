@@ -165,12 +165,12 @@ class DQN(TwoNetworks):
         self._config = {"observation_shape": observation_shape, "num_actions": num_actions, **settings}
         if spec.dtype != "uint8":  # what agents of earlier versions do not say
             self._config["observation_dtype"] = spec.dtype
-        self.accepts = entering.Inputs(tf.as_dtype(spec.dtype), observation_shape, num_actions)
         if settings["max_gradient_norm"] == math.inf:
             self._config["max_gradient_norm"] = None  # JSON has no infinity
         seed = settings["seed"]
         self.num_actions, self._is_noisy = num_actions, noisy
         one = rules.HEADS[head](num_actions, settings)
+        self.accepts = entering.Inputs(tf.as_dtype(spec.dtype), observation_shape, num_actions, one.mixes_returns)
         self.online, self.target = (
             catalogue.build(
                 *(network, spec, one, seed, label, members, convolution, precision),

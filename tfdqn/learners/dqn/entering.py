@@ -28,13 +28,14 @@ class Inputs:
     dtype: tf.DType  # of observations
     observation_shape: tuple[int, ...]
     num_actions: int
+    mixes_returns: bool = False  # whether there may be several next observations, [B, K, ...], with a discount [B, K]
 
-    def observations(self, value: Any, what: str = "observations") -> tf.Tensor:
-        """[B, ...] of any B."""
-        return as_tensor(value, self.dtype, [None, *self.observation_shape], f"DQN: {what}")
+    def observations(self, value: Any, what: str = "observations", size: Any = (None,)) -> tf.Tensor:
+        """[B, ...] of any B, or of another `size`."""
+        return as_tensor(value, self.dtype, [*size, *self.observation_shape], f"DQN: {what}")
 
     def legal(self, mask: Any, size: Any, what: str) -> tf.Tensor | None:
-        """[B, A] bool, with `size` (B,); None for every action."""
+        """[B, A] bool, with `size` (B,), or (B, K); None for every action."""
         if mask is None or (isinstance(mask, tuple) and not mask):
             return None
         return as_tensor(mask, tf.bool, [*size, self.num_actions], f"DQN: {what}")
@@ -45,19 +46,30 @@ class Inputs:
         observation = self.observations(given.observation)
         size = observation.shape[:1]
 
-        def floats(value, what):
+        def floats(value, what, size=size):
             return as_tensor(value, tf.float32, size, f"DQN: {what}")
 
+        is_mix = self.mixes_returns and _rank(given.discount) == 2
+        discount = floats(given.discount, "discounts", [*size, None] if is_mix else size)
+        ends = [*size, discount.shape[1]] if is_mix else size
         transitions = Transition(
             observation=observation,
             action=as_tensor(given.action, tf.int32, size, "DQN: actions", 0, self.num_actions - 1),
             reward=floats(given.reward, "rewards"),
-            discount=floats(given.discount, "discounts"),
-            next_observation=self.observations(given.next_observation, "next observations"),
+            discount=discount,
+            next_observation=self.observations(given.next_observation, "next observations", ends),
             legal=self.legal(given.legal, size, "legal actions"),
-            next_legal=self.legal(given.next_legal, size, "next legal actions"),
+            next_legal=self.legal(given.next_legal, ends, "next legal actions"),
         )
         return transitions, tf.ones_like(transitions.reward) if weights is None else floats(weights, "weights")
+
+
+def _rank(value: Any) -> int | None:
+    """How many axes there are, None if that is not known yet or rows differ in length."""
+    try:
+        return value.shape.rank if tf.is_tensor(value) else np.ndim(value)
+    except ValueError:
+        return None
 
 
 def checked_settings(settings: dict[str, Any]) -> dict[str, Any]:

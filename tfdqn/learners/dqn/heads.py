@@ -29,6 +29,7 @@ class Head(abc.ABC):
 
     numbers = 1  # K
     draws = False  # whether its layers draw in updates (see `tfdqn.networks.drawing`)
+    mixes_returns = False  # whether its target may be bootstrapped from K states, with a discount [B, K]
 
     def __init__(self, num_actions: int, dueling: bool = False, target_epsilon: float = 0.0):
         self.num_actions, self.dueling, self._target_epsilon = num_actions, dueling, target_epsilon
@@ -64,7 +65,8 @@ class Head(abc.ABC):
     ) -> Any:
         """What to learn, from the next observation's output and the action values [B, A] that choose there.
 
-        They choose among the `legal` [B, A] actions; None: all.
+        They choose among the `legal` [B, A] actions; None: all. Where `discount` is [B, K] instead of [B], there are as
+        many next observations: the other three then have B * K rows.
         """
 
     def soft_target(
@@ -94,6 +96,8 @@ class ScalarHead(Head):
       loss: of the TD error, [B] to [B].
     """
 
+    mixes_returns = True
+
     def __init__(
         self, num_actions: int, dueling: bool = False, target_epsilon: float = 0.0, loss: Callable = losses.huber
     ):
@@ -107,11 +111,15 @@ class ScalarHead(Head):
         next_q = self.values(next_output)
         greedy = losses.double_value(choosing_q, next_q, legal)
         expected = losses.expected_over_actions(greedy, next_q, self._target_epsilon, legal)
-        return losses.td_target(reward, discount, expected)
+        return self._td_target(reward, discount, expected)
 
     def soft_target(self, reward, discount, next_output, log_policy, temperature):
         expected = losses.soft_expectation(self.values(next_output), log_policy, temperature)
-        return losses.td_target(reward, discount, expected)
+        return self._td_target(reward, discount, expected)
+
+    def _td_target(self, reward, discount, expected):
+        of_one = discount.shape.rank == 1
+        return (losses.td_target if of_one else losses.mixed_target)(reward, discount, expected)
 
     def loss(self, output, action, target):
         td_error = losses.masked_value(self.values(output), action) - target
@@ -293,7 +301,7 @@ class Ensemble:
     """
 
     def __init__(self, head: Head, members: int):
-        self._head, self._members = head, members
+        self._head, self._members, self.mixes_returns = head, members, head.mixes_returns
 
     def _each(self, output: tf.Tensor) -> list[tf.Tensor]:
         return tf.split(output, self._members, axis=-1)

@@ -116,6 +116,7 @@ def build_replay(config: Config, env: Environment, device: str) -> FrameReplay:
         stack=config.frame_stack,
         stride=config.frame_stride,
         n_step=config.n_step,
+        return_lambda=config.return_lambda,
         discount=members.setting("discount"),
         device=device,
         column_major=catalogue.body_of(config.network).prefers_columns,

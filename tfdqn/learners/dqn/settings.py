@@ -30,6 +30,7 @@ LEARNS_BY = {
     "iqn": "quantile regression",
 }  # in place of `loss`
 TARGETS = ("hard", "soft", "none")
+MIXED_STEPS = 3  # of a mix of returns, where nobody has said how many
 
 
 @room("head", "the network's head")
@@ -120,6 +121,13 @@ class Rule:
         0.03, "of the policy whose returns are then learnt, softmax of Q over it", above=0, high=1e6
     )
     munchausen_clip: float = setting(-1.0, "least of temperature * log-probability that counts", low=-1e6, high=0)
+    return_lambda: float = setting(
+        1.0,
+        "lambda: below 1 the returns over 1 to n_step decisions are mixed, each with so much of the share of the one "
+        "before",
+        low=0,
+        high=1,
+    )
 
     def window_rows(self, config: Any) -> int:
         """Consecutive replay rows that one sampled transition spans."""
@@ -128,6 +136,15 @@ class Rule:
     def check(self, config: Any) -> None:
         if self.play_target and self.target != "soft":
             raise UserError(f"--play-target: a {self.target} target is no average of weights; add --target soft")
+        if self.return_lambda < 1 and config.n_step == 1:
+            raise UserError(
+                f"--return-lambda {self.return_lambda}: mixes the returns over 1 to --n-step decisions, of which "
+                f"--n-step 1 leaves one; use --n-step {MIXED_STEPS}, or leave out --return-lambda"
+            )
+        if self.return_lambda < 1 and config.head != "scalar":
+            raise UserError(
+                f"--return-lambda {self.return_lambda}: is for --head scalar, not {config.head}; leave out one of them"
+            )
         for name, value, _ in self._other_policies(config):
             raise UserError(
                 f"--munchausen-alpha {self.munchausen_alpha}: its soft policy does not go with {flag_of(name)} "
@@ -146,6 +163,12 @@ class Rule:
         if self.play_target and self.target != "soft":
             yield {"target": "soft"}
             yield {"play_target": False}
+        if self.return_lambda < 1 and config.n_step == 1:
+            yield {"n_step": MIXED_STEPS}
+            yield {"return_lambda": 1.0}
+        if self.return_lambda < 1 and config.head != "scalar":
+            yield {"head": "scalar"}
+            yield {"return_lambda": 1.0}
         for name, _, fitting in self._other_policies(config):
             yield {name: fitting}
             yield {"munchausen_alpha": 0.0}

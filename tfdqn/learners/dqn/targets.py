@@ -1,6 +1,6 @@
 """What DQN bootstraps from: a greedy player's returns, or those of a soft one.
 
-Shapes: B batch, A actions.
+Shapes: B batch, K next observations of each where returns are mixed, A actions.
 """
 
 from __future__ import annotations
@@ -10,8 +10,17 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import tensorflow as tf
+
 from tfdqn.learners import losses
 from tfdqn.replay.transitions import Transition
+
+
+def each_next(following: Any, discount: tf.Tensor) -> Any:
+    """What there is of all next observations as rows of one batch: [B, K, ...] as [B * K, ...], else as it is."""
+    if following is None or discount.shape.rank == 1:
+        return following
+    return tf.reshape(following, [-1, *following.shape[2:]])
 
 
 class TargetRule(abc.ABC):
@@ -43,12 +52,14 @@ class GreedyTarget(TargetRule):
     advantage_alpha: float
 
     def target(self, head, online, bootstrap, transitions, values):
-        next_output = bootstrap(transitions.next_observation)
-        choosing_q = head.values(self.chooser(online, bootstrap, transitions.next_observation, next_output))
+        next_observation = each_next(transitions.next_observation, transitions.discount)
+        next_legal = each_next(transitions.next_legal, transitions.discount)
+        next_output = bootstrap(next_observation)
+        choosing_q = head.values(self.chooser(online, bootstrap, next_observation, next_output))
         reward = losses.advantage_learning(
             transitions.reward, values, transitions.action, self.advantage_alpha, transitions.legal
         )
-        return head.target(reward, transitions.discount, next_output, choosing_q, transitions.next_legal)
+        return head.target(reward, transitions.discount, next_output, choosing_q, next_legal)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,8 +77,9 @@ class MunchausenTarget(TargetRule):
     clip: float
 
     def target(self, head, online, bootstrap, transitions, values):
-        next_output = bootstrap(transitions.next_observation)
-        next_policy = losses.log_policy(head.values(next_output), self.temperature, transitions.next_legal)
+        next_legal = each_next(transitions.next_legal, transitions.discount)
+        next_output = bootstrap(each_next(transitions.next_observation, transitions.discount))
+        next_policy = losses.log_policy(head.values(next_output), self.temperature, next_legal)
         if bootstrap is not online:
             values = head.values(bootstrap(transitions.observation))
         policy = losses.log_policy(values, self.temperature, transitions.legal)
