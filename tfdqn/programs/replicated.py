@@ -132,6 +132,9 @@ class ReplicaTrainer:
         carries = (trainer.initial_carry() for trainer in self._trainers)
         return carry_type(self.numbers)(tf.zeros([], tf.int64), *carries)
 
+    def counted(self, carry: Together) -> Metrics:
+        return self._of_all(merged(carry.each))
+
     def run_chunk(self, carry: Together, max_rounds: int, stop_env_frames: int) -> Together:
         return self.run_reporting_chunk(carry, max_rounds, stop_env_frames, NEVER)[0]
 

@@ -137,6 +137,10 @@ class Trainer:
                 metrics=self.learner.sums().zeros(self._members.shape),
             )
 
+    def counted(self, carry: Carry) -> Metrics:
+        """The sums of the whole run since the last report."""
+        return carry.metrics
+
     def run_chunk(self, carry: Carry, max_rounds: int, stop_env_frames: int) -> Carry:
         """Run rounds of iterations and updates until a count of rounds or of frames is reached; report nothing.
 

@@ -193,7 +193,9 @@ class Run(RunState):
         """What can be had again from the last checkpoint, and is when this run is resumed."""
         config, frames = self.config, self.env_frames
         if frames >= config.total_env_frames and self.progress.reported_env_frames < frames:
-            self._report(self.carry.env_frames.numpy(), self.updates, self.wall_seconds, self.carry.metrics)
+            self._report(
+                self.carry.env_frames.numpy(), self.updates, self.wall_seconds, self.trainer.counted(self.carry)
+            )
         if self.progress.evaluated_env_frames < frames:
             self._evaluate()
             self.saver.save_best()
