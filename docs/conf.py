@@ -27,6 +27,7 @@ NAVIGATION = {
         "docs/populations",
         "docs/sweeps",
         "docs/gpu",
+        "docs/devices",
     ],
     "Build on it": ["docs/rules", "docs/environments", "docs/networks", "docs/adapters"],
     "Rely on it": ["docs/trust", "docs/security", "docs/performance", "docs/development", "benchmarks/README"],

@@ -58,10 +58,16 @@ class Replicas:
                 )
 
     def ways_to_fit(self, config: Any) -> Iterator[dict[str, Any]]:
-        for name in EVEN if is_one(config) else ():
+        if not is_one(config):
+            return
+        for name in EVEN:
             whole = getattr(config, name, self.replicas)
             if whole % self.replicas:
                 yield {name: -(-whole // self.replicas) * self.replicas}
+        part = config_of(config)
+        for each in part.rooms.values():
+            for way in each.ways_to_fit(part) if hasattr(each, "ways_to_fit") else ():
+                yield {name: value * self.replicas if name in PARTS else value for name, value in way.items()}
 
 
 def is_one(config: Config) -> bool:
