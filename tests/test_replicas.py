@@ -9,11 +9,13 @@ import tensorflow as tf
 from tests.test_devices import Machine
 from tests.whole_runs import SETTINGS, resume, train_until
 from tfdqn import config as configuration
-from tfdqn import replicas, seeds
+from tfdqn import replicas, seeds, train
+from tfdqn.envs import make_for
 from tfdqn.errors import EXIT_NUMERIC, UserError
 from tfdqn.learners import metrics
 from tfdqn.programs.replicated import ReplicaTrainer
 from tfdqn.programs.training import NEVER, Trainer
+from tfdqn.runs import loop
 from tfdqn.runs.loop import Run
 from tfdqn.runs.saving import named_tensors
 from tfdqn.runtime import compiled, devices
@@ -83,7 +85,7 @@ def test_together_they_play_the_environments_of_one_device(settings, rounds):
 
 @pytest.mark.parametrize("eager", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_with_shared_gradients_they_learn_what_one_learns_from_all_their_batches(eager):
-    updates = 8 if eager else 100
+    updates = 8 if eager else 200
     several = together(exchange="collective", exchange_every_rounds=1, max_gradient_norm=0.1, eager=eager, jit=eager)
     one = Trainer(alone(max_gradient_norm=0.1)).agent
     learn = compiled.program(one.learn, jit=False, eager=False)
@@ -218,16 +220,21 @@ def test_what_nobody_asked_for_is_made_to_go_evenly():
     assert config.batch_size % 5 == 0 and replicas.config_of(config).num_envs == 4
 
 
-def test_gradients_under_xla_on_a_cpu_and_games_of_the_host_are_refused(tmp_path):
+def test_gradients_under_xla_on_a_cpu_and_games_of_the_host_are_refused(monkeypatch):
     with pytest.raises(UserError, match="XLA knows no collectives on a CPU; add --no-jit, or use --exchange average"):
         together(exchange="collective", jit=True)
     with pytest.raises(UserError, match="--replicas 3: this process has begun to compute with 2"):
         devices._cpus(3)
+    game = make_for(alone())
+    monkeypatch.setattr(game, "steps_on_host", True, raising=False)
+    with pytest.raises(UserError, match="--replicas 2: catch8 steps on the host, for one device; use 1"):
+        loop._check_game(alone(**TOGETHER), game)
 
 
 def test_a_run_takes_as_many_gpus_as_it_goes_evenly_onto(monkeypatch):
     config = configuration.resolve({"env": "catch8", "num_envs": 64, "batch_size": 96, "device": "gpu"})
     assert [replicas.count_of(config, gpus) for gpus in (1, 2, 3, 4, 8, 9)] == [1, 2, 2, 4, 8, 8]
+    assert replicas.count_of(config.replace(population=2), 4) == 1
     assert replicas.count_of(config.replace(device="auto"), 4) == replicas.count_of(config.replace(replicas=1), 4) == 1
     monkeypatch.setattr(devices, "has_driver", lambda: False)
     machine = Machine(4)
@@ -238,3 +245,13 @@ def test_a_run_takes_as_many_gpus_as_it_goes_evenly_onto(monkeypatch):
         devices.choose_device("gpu", replicas=lambda gpus: 5)
     with pytest.raises(UserError, match="--device gpu:1: is one GPU, for --replicas 2; use --device gpu"):
         devices.choose_device("gpu:1", replicas=lambda gpus: 2)
+
+
+def test_what_a_new_run_has_by_default(monkeypatch):
+    monkeypatch.setattr(devices, "count_gpus", lambda: 4)
+    config = configuration.resolve({"env": "catch8", "num_envs": 64, "batch_size": 96, "device": "gpu"})
+    assert train._count_replicas(config, "/GPU:0", None) == 4
+    assert train._count_replicas(config, "/CPU:0", None) == 1
+    on_host = type("OnHost", (), {"steps_on_host": True})()
+    assert train._count_replicas(config, "/GPU:0", on_host) == 1  # nobody has asked for more
+    assert train._count_replicas(config.replace(replicas=2), "/GPU:0", on_host) == 2  # which then is refused

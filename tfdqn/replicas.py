@@ -96,7 +96,7 @@ def count_of(config: Config, num_gpus: int, num_hosts: int = 1) -> int:
             f"--replicas {config.replicas}: TF_CONFIG names {num_hosts} workers, and each has as many; use "
             f"{-(-config.replicas // num_hosts) * num_hosts}"
         )
-    if config.replicas or config.device != "gpu":
+    if config.replicas or config.device != "gpu" or population.is_one(config):
         return max(config.replicas // num_hosts, 1)
     wholes = [getattr(config, name) for name in EVEN if hasattr(config, name)]
     fitting = (each for each in range(1, num_gpus + 1) if not any(whole % (each * num_hosts) for whole in wholes))

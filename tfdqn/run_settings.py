@@ -124,7 +124,7 @@ class Checkpoints:
 class Machine:
     device: str = setting(
         "auto",
-        "where everything lives; gpu is the first one, gpu:1 the second",
+        "where everything lives; gpu is every GPU (see --replicas), gpu:0 the first one alone",
         choices=("auto", "cpu", "gpu"),
         numbered="gpu",
         common=True,

@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 import tfdqn
 from tfdqn import cli, flags, paths, replicas
 from tfdqn import config as configuration
+from tfdqn.envs import make_for
 from tfdqn.errors import EXIT_IO, UserError
 from tfdqn.runs import checkpoints, locks, run_config, run_folder, worker_run
 from tfdqn.runs.population_run import run_of
@@ -161,8 +162,7 @@ def start(
     if config.device == "cpu" or (config.device == "auto" and not devices.has_driver()):
         _check_memory(config, game)
     device = _device_of(config)
-    num_gpus, num_hosts = devices.count_gpus() if "GPU" in device else 0, hosts.here().count
-    if (count := num_hosts * replicas.count_of(config, num_gpus, num_hosts)) > 1:
+    if (count := _count_replicas(config, device, game)) > 1:
         given["replicas"] = count
     config = configuration.resolve(given, on_gpu="GPU" in device, tell=tell)
     if "GPU" not in device:
@@ -236,6 +236,15 @@ def _device_of(config: configuration.Config) -> str:
     device = devices.choose_device(config.device, config.deterministic, config.threads, config.profile > 0, count)
     hosts.join()
     return device
+
+
+def _count_replicas(config: configuration.Config, device: str, game: Environment | None) -> int:
+    """How many a new run has, on all its workers."""
+    num_gpus, num_hosts = devices.count_gpus() if "GPU" in device else 0, hosts.here().count
+    count = num_hosts * replicas.count_of(config, num_gpus, num_hosts)
+    if count > 1 and not config.replicas and num_hosts == 1:  # nobody has asked for several
+        count = 1 if (game or make_for(config)).steps_on_host else count
+    return count
 
 
 def _check_memory(config: configuration.Config, game: Environment | None) -> None:
