@@ -202,6 +202,7 @@ def test_a_number_that_is_not_finite_in_one_ends_the_run(tmp_path, exchange):
     ("given", "line"),
     [
         ({"num_envs": 9}, "--replicas 2: --num-envs 9 does not go into so many equal parts; use 1, or --num-envs 10"),
+        ({"replicas": 7}, "--replicas 7: --num-envs 8 does not go into so many equal parts; use 4, or --num-envs 14"),
         ({"batch_size": 3}, "--replicas 2: --batch-size 3 does not go into so many equal parts; use 1, or"),
         ({"population": 2}, "--replicas 2: agents side by side are trained on one device; use 1"),
         ({"restart_share": 0.2}, "--replicas 2: of each one's part: --restart-share 0.2: not one of 4 environments"),

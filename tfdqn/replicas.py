@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -52,9 +51,10 @@ class Replicas:
         for name in EVEN:
             whole = getattr(config, name, count)
             if whole % count:
+                fewer = next(each for each in range(count, 0, -1) if whole % each == 0)
                 raise UserError(
-                    f"--replicas {count}: {flag_of(name)} {whole} does not go into so many equal parts; use "
-                    f"{math.gcd(whole, count)}, or {flag_of(name)} {-(-whole // count) * count}"
+                    f"--replicas {count}: {flag_of(name)} {whole} does not go into so many equal parts; use {fewer}, or "
+                    f"{flag_of(name)} {-(-whole // count) * count}"
                 )
 
     def ways_to_fit(self, config: Any) -> Iterator[dict[str, Any]]:
