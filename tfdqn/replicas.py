@@ -53,8 +53,8 @@ class Replicas:
             if whole % count:
                 fewer = next(each for each in range(count, 0, -1) if whole % each == 0)
                 raise UserError(
-                    f"--replicas {count}: {flag_of(name)} {whole} does not go into so many equal parts; use {fewer}, or "
-                    f"{flag_of(name)} {-(-whole // count) * count}"
+                    f"--replicas {count}: {flag_of(name)} {whole} does not go into so many equal parts; use {fewer}, "
+                    f"or {flag_of(name)} {-(-whole // count) * count}"
                 )
 
     def ways_to_fit(self, config: Any) -> Iterator[dict[str, Any]]:
