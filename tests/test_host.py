@@ -19,6 +19,7 @@ from tfdqn.envs.host import HostEnvironment  # noqa: E402
 from tfdqn.errors import UserError  # noqa: E402
 from tfdqn.programs import host  # noqa: E402
 from tfdqn.programs.host import HostEvaluator, HostTrainer  # noqa: E402
+from tfdqn.runs import run_config  # noqa: E402
 
 LENGTH = 4  # frames of an episode
 
@@ -294,6 +295,25 @@ def test_an_environment_that_its_own_module_registers_is_found(tmp_path, monkeyp
             from_gymnasium.make("registers_it:OfItOwn-v0")
     finally:
         gymnasium.registry.pop("OfItsOwn-v0", None)
+
+
+def test_a_run_knows_the_source_of_the_environment_that_it_has_played(tmp_path, monkeypatch):
+    code = "from gymnasium.envs.classic_control import CartPoleEnv\n\n\nclass Mine(CartPoleEnv):\n    pass\n"
+    (tmp_path / "of_ones_own.py").write_text(code, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    gymnasium.register("Mine-v0", "of_ones_own:Mine")
+    try:
+        config = configuration.resolve({"env": "gym:Mine-v0"})
+        held = run_config.source_of(config)
+        assert held["spec"] == "gym:Mine-v0" and len(held["sha256"]) == 64
+        run_config.refuse_other_source(tmp_path, held, config, False)
+        (tmp_path / "of_ones_own.py").write_text(code + "    gravity = 5.0\n", encoding="utf-8")
+        with pytest.raises(UserError, match="the source of gym:Mine-v0 has changed since the run was saved; to go on"):
+            run_config.refuse_other_source(tmp_path, held, config, False)
+    finally:
+        del gymnasium.registry["Mine-v0"]
+    assert run_config.source_of(configuration.resolve({"env": "gym:CartPole-v1"}))["sha256"]
+    assert from_gymnasium.sha256_of("NoSuch-v0") == ""
 
 
 def test_the_contract_of_compiled_games_is_not_asked_of_them():

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import hashlib
+import importlib.util
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,6 +50,19 @@ def require(name: str) -> None:
 def make(name: str, **arguments: Any) -> GymnasiumGame:
     """The game of an environment in Gymnasium's registry; see `GymnasiumGame`."""
     return GymnasiumGame(name, **arguments)
+
+
+def sha256_of(name: str) -> str:
+    """The SHA-256, in hexadecimal digits, of the file that an environment's class is in; empty where none is found.
+
+    What that file imports in its turn is not looked at.
+    """
+    try:
+        point = gymnasium.spec(name).entry_point
+        module = point.partition(":")[0] if isinstance(point, str) else point.__module__
+        return hashlib.sha256(Path(importlib.util.find_spec(module).origin).read_bytes()).hexdigest()
+    except (gymnasium.error.Error, ImportError, AttributeError, ValueError, TypeError, OSError):
+        return ""
 
 
 class GymnasiumGame(HostEnvironment):

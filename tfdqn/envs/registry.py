@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 DEFAULT = "catch8"  # what is played where nobody says what: seconds tell whether all works
 
 # What stands before the names of other libraries' games, `gym:CartPole-v1`, and what makes them: each module has
-# `require(name)`, which refuses what is not there, and `make(name, **arguments)`.
+# `require(name)`, which refuses what is not there, `make(name, **arguments)` and `sha256_of(name)`.
 _DOORS = {"gym": "tfdqn.adapters.from_gymnasium"}
 
 # The rooms of the games that come along; each module has its `GAMES`.
@@ -41,6 +41,7 @@ class Game:
       planner: the module of a scripted player, with `play(episodes, seed, progress) -> scores`; None where it has none.
       observation_spec: from the game's settings (None without a room) to what it shows; None where only the game knows.
       require: refuses, in a `UserError`, what can be told to be missing before the game is made.
+      sha256: of the source of another library's game, in hexadecimal digits; empty where it cannot be told.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Game:
     takes_arguments: bool = False
     planner: str | None = None
     require: Callable[[], None] = lambda: None
+    sha256: Callable[[], str] = lambda: ""
 
     def make(self, settings: Any = None, arguments: str | Mapping[str, Any] = "") -> Environment:
         """Make the game.
@@ -144,6 +146,7 @@ def _behind(door: str, name: str) -> Game:
         presets={"default": DOOR_PRESET},
         takes_arguments=True,
         require=functools.partial(call, "require"),
+        sha256=functools.partial(call, "sha256_of"),
     )
 
 

@@ -118,10 +118,12 @@ def resume_command(run_dir: Path) -> str:
 
 def source_of(config: Config) -> dict[str, Any]:
     """Where a run's game comes from, if not from tfdqn: its spec, its arguments and the SHA-256 of its file."""
-    factory = registry.entry(config.env).factory
-    if not isinstance(factory, str) or factory.startswith("tfdqn."):
+    entry = registry.entry(config.env)
+    if digest := entry.sha256():
+        return {"spec": entry.name, "arguments": config.env_args, "sha256": digest}
+    if not isinstance(entry.factory, str) or entry.factory.startswith("tfdqn."):
         return {}
-    return {"spec": factory, "arguments": config.env_args, "sha256": loading.sha256_of(factory)}
+    return {"spec": entry.factory, "arguments": config.env_args, "sha256": loading.sha256_of(entry.factory)}
 
 
 def refuse_other_source(run_dir: Path, held: Mapping[str, Any], config: Config, is_accepted: bool) -> None:
