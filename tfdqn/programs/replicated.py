@@ -179,7 +179,7 @@ class ReplicaTrainer:
         """Have all replicas learn on from the first one's agent, whatever was done to it since the last chunk."""
         first = self._programs.first()
         if not self._is_chiefs:  # once: the others' first replicas are made equal to the chief's, and stay so
-            first = self._hosts.sum(first if self._hosts.is_chief else tf.zeros_like(first))
+            first = self._hosts.tensor_from_chief(first)
             self._is_chiefs = True
         self._programs.give(first)
 

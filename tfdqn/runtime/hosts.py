@@ -42,7 +42,11 @@ class Hosts:
         return numbers[np.newaxis]
 
     def sum(self, tensor: tf.Tensor) -> tf.Tensor:
-        """The sum of everyone's tensors of float32."""
+        """The sum of everyone's tensors, float32 or int32."""
+        return tensor
+
+    def tensor_from_chief(self, tensor: tf.Tensor) -> tf.Tensor:
+        """The chief's tensor of float32, to the bit; everyone has one of that shape."""
         return tensor
 
     def from_chief(self, text: str) -> str:
@@ -80,6 +84,13 @@ class Workers(Hosts):
 
         with tf.device("/CPU:0"):
             return tf.raw_ops.CollectiveReduceV2(input=tensor, merge_op="Add", final_op="Id", **self._group())
+
+    def tensor_from_chief(self, tensor):
+        import tensorflow as tf
+
+        # As whole numbers: a sum of floats makes a zero of -0.0.
+        bits = tf.bitcast(tensor, tf.int32)
+        return tf.bitcast(self.sum(bits if self.is_chief else tf.zeros_like(bits)), tf.float32)
 
     def from_chief(self, text):
         words = np.zeros([LONGEST_TEXT], np.int64)
