@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import tfdqn
 from tests.test_devices import Machine
 from tests.whole_runs import SETTINGS, resume, train_until
 from tfdqn import config as configuration
@@ -126,10 +127,9 @@ def test_an_average_is_the_mean_of_weights_and_slots_and_all_go_on_from_it(monke
     assert any(np.abs(value - second[name]).max() > 1e-6 for name, value in first.items())
     # Whatever was done to the agent of a run meanwhile, as when another's weights are taken over.
     several.agent.online.set_weights([np.zeros_like(w) for w in several.agent.online.get_weights()])
-    several.run_chunk(carry, 10, NEVER)
-    assert not any(np.abs(w).max() for w in before[-1][1]["agent/target/0"] * 0)
-    first, second = (trainer.agent.online.get_weights()[0] for trainer in several._trainers)
-    np.testing.assert_array_equal(first, second)
+    several._begin_alike()
+    assert not any(np.abs(w).max() for trainer in several._trainers for w in trainer.agent.online.get_weights())
+    assert len(carry.each) == 2
 
 
 @pytest.mark.slow
@@ -235,14 +235,18 @@ def test_gradients_under_xla_on_a_cpu_and_games_of_the_host_are_refused(monkeypa
 
 def test_a_run_takes_as_many_gpus_as_it_goes_evenly_onto(monkeypatch):
     config = configuration.resolve({"env": "catch8", "num_envs": 64, "batch_size": 96, "device": "gpu"})
-    assert [replicas.count_of(config, gpus) for gpus in (1, 2, 3, 4, 8, 9)] == [1, 2, 2, 4, 8, 8]
-    assert replicas.count_of(config.replace(population=2), 4) == 1
-    assert replicas.count_of(config.replace(device="auto"), 4) == replicas.count_of(config.replace(replicas=1), 4) == 1
+    assert [train._replicas_here(config, gpus) for gpus in (1, 2, 3, 4, 8, 9)] == [1, 2, 2, 4, 8, 8]
+    assert train._replicas_here(config.replace(population=2), 4) == 1
+    assert train._replicas_here(config.replace(restart_share=0.1), 4) == 4  # of 6 practisers each has one
+    assert train._replicas_here(config.replace(restart_share=0.1), 8) == 4
+    assert train._replicas_here(config.replace(device="auto"), 4) == 1
+    assert train._replicas_here(config.replace(replicas=1), 4) == 1
     monkeypatch.setattr(devices, "has_driver", lambda: False)
     machine = Machine(4)
     monkeypatch.setattr(devices, "_tensorflow_config", lambda: machine)
     assert devices.choose_device("gpu", replicas=lambda gpus: gpus - 1) == "/GPU:0"
     assert machine.visible == machine.grows == ["GPU 0", "GPU 1", "GPU 2"]
+    assert devices.count_gpus() == 3
     with pytest.raises(UserError, match="--replicas 5: TensorFlow sees fewer GPUs on this machine; use at most 4"):
         devices.choose_device("gpu", replicas=lambda gpus: 5)
     with pytest.raises(UserError, match="--device gpu:1: is one GPU, for --replicas 2; use --device gpu"):
@@ -257,3 +261,20 @@ def test_what_a_new_run_has_by_default(monkeypatch):
     on_host = type("OnHost", (), {"steps_on_host": True})()
     assert train._count_replicas(config, "/GPU:0", on_host) == 1  # nobody has asked for more
     assert train._count_replicas(config.replace(replicas=2), "/GPU:0", on_host) == 2  # which then is refused
+
+
+def test_gpus_that_a_process_has_left_aside_are_not_counted(monkeypatch):
+    monkeypatch.setattr(devices, "has_driver", lambda: False)
+    machine = Machine(4, is_started=True, visible=[0])
+    monkeypatch.setattr(devices, "_tensorflow_config", lambda: machine)
+    assert devices.choose_device("gpu", replicas=lambda gpus: gpus) == "/GPU:0" and devices.count_gpus() == 1
+
+
+@pytest.mark.slow
+def test_an_agent_of_several_plays_learns_and_is_loaded(tmp_path):
+    agent = tfdqn.Agent("catch8", replicas=2, device="cpu", jit=False, num_envs=8, batch_size=16, seed=1)
+    assert agent.evaluate(episodes=8)["episodes"] == 8
+    history = agent.fit(total_env_frames=2000, logdir=str(tmp_path), run_name="run")
+    assert history.history and agent.evaluate(episodes=8)["episodes"] == 8
+    again = tfdqn.load(tmp_path / "run")
+    assert again.evaluate(episodes=8) == agent.evaluate(episodes=8)

@@ -8,7 +8,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ import pytest
 
 from tests.whole_runs import SETTINGS
 from tfdqn import config as configuration
-from tfdqn import replicas, train
+from tfdqn import train
 from tfdqn.errors import EXIT_LOST, EXIT_REFUSED, UserError
 from tfdqn.runs import checkpoints, worker_run
 from tfdqn.runs.checkpoints import Checkpoint
@@ -117,6 +119,7 @@ def alone(tmp_path_factory):
     return folder / "run"
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_run_that_one_makes_of_two_replicas(tmp_path, alone):
     flags = [*FLAGS, "--total-env-frames", "4000", "--eval-every-frames", "3000", "--run-name", "run", "--logdir", "."]
     finish(tmp_path, start(tmp_path, *flags))
@@ -127,7 +130,7 @@ def test_two_processes_make_the_run_that_one_makes_of_two_replicas(tmp_path, alo
     assert chief.manifest["workers"] == [worker_run._digest(other.path).hex()]
     assert not any(name.startswith(("replay/1", "carry/replica_1")) for name in chief.names)
     # Alone nobody can go on with it.
-    with pytest.raises(UserError, match="is of 2 workers, not 1; resume it with a TF_CONFIG of as many") as error:
+    with pytest.raises(UserError, match="is of 2 workers, not 1; resume it with a TF_CONFIG of as many, and") as error:
         train.main(["--resume", str(run)])
     assert error.value.exit_code == EXIT_REFUSED
 
@@ -151,9 +154,7 @@ def test_whichever_is_killed_the_other_ends_by_name_and_all_go_on_as_if_unbroken
             pytest.fail(f"the run was over before kill {kill}")
         victim = draws.randrange(2)
         started[victim].kill()
-        begin = time.monotonic()
         assert started[1 - victim].wait(timeout=LONGEST_SECONDS) == EXIT_LOST
-        assert time.monotonic() - begin < LONGEST_SECONDS
         started[victim].wait()
         last = said(tmp_path, 1 - victim)[-1]
         assert "another worker has ended, or cannot be reached; to go on, on every worker, " in last
@@ -168,7 +169,8 @@ def test_whichever_is_killed_the_other_ends_by_name_and_all_go_on_as_if_unbroken
 
 @pytest.mark.slow
 def test_a_signal_to_one_stops_all_and_a_damaged_part_has_all_go_back(tmp_path, alone):
-    flags = [*FLAGS, "--total-env-frames", "4000", "--eval-every-frames", "3000", "--run-name", "run", "--logdir", "."]
+    flags = [*FLAGS, "--total-env-frames", "4000", "--eval-every-frames", "3000", "--run-name", "run"]
+    flags += ["--logdir", str(tmp_path)]
     flags += ["--checkpoint-every-seconds", "0.1"]
     started = start(tmp_path, *flags)
     run = tmp_path / "run"
@@ -177,7 +179,9 @@ def test_a_signal_to_one_stops_all_and_a_damaged_part_has_all_go_back(tmp_path, 
         time.sleep(0.02)
     started[1].send_signal(signal.SIGTERM)
     assert [process.wait(timeout=120) for process in started] == [128 + signal.SIGTERM] * 2
-    assert all("stopped by SIGTERM; to go on, " in said(tmp_path, rank)[-1] for rank in (0, 1))
+    command = f"python -m tfdqn.train --resume {run} --trusted-network"
+    for rank in (0, 1):
+        assert f"stopped by SIGTERM; to go on, on every worker, {command}" in said(tmp_path, rank)[-1]
     newest = checkpoints.load_newest(run / "workers" / "1")[0].path
     with open(newest / checkpoints.DATA, "r+b") as file:
         file.write(b"\xff" * 64)
@@ -228,7 +232,7 @@ def expected(monkeypatch):
     ("text", "line"),
     [
         ("{", "TF_CONFIG: cannot be read (JSONDecodeError"),
-        ("[]", "TF_CONFIG: cannot be read (TypeError"),
+        ("[]", "TF_CONFIG: cannot be read (AttributeError"),
         ('{"cluster": {"worker": ["a:1"]}}', "TF_CONFIG: cannot be read (KeyError: 'task')"),
         (cluster(1, 2), "TF_CONFIG: worker 2: there are 2; use 0 to 1"),
         (cluster(1, 0, ps=["a:1"]), "TF_CONFIG: names 'ps', of which a run has none; it has chief and worker alone"),
@@ -259,15 +263,133 @@ def test_ranks_begin_with_the_chief(monkeypatch, expected):
 
 def test_each_worker_has_as_many_replicas():
     config = configuration.resolve({**SETTINGS, "num_envs": 24, "batch_size": 24, "device": "gpu"})
-    assert [replicas.count_of(config, gpus, 3) for gpus in (1, 2, 3, 8)] == [1, 2, 2, 8]
-    assert replicas.count_of(config.replace(replicas=6), 8, 3) == 2
+    assert [train._replicas_here(config, gpus, 3) for gpus in (1, 2, 3, 8)] == [1, 2, 2, 8]
+    assert train._replicas_here(config.replace(replicas=6), 8, 3) == 2
     with pytest.raises(UserError, match="--replicas 4: TF_CONFIG names 3 workers, and each has as many; use 6"):
-        replicas.count_of(config.replace(replicas=4), 8, 3)
+        train._replicas_here(config.replace(replicas=4), 8, 3)
 
 
 def test_what_is_gathered_alone_is_ones_own():
     alone = hosts.Hosts()
     assert alone.is_chief and alone.gather(np.arange(3)).tolist() == [[0, 1, 2]] and alone.from_chief("x") == "x"
+
+
+# What they tell each other: two threads in the place of two processes.
+
+
+class Pair(hosts.Hosts):
+    """One of two that meet in this process."""
+
+    def __init__(self, rank, meeting, told):
+        self.rank, self.count, self._meeting, self._told = rank, 2, meeting, told
+
+    def gather(self, numbers):
+        self._told[self.rank] = numbers
+        self._meeting.wait(timeout=30)
+        found = np.stack([self._told[0], self._told[1]])
+        self._meeting.wait(timeout=30)
+        return found
+
+
+@pytest.fixture
+def pair(monkeypatch):
+    """Calls a function as each of two workers; what each returns or raises."""
+    meeting, told, places = threading.Barrier(2), {}, threading.local()
+    monkeypatch.setattr(hosts, "here", lambda: places.here)
+
+    def call(function):
+        def one(rank):
+            places.here = Pair(rank, meeting, told)
+            try:
+                return function(rank)
+            except (UserError, OSError) as error:
+                return error
+
+        with ThreadPoolExecutor(2) as threads:
+            return list(threads.map(one, (0, 1)))
+
+    return call
+
+
+def test_what_the_chief_says_comes_whole(pair):
+    for text in ("", "runs/é", "x" * 10_000):
+        assert (
+            pair(lambda rank, text=text: hosts.Workers.from_chief(hosts.here(), text if rank == 0 else ""))
+            == [text] * 2
+        )
+
+
+@pytest.fixture
+def speaking(monkeypatch):
+    monkeypatch.setattr(Pair, "from_chief", hosts.Workers.from_chief)
+
+
+def test_workers_that_were_given_different_settings_are_refused(pair, speaking):
+    config = configuration.resolve(SETTINGS)
+    assert pair(lambda rank: worker_run.refuse_other_settings(config.replace(minutes=1.0 + rank))) == [None, None]
+    chief, worker = pair(lambda rank: worker_run.refuse_other_settings(config.replace(seed=3 + rank)))
+    assert str(worker) == "--seed 4: worker 0 has 3; give all workers the same"
+    assert str(chief) == "worker 1 was given other settings than worker 0, and says which; give all the same"
+
+
+class Saver(worker_run.WorkerSaver):
+    """Saves a few numbers; in `fails` it cannot."""
+
+    def __init__(self, folder, rank):
+        self.path, self.rank, self.home, self.fails = None, rank, worker_run.home(folder, rank), ()
+        self.home.mkdir(parents=True, exist_ok=True)
+
+
+def saved(saver, updates):
+    if saver.rank in saver.fails:
+        raise OSError(28, "No space left on device")
+    saver._write({"updates": updates, "env_frames": updates})
+
+
+def test_a_checkpoint_that_one_could_not_write_is_none_and_takes_no_earlier_ones_place(
+    pair, speaking, tmp_path, monkeypatch
+):
+    savers = [Saver(tmp_path, rank) for rank in (0, 1)]
+
+    def write(saver, facts):
+        tensors = {f"agent/{saver.rank}": np.full([3], facts["updates"], np.float32)}
+        saver.path = checkpoints.save(saver.home, tensors, facts)
+
+    monkeypatch.setattr(worker_run.Saver, "_write", write)
+
+    def save_all(updates, fails):
+        monkeypatch.setattr(worker_run.Saver, "_save", lambda saver, updates=updates: saved(saver, updates))
+        for saver in savers:
+            saver.fails = fails
+        errors = pair(lambda rank: savers[rank]._save())
+        assert [isinstance(error, OSError) for error in errors] == [bool(fails)] * 2
+        assert all("No space left" in str(errors[rank]) for rank in fails)
+
+    for updates, fails in ((1, ()), (2, ()), (3, (0,)), (4, (0,)), (5, (1,))):
+        save_all(updates, fails)
+    found = pair(lambda rank: worker_run.load(tmp_path))
+    assert [(checkpoint.manifest["updates"], lines) for checkpoint, lines in found] == [(2, []), (2, [])]
+    # A damaged part has all go back.
+    save_all(6, ())
+    save_all(7, ())
+    found = pair(lambda rank: worker_run.load(tmp_path))
+    (found[1][0].path / checkpoints.DATA).write_bytes(b"")
+    found = pair(lambda rank: worker_run.load(tmp_path))
+    assert [checkpoint.manifest["updates"] for checkpoint, _ in found] == [6, 6]
+    assert "checkpoint 7: worker 1 has no whole part of it; set aside as damaged-7" in found[0][1]
+    shutil.rmtree(found[1][0].path)
+    errors = pair(lambda rank: worker_run.load(tmp_path))
+    assert all("no whole checkpoint to resume from" in str(e) and e.exit_code == EXIT_REFUSED for e in errors)
+
+
+@pytest.mark.parametrize(("parts", "count"), [(1, 2), (2, 1), (2, 3)])
+def test_a_run_goes_on_with_as_many_workers_as_it_has_parts(tmp_path, parts, count):
+    worker_run.refuse_other_workers(tmp_path, {"workers": ["a"] * (parts - 1)}, parts)
+    worker_run.refuse_other_workers(tmp_path, {}, count)  # nothing is known of it yet
+    with pytest.raises(
+        UserError, match=f"is of {parts} workers?, not {count}; resume it with (no TF_CONFIG|a TF_CONFIG)"
+    ):
+        worker_run.refuse_other_workers(tmp_path, {"updates": 1, "workers": ["a"] * (parts - 1)}, count)
 
 
 # A worker's part of a checkpoint.

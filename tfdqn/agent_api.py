@@ -18,7 +18,6 @@ from tfdqn import console, train
 from tfdqn.envs import loading, registry
 from tfdqn.errors import EXIT_IO, EXIT_REFUSED, UserError
 from tfdqn.runs import checkpoints, member, models, run_config
-from tfdqn.runtime import devices
 from tfdqn.runtime.signals import StopRequest
 
 if TYPE_CHECKING:
@@ -294,8 +293,7 @@ class Agent:
 
     def _start_device(self) -> str:
         if self._device is None:
-            config = self._config
-            self._device = devices.choose_device(config.device, config.deterministic, config.threads)
+            self._device = train.device_of(self._config)
         return self._device
 
     # Keeping.

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 # What replicas have equal parts of, and must come out even: environments, and the rows of an update.
 EVEN = ("num_envs", "batch_size")
+NO_COLLECTIVES = "--exchange collective: XLA knows no collectives on a CPU; add --no-jit, or use --exchange average"
 # What may be rounded up.
 PARTS = (*EVEN, "replay_capacity", "replay_min_rows")
 
@@ -46,6 +47,8 @@ class Replicas:
         if not is_one(config):
             return
         count = self.replicas
+        if self.exchange == "collective" and config.device == "cpu" and config.jit and not config.eager:
+            raise UserError(NO_COLLECTIVES)
         if population.is_one(config):
             raise UserError(f"--replicas {count}: agents side by side are trained on one device; use 1")
         for name in EVEN:
@@ -64,6 +67,9 @@ class Replicas:
             whole = getattr(config, name, self.replicas)
             if whole % self.replicas:
                 yield {name: -(-whole // self.replicas) * self.replicas}
+        if self.exchange == "collective" and config.device == "cpu" and config.jit and not config.eager:
+            yield {"exchange": "average"}
+            yield {"jit": False}
         part = config_of(config)
         for each in part.rooms.values():
             for way in each.ways_to_fit(part) if hasattr(each, "ways_to_fit") else ():
@@ -81,23 +87,3 @@ def config_of(config: Config) -> Config:
         return config
     parts = {name: -(-getattr(config, name) // config.replicas) for name in PARTS if hasattr(config, name)}
     return config.replace(**parts, replicas=1)
-
-
-def count_of(config: Config, num_gpus: int, num_hosts: int = 1) -> int:
-    """How many replicas each process of a run has: where it is to use every GPU, as many as it goes evenly onto.
-
-    Args:
-      config: the run's.
-      num_gpus: that this process sees.
-      num_hosts: processes.
-    """
-    if config.replicas % num_hosts:
-        raise UserError(
-            f"--replicas {config.replicas}: TF_CONFIG names {num_hosts} workers, and each has as many; use "
-            f"{-(-config.replicas // num_hosts) * num_hosts}"
-        )
-    if config.replicas or config.device != "gpu" or population.is_one(config):
-        return max(config.replicas // num_hosts, 1)
-    wholes = [getattr(config, name) for name in EVEN if hasattr(config, name)]
-    fitting = (each for each in range(1, num_gpus + 1) if not any(whole % (each * num_hosts) for whole in wholes))
-    return max(fitting, default=1)

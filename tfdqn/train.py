@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import tfdqn
-from tfdqn import cli, flags, paths, replicas
+from tfdqn import cli, flags, paths, population
 from tfdqn import config as configuration
 from tfdqn.envs import make_for
 from tfdqn.errors import EXIT_IO, UserError
@@ -106,7 +106,7 @@ def main(argv: Sequence[str] | None = None, start_seconds: float | None = None) 
         except OSError as error:
             where, hint = error.filename or run_dir or arguments.logdir, ""
             if run_dir is not None and checkpoints.exist(Path(run_dir)):
-                hint = f"; to go on, {run_config.resume_command(Path(run_dir))}"
+                hint = f"; {stop.hint}"
             raise UserError(f"{where}: {error.strerror or error}{hint}", EXIT_IO) from None
         exit_code = result.pop("exit_code", 0)
         if arguments.json:
@@ -161,7 +161,10 @@ def start(
     run_dir, *others = run_folder.folders(config, run_folder.check_writable(logdir), run_name)
     if config.device == "cpu" or (config.device == "auto" and not devices.has_driver()):
         _check_memory(config, game)
-    device = _device_of(config)
+    _refuse_several_workers(config)
+    device = device_of(config)
+    if "GPU" in device and not config.replicas and game is None and devices.count_gpus() > 1:
+        game = make_for(config)  # as some know how many devices they are for only once they are made
     if (count := _count_replicas(config, device, game)) > 1:
         given["replicas"] = count
     config = configuration.resolve(given, on_gpu="GPU" in device, tell=tell)
@@ -169,6 +172,7 @@ def start(
         _check_memory(config, game)
     elif line := configuration.changed_sizes(given, config):
         cli.say(line)
+    worker_run.refuse_other_settings(config)
     return run_of(config)(config, run_dir, device, stop, other_dirs=others, game=game)
 
 
@@ -195,6 +199,7 @@ def resume(
     run_dir = Path(run_dir)
     config = run_config.resumed_config(str(run_dir), given)
     stop.hint = worker_run.resume_hint(run_dir)
+    worker_run.refuse_other_workers(run_dir, checkpoints.peek(run_dir), hosts.count())
     lock = locks.lock(worker_run.home(run_dir, hosts.rank()))
     try:
         return _resume(run_dir, config, stop, lock, game, accepts_changed_env)
@@ -212,17 +217,18 @@ def _resume(
     accepts_changed_env: bool,
 ) -> Run:
     if hosts.count() > 1:
-        _device_of(config)  # and with that all are met
+        device = device_of(config, config.replicas)  # and with that all have met
         checkpoint, problems = worker_run.load(run_dir)
+        worker_run.refuse_other_settings(config)
     else:
+        device = ""
         checkpoint, problems = checkpoints.load_newest(run_dir)
-        worker_run.refuse_other_workers(checkpoint, 1)
     for problem in problems:
         cli.say(f"tfdqn: warning: {problem}")
     facts = read_facts(checkpoint)
     run_config.refuse_changes(checkpoint.path, facts.config, configuration.as_json(config))
     run_config.refuse_other_source(run_dir, facts.game_source, config, accepts_changed_env)
-    device = _device_of(config)
+    device = device or device_of(config, max(config.replicas, 1))
     if "GPU" not in device:
         _check_memory(config, game)
     if device != facts.device:
@@ -231,25 +237,61 @@ def _resume(
     return run_of(config)(config, own, device, stop, lock, checkpoint, game=game)
 
 
-def _device_of(config: configuration.Config) -> str:
-    count = functools.partial(replicas.count_of, config, num_hosts=hosts.count())
+def device_of(config: configuration.Config, num_replicas: int = 0) -> str:
+    """The first device of this process, which from then on has as many as the run's replicas here need.
+
+    Args:
+      config: the run's.
+      num_replicas: of all processes; 0 leaves it to the configuration and the machine.
+    """
+    wanted = config.replace(replicas=num_replicas) if num_replicas else config
+    count = functools.partial(_replicas_here, wanted, num_hosts=hosts.count())
     device = devices.choose_device(config.device, config.deterministic, config.threads, config.profile > 0, count)
     hosts.join()
     return device
 
 
+def _replicas_here(config: configuration.Config, num_gpus: int, num_hosts: int = 1) -> int:
+    """How many replicas each of so many processes has: where it is to use every GPU, as many as fit the settings."""
+    if config.replicas % num_hosts:
+        raise UserError(
+            f"--replicas {config.replicas}: TF_CONFIG names {num_hosts} workers, and each has as many; use "
+            f"{-(-config.replicas // num_hosts) * num_hosts}"
+        )
+    if config.replicas or config.device != "gpu" or population.is_one(config):
+        return max(config.replicas // num_hosts, 1)
+    return next((count for count in range(num_gpus, 1, -1) if _fits(config, count * num_hosts)), 1)
+
+
+def _fits(config: configuration.Config, num_replicas: int) -> bool:
+    try:
+        configuration.check(config.replace(replicas=num_replicas))
+    except UserError:
+        return False
+    return True
+
+
 def _count_replicas(config: configuration.Config, device: str, game: Environment | None) -> int:
     """How many a new run has, on all its workers."""
     num_gpus, num_hosts = devices.count_gpus() if "GPU" in device else 0, hosts.here().count
-    count = num_hosts * replicas.count_of(config, num_gpus, num_hosts)
-    if count > 1 and not config.replicas and num_hosts == 1:  # nobody has asked for several
-        count = 1 if (game or make_for(config)).steps_on_host else count
+    count = num_hosts * _replicas_here(config, num_gpus, num_hosts)
+    if not config.replicas and num_hosts == 1 and game is not None and game.steps_on_host:
+        return 1  # nobody has asked for several
     return count
+
+
+def _refuse_several_workers(config: configuration.Config) -> None:
+    if hosts.count() > 1 and population.is_one(config):
+        raise UserError(
+            f"TF_CONFIG names {hosts.count()} workers: agents side by side are trained by one; unset it, and leave out "
+            "--trusted-network"
+        )
 
 
 def _check_memory(config: configuration.Config, game: Environment | None) -> None:
     spec = config.observation_spec if game is None else game.observation_spec
-    configuration.check_memory(config, spec, memory.available_bytes())
+    # Workers are taken to have as much each, on machines of their own.
+    configuration.check_memory(config, spec, hosts.count() * memory.available_bytes())
 
 
 if __name__ == "__main__":

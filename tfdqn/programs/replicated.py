@@ -142,9 +142,10 @@ class ReplicaTrainer:
         self, carry: Together, max_rounds: int, stop_env_frames: int, next_report: int
     ) -> tuple[Together, Closed]:
         """As of `Trainer`, but that what is played between two exchanges is played whole."""
-        if not max_rounds:  # to compile: nobody waits for another
-            pairs = zip(self._trainers, carry.each, strict=True)
-            carries = (trainer.run_chunk(each, 0, 0) for trainer, each in pairs)
+        if not max_rounds:  # to compile
+            # Programs of GPUs that have collectives meet as they begin, however little there is to do.
+            over = self._threads.map if self.config.exchange == "collective" and self.config.jit else map
+            carries = over(lambda trainer, each: trainer.run_chunk(each, 0, 0), self._trainers, carry.each)
             return type(carry)(carry.env_frames, *carries), Closed(next_report, ())
         self._begin_alike()
         done, closed, frames = 0, [], int(carry.env_frames)
@@ -163,7 +164,7 @@ class ReplicaTrainer:
 
     def _all_told(self, carries: Sequence[Carry]) -> list[int]:
         """Of all processes: env frames, and replicas that have met a number that is not finite."""
-        told = [[int(each.env_frames), int(each.metrics.non_finite_updates > 0)] for each in carries]
+        told = [[int(each.env_frames), int(each.metrics.non_finite_tensors != 0)] for each in carries]
         return self._hosts.gather(np.sum(told, axis=0, dtype=np.int64)).sum(axis=0).tolist()
 
     def _of_all(self, metrics: Metrics) -> Metrics:
@@ -230,9 +231,7 @@ class Weights:
 def _refuse_under_xla(device: str, others: hosts.Hosts) -> None:
     """TensorFlow has collectives under XLA for the GPUs of one host alone."""
     if loops.is_cpu(device):
-        raise UserError(
-            "--exchange collective: XLA knows no collectives on a CPU; add --no-jit, or use --exchange average"
-        )
+        raise UserError(replicas.NO_COLLECTIVES)
     if others.count > 1:
         raise UserError(
             "--exchange collective: XLA knows no collectives between processes; use --exchange average, or --no-jit"
@@ -249,7 +248,9 @@ class Learners:
 
     def __init__(self, numbers: range, learners: Sequence[Learner]):
         self._numbers, self._learners = numbers, learners
-        self.replay = None if learners[0].replay is None else Shards([each.replay for each in learners])
+        self.replay = (
+            None if learners[0].replay is None else Shards([each.replay for each in learners], hosts.here().count)
+        )
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._learners[0], name)
@@ -273,14 +274,14 @@ class Learners:
 
 
 class Shards:
-    """The replays of all replicas as one."""
+    """The replays of this process's replicas as one; `capacity` is that of all `num_hosts` processes together."""
 
-    def __init__(self, replays: Sequence[Any]):
-        self._replays = replays
+    def __init__(self, replays: Sequence[Any], num_hosts: int):
+        self._replays, self._num_hosts = replays, num_hosts
 
     @property
     def capacity(self) -> int:
-        return sum(each.capacity for each in self._replays)
+        return self._num_hosts * sum(each.capacity for each in self._replays)
 
     @property
     def num_envs(self) -> int:

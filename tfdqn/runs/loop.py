@@ -19,7 +19,7 @@ from tfdqn.runs.checkpoints import Checkpoint
 from tfdqn.runs.judge import Judge
 from tfdqn.runs.progress import RunState
 from tfdqn.runs.saving import Saver
-from tfdqn.runtime import memory
+from tfdqn.runtime import hosts, memory
 from tfdqn.runtime.signals import StopRequest
 from tfdqn.settings import flag_of
 
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from tfdqn.learners.metrics import Metrics
     from tfdqn.runs.monitor import Monitor
 
+EXCHANGED = {"average": "which are averaged", "collective": "which share their gradients"}
 CHUNK_SECONDS = 0.5  # how often Python gets its turn; no result depends on it
 # Settings that decide how much memory a run takes.
-EXCHANGED = {"average": "which are averaged", "collective": "which share their gradients"}
 MEMORY_FIELDS = ("num_envs", "batch_size", "num_steps", "replay_capacity")
 
 
@@ -80,7 +80,8 @@ class Run(RunState):
         env = make_for(config) if game is None else game
         _check_game(config, env)
         if "GPU" not in device:  # with what only the game itself tells; before, it may have been too early to ask
-            configuration.check_memory(config, env.observation_spec, memory.available_bytes(), env.masked_actions)
+            available_bytes = hosts.here().count * memory.available_bytes()
+            configuration.check_memory(config, env.observation_spec, available_bytes, env.masked_actions)
         try:
             trainer = trainer_of(env, config)(config, device, env)
         except tf.errors.ResourceExhaustedError:
@@ -228,9 +229,8 @@ class Run(RunState):
 
     def _stopped(self) -> dict[str, Any]:
         self.monitor.close()
-        cli.say(
-            f"stopped by {signal.Signals(self.stop.signal).name}; to go on, {run_config.resume_command(self.run_dir)}"
-        )
+        self._hint_at_resuming()
+        cli.say(f"stopped by {signal.Signals(self.stop.signal).name}; {self.stop.hint}")
         return self.totals() | {"run_dir": str(self.run_dir), "exit_code": 128 + self.stop.signal}
 
     def compile(self) -> None:

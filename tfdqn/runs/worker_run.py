@@ -13,12 +13,15 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-from collections.abc import Sequence
+import json
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
+from tfdqn import config as configuration
 from tfdqn.errors import EXIT_REFUSED, UserError
 from tfdqn.runs import checkpoints, locks, run_config
 from tfdqn.runs.checkpoints import Checkpoint
@@ -26,13 +29,17 @@ from tfdqn.runs.loop import Run
 from tfdqn.runs.progress import RunState
 from tfdqn.runs.saving import Saver
 from tfdqn.runtime import hosts
+from tfdqn.settings import flag_of, without_number
 
 if TYPE_CHECKING:
+    from tfdqn.config import Config
     from tfdqn.programs.replicated import ReplicaTrainer
     from tfdqn.runs.monitor import Monitor
     from tfdqn.runs.progress import Player
 
 FOLDER = "workers"
+REFUSED = "refused: "
+OF_ONE = ("minutes", "threads", "checkpoint_every_seconds")  # what only the chief's counts of, or is a machine's
 WORKERS = "workers"  # in the chief's manifests: the SHA-256 of the others' manifests
 
 
@@ -65,19 +72,34 @@ class Silent:
 class WorkerSaver(Saver):
     """Saves this process's part of a checkpoint, the chief's after all others."""
 
-    def _write(self, facts: dict[str, Any]) -> None:
-        if WORKERS in facts:  # the newest checkpoint again, but for the chief's best agent
-            super()._write(facts)
-            return
-        others, before, failure = hosts.here(), self.path, None
-        digests = None if others.is_chief else self._try_to_write(facts)
-        parts = others.gather(_numbers(digests))[1:]
+    _parts: Sequence[str] = ()  # the SHA-256 of the others' manifests
+
+    def _save(self) -> None:
+        us, before, failure, digest = hosts.here(), self.path, None, None
+        if not us.is_chief:
+            failure, digest = self._try_to_save()
+        parts = us.gather(_numbers(digest))[1:]
         is_whole = parts.any(axis=1).all()
-        if others.is_chief and is_whole:
-            is_whole = self._try_to_write({**facts, WORKERS: [part.tobytes().hex() for part in parts]}) is not None
-        if not others.gather(np.array([is_whole], np.int64))[0, 0]:
-            self.path, failure = before, self._failure
-            raise failure or OSError(errno.EIO, "another worker could not write its part")
+        if us.is_chief and is_whole:
+            self._parts = [part.tobytes().hex() for part in parts]
+            failure, digest = self._try_to_save()
+        if us.gather(np.array([digest is not None], np.int64))[0, 0]:
+            return
+        if digest is not None:  # a part of nothing, in whose room and place the next may be
+            shutil.rmtree(self.path, ignore_errors=True)
+        self.path, self._saved_iteration = before, -1
+        raise failure or OSError(errno.EIO, "another worker could not write its part")
+
+    def _try_to_save(self) -> tuple[Exception | None, bytes | None]:
+        """What went wrong, or the SHA-256 of what was written."""
+        try:
+            super()._save()
+        except (OSError, UserError) as error:
+            return error, None
+        return None, _digest(self.path)
+
+    def _write(self, facts: dict[str, Any]) -> None:
+        super()._write({**facts, WORKERS: self._parts} if self._parts else facts)
 
     def give_best(self, players: Sequence[Player] | None = None) -> None:
         if hosts.here().is_chief:
@@ -106,12 +128,17 @@ class WorkerRun(Run):
     _is_over = _saves_now = False
 
     def _make_folder(self, paths: Sequence[Path]) -> tuple[Path, IO[str]]:
-        others = hosts.here()
-        if others.is_chief:
+        us = hosts.here()
+        if us.is_chief:
             run_dir, lock = super()._make_folder(paths)
-            others.from_chief(str(run_dir.absolute()))
+            us.from_chief(str(run_dir.absolute()))
             return run_dir, lock
-        path = home(Path(others.from_chief("")), others.rank)
+        run_dir = Path(us.from_chief(""))
+        if not (run_dir / run_config.CONFIG_FILE).is_file():
+            raise UserError(
+                f"{run_dir}: worker 0 has made it, and worker {us.rank} does not see it: they need one file system"
+            )
+        path = home(run_dir, us.rank)
         path.mkdir(parents=True)
         return path, locks.lock(path)
 
@@ -140,6 +167,13 @@ class WorkerRun(Run):
         result = super()._train()
         hosts.here().gather(np.zeros([1], np.int64))  # the chief may still have had much to do
         return result
+
+    def reached(self) -> str:
+        return super().reached() if hosts.here().is_chief else "as worker 0 says"
+
+    def _save_end(self) -> None:
+        super()._save_end()
+        self._agree()  # a signal may have come to one of them meanwhile
 
     def _goes_on(self) -> bool:
         self._agree()
@@ -188,38 +222,68 @@ def load(run_dir: Path) -> tuple[Checkpoint, list[str]]:
     """This worker's part of the newest checkpoint that all have whole; as `tfdqn.runs.checkpoints.load_newest`.
 
     Raises:
-      UserError: there is none, or this run has not as many workers; exit code 3, on all of them.
+      UserError: there is none; exit code 3, on all of them.
     """
-    others, lines = hosts.here(), []
+    us, lines = hosts.here(), []
     while True:
-        found = ours = None
-        if others.is_chief:
-            found, more = checkpoints.load_newest(run_dir)
+        ours, said = None, ""
+        if us.is_chief:
+            try:
+                ours, more = checkpoints.load_newest(run_dir)
+            except UserError as error:
+                us.from_chief(f"{REFUSED}{error}")
+                raise
             lines += more
-            refuse_other_workers(found, others.count)
-        said = others.from_chief("" if found is None else " ".join(found.manifest[WORKERS]))
-        if not others.is_chief:
-            ours = checkpoints.load_newest_if(home(run_dir, others.rank), said.split()[others.rank - 1])
-        has = others.gather(np.array([(found or ours) is not None], np.int64))[:, 0]
+            said = " ".join(ours.manifest.get(WORKERS, []))
+        said = us.from_chief(said)
+        if said.startswith(REFUSED):
+            raise UserError(said.removeprefix(REFUSED), EXIT_REFUSED)
+        if not us.is_chief:
+            ours = checkpoints.load_newest_if(home(run_dir, us.rank), said.split()[us.rank - 1])
+        has = us.gather(np.array([ours is not None], np.int64))[:, 0]
         if has.all():
-            return found or ours, lines
-        if others.is_chief:
+            return ours, lines
+        if us.is_chief:
             missing = ", ".join(str(rank) for rank in np.flatnonzero(has == 0))
-            aside = checkpoints.set_aside(found.path)
-            lines.append(
-                f"checkpoint {found.path.name}: worker {missing} has no whole part of it; set aside as {aside.name}"
-            )
+            aside = checkpoints.set_aside(ours.path).name
+            lines.append(f"checkpoint {ours.path.name}: worker {missing} has no whole part of it; set aside as {aside}")
 
 
-def refuse_other_workers(checkpoint: Checkpoint, count: int) -> None:
-    """A run goes on with as many workers as it has parts."""
-    parts = 1 + len(checkpoint.manifest.get(WORKERS, []))
-    if parts != count:
+def refuse_other_workers(run_dir: Path, manifest: Mapping[str, Any], count: int) -> None:
+    """A run goes on with as many workers as it has parts.
+
+    Args:
+      run_dir: its folder.
+      manifest: of its newest checkpoint, as it stands.
+      count: workers now.
+    """
+    held = manifest.get(WORKERS, [])
+    parts = 1 + (len(held) if isinstance(held, list) else 0)
+    if manifest and parts != count:
+        how = "a TF_CONFIG of as many, and --trusted-network" if parts > 1 else "no TF_CONFIG"
         raise UserError(
-            f"{checkpoint.path}: is of {parts} worker{'s' * (parts > 1)}, not {count}; resume it with a TF_CONFIG of "
-            "as many, and --trusted-network",
-            EXIT_REFUSED,
+            f"{run_dir}: is of {parts} worker{'s' * (parts > 1)}, not {count}; resume it with {how}", EXIT_REFUSED
         )
+
+
+def refuse_other_settings(config: Config) -> None:
+    """All workers have to be given the same; all refuse otherwise."""
+    us = hosts.here()
+    ours = configuration.as_json(config)
+    chiefs = json.loads(us.from_chief(json.dumps(ours)))
+    names = [name for name in ours if name not in OF_ONE and not _is_alike(name, ours[name], chiefs.get(name))]
+    differ = us.gather(np.array([bool(names)], np.int64))[:, 0]
+    if names:
+        name = names[0]
+        raise UserError(f"{flag_of(name)} {ours[name]}: worker 0 has {chiefs.get(name)}; give all workers the same")
+    if differ.any():
+        ranks = ", ".join(str(rank) for rank in np.flatnonzero(differ))
+        raise UserError(f"worker {ranks} was given other settings than worker 0, and says which; give all the same")
+
+
+def _is_alike(name: str, ours: Any, chiefs: Any) -> bool:
+    field = configuration.FIELDS[name]
+    return without_number(field, ours) == without_number(field, chiefs)
 
 
 def _digest(path: Path) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -61,7 +62,7 @@ def choose_device(
 ) -> str:
     """The TensorFlow device for "auto", "cpu" or "gpu"; imports TensorFlow, unless "cpu" and nothing more is asked for.
 
-    Of several GPUs TensorFlow sees the chosen one alone, and takes of its memory what is needed and no more: others may
+    Of several GPUs TensorFlow sees the chosen ones alone, and takes of their memory what is needed and no more: others may
     use the rest, and the other GPUs. (The user's TF_FORCE_GPU_ALLOW_GROWTH=false wins.)
 
     Args:
@@ -91,7 +92,7 @@ def choose_device(
     config = _tensorflow_config()
     gpus = config.list_physical_devices("GPU")
     if gpus:
-        return _take(config, gpus, wanted, replicas(len(gpus)))
+        return _take(config, gpus, wanted, replicas(len(_free(config, gpus)) if wanted == "gpu" else 1))
     reason = _why_no_gpu()
     if is_gpu(wanted):
         because = f" ({reason})" if reason else ""
@@ -105,8 +106,15 @@ def choose_device(
 
 
 def count_gpus() -> int:
-    """How many GPUs TensorFlow sees on this machine."""
-    return len(_tensorflow_config().list_physical_devices("GPU"))
+    """How many GPUs this process uses."""
+    return len(_tensorflow_config().get_visible_devices("GPU"))
+
+
+def _free(config: Any, gpus: list[Any]) -> list[Any]:
+    """The GPUs that this process can use: all, unless it has begun to compute with some of them."""
+    with contextlib.suppress(RuntimeError):
+        config.set_visible_devices(gpus, "GPU")
+    return config.get_visible_devices("GPU")
 
 
 def _cpus(count: int) -> str:

@@ -16,19 +16,19 @@ import tensorflow as tf
 
 # TensorFlow's own strategies count their groups from 1.
 GROUP_KEY = 7001
-_MOST_OPERATIONS = 1000  # of a run
+_MOST_OPERATIONS = 2**20  # of a run; op by op, each update has one
 _runs = itertools.count(1)  # in a process; one of several makes as many as the others
 
 
-def ends(count: int, here: int) -> list[Exchange]:
+def ends(count: int, num_here: int) -> list[Exchange]:
     """A new run's exchanges, one for each of its replicas in this process.
 
     Args:
       count: R, replicas, of all processes.
-      here: those of this process.
+      num_here: those of this process.
     """
     first = next(_runs) * _MOST_OPERATIONS
-    return [Exchange(count, first) for _ in range(here)]
+    return [Exchange(count, first) for _ in range(num_here)]
 
 
 class Exchange:
@@ -53,7 +53,7 @@ class Exchange:
         return tf.raw_ops.CollectiveReduceV2(
             input=tensor,
             group_size=self._count,
-            group_key=GROUP_KEY,
+            group_key=GROUP_KEY + self._count,  # a group has a size
             instance_key=next(self._numbers),
             ordering_token=[],
             merge_op="Add",

@@ -11,6 +11,8 @@ import contextlib
 import itertools
 import json
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
 
 # Of the processes, apart from that of their devices (see `tfdqn.runtime.exchange`).
 GROUP_KEY = 7101
-LONGEST_TEXT = 4096
 
 
 class Hosts:
@@ -93,11 +94,11 @@ class Workers(Hosts):
         return tf.bitcast(self.sum(bits if self.is_chief else tf.zeros_like(bits)), tf.float32)
 
     def from_chief(self, text):
-        words = np.zeros([LONGEST_TEXT], np.int64)
-        data = np.frombuffer(text.encode()[: LONGEST_TEXT - 1], np.uint8)
-        words[: len(data)] = data
-        said = self.gather(words)[0]
-        return bytes(said[said != 0].astype(np.uint8)).decode()
+        data = text.encode() if self.is_chief else b""
+        size = int(self.gather(np.array([len(data)], np.int64))[0, 0])
+        letters = np.zeros([size + 1], np.int64)
+        letters[: len(data)] = np.frombuffer(data, np.uint8)
+        return bytes(self.gather(letters)[0, :size].astype(np.uint8)).decode()
 
 
 _here = Hosts()
@@ -143,7 +144,31 @@ def join() -> None:
     rank, count = _expected
     if count > 1 and _here.count == 1:
         console.say(f"worker {rank} of {count}: waiting for all of them ...")
-        _here = Workers(rank, count)
+        with _ending_at_once():
+            _here = _met(rank, count)
+
+
+def _met(rank: int, count: int) -> Workers:
+    import tensorflow as tf
+
+    try:
+        return Workers(rank, count)
+    except (tf.errors.OpError, ValueError) as error:
+        raise UserError(f"TF_CONFIG: worker {rank} cannot meet the others: {str(error).splitlines()[0]}") from None
+
+
+@contextlib.contextmanager
+def _ending_at_once() -> Iterator[None]:
+    """Inside, signals end the process: TensorFlow waits for the others without letting Python see to anything."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
@@ -161,7 +186,8 @@ def watching(hint: Callable[[], str]) -> Iterator[None]:
     except Exception as error:
         if _here.count == 1 or not _is_loss(error):
             raise
-        raise UserError(f"another worker has ended, or cannot be reached; {hint()}", EXIT_LOST) from error
+        reason = str(error).strip().splitlines()[0][:200]
+        raise UserError(f"another worker has ended, or cannot be reached ({reason}); {hint()}", EXIT_LOST) from error
 
 
 def _is_loss(error: Exception) -> bool:
@@ -179,6 +205,8 @@ def _task() -> tuple[int, int]:
         return 0, 1
     try:
         held = json.loads(text)
+        if held == {} or not held.get("cluster", True):
+            return 0, 1
         cluster, task = held["cluster"], held["task"]
         addresses = {kind: len(list(cluster[kind])) for kind in cluster}
         kind, index = task["type"], int(task["index"])
