@@ -168,10 +168,11 @@ def test_whichever_is_killed_the_other_ends_by_name_and_all_go_on_as_if_unbroken
 
 
 @pytest.mark.slow
-def test_a_signal_to_one_stops_all_and_a_damaged_part_has_all_go_back(tmp_path, alone):
-    flags = [*FLAGS, "--total-env-frames", "4000", "--eval-every-frames", "3000", "--run-name", "run"]
-    flags += ["--logdir", str(tmp_path)]
-    flags += ["--checkpoint-every-seconds", "0.1"]
+def test_a_signal_to_one_stops_all_and_a_damaged_part_has_all_go_back(tmp_path):
+    flags = [*FLAGS, "--total-env-frames", "30000", "--eval-every-frames", "20000", "--logdir", str(tmp_path)]
+    whole = [sys.executable, "-m", "tfdqn.train", *flags, "--replicas", "2", "--run-name", "whole"]
+    subprocess.run(whole, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=tmp_path, capture_output=True)
+    flags += ["--checkpoint-every-seconds", "0.1", "--run-name", "run"]
     started = start(tmp_path, *flags)
     run = tmp_path / "run"
     while len(list(run.glob("checkpoints/[0-9]*"))) < 2:
@@ -187,7 +188,7 @@ def test_a_signal_to_one_stops_all_and_a_damaged_part_has_all_go_back(tmp_path, 
         file.write(b"\xff" * 64)
     finish(tmp_path, start(tmp_path, "--resume", str(run)))
     assert any("worker 1 has no whole part of it; set aside as damaged-" in line for line in said(tmp_path, 0))
-    assert held(run, run / "workers" / "1") == held(alone) and reports(run) == reports(alone)
+    assert held(run, run / "workers" / "1") == held(tmp_path / "whole") and reports(run) == reports(tmp_path / "whole")
 
 
 @pytest.mark.slow
