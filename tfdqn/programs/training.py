@@ -198,8 +198,13 @@ class Trainer:
             return (rounds < max_rounds) & is_short & (reports.count < MAX_REPORTS)
 
         start = (tf.zeros([], tf.int64), carry, reports)
-        _, carry, reports = loops.while_loop(goes_on, turn, start, self.device)
+        _, carry, reports = loops.while_loop(goes_on, turn, start, self.device, self._written(learns))
         return carry._replace(metrics=self._guard_weights(carry.metrics)), reports
+
+    def _written(self, learns: bool) -> list[tf.Variable]:
+        """What a round writes."""
+        named = self.learner.variables.items()
+        return [variable for name, variable in named if learns or name.startswith("replay/")]
 
     def _guard_weights(self, metrics: Metrics) -> Metrics:
         """Once a chunk: an update with finite gradients can still overflow."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from tfdqn.runtime.packing import Packing
+from tfdqn.runtime import held, packing
+
+# Bytes of a variable that a loop carries in a vector: what goes into a product would first have to be cut out of it.
+HELD_LIMIT = 2**12
 
 
 def is_cpu(device: str) -> bool:
@@ -14,7 +17,13 @@ def is_cpu(device: str) -> bool:
     return "CPU" in device
 
 
-def while_loop(goes_on: Callable[..., tf.Tensor], turn: Callable[..., tuple], state: tuple, device: str) -> tuple:
+def while_loop(
+    goes_on: Callable[..., tf.Tensor],
+    turn: Callable[..., tuple],
+    state: tuple,
+    device: str,
+    variables: Sequence[tf.Variable] = (),
+) -> tuple:
     """`tf.while_loop`; on a GPU, where every array that a turn hands to the next may be a kernel, small ones as one.
 
     Args:
@@ -22,17 +31,29 @@ def while_loop(goes_on: Callable[..., tf.Tensor], turn: Callable[..., tuple], st
       turn: the next state, by the parts of the state, of the same shapes and types.
       state: to begin with; first the number of the turn, by which XLA sees how many there are.
       device: TensorFlow device.
+      variables: that a turn writes.
     """
     if is_cpu(device):
         return tf.while_loop(goes_on, turn, state)
+    # Op by op a variable is read past Python, and a loop has nothing to carry.
+    carried = [] if tf.executing_eagerly() else [each for each in variables if packing.takes(each, HELD_LIMIT)]
     number, *state = tf.nest.map_structure(tf.convert_to_tensor, state)
-    packing = Packing(state)
+    start = (state, held.values_of(carried))
+    packed_as = packing.Packing(start)
+
+    def looks(number, *packed):
+        state, values = packed_as.unpack(packed)
+        with held.holding(carried, values):
+            return goes_on(number, *state)
 
     def packed_turn(number, *packed):
-        number, *state = turn(number, *packing.unpack(packed))
-        return number, *packing.pack(state)
+        state, values = packed_as.unpack(packed)
+        with held.holding(carried, values):
+            number, *state = turn(number, *state)
+            return number, *packed_as.pack((state, held.values_of(carried)))
 
-    number, *packed = tf.while_loop(
-        lambda number, *packed: goes_on(number, *packing.unpack(packed)), packed_turn, (number, *packing.pack(state))
-    )
-    return number, *packing.unpack(packed)
+    number, *packed = tf.while_loop(looks, packed_turn, (number, *packed_as.pack(start)))
+    state, values = packed_as.unpack(packed)
+    for variable, value in zip(carried, values, strict=True):
+        variable.assign(value)
+    return number, *state
