@@ -221,7 +221,10 @@ class Trainer:
         if wanted == 1:
             _, carry, gathered = self._once(*state)
         else:  # as a loop: it compiles once, and a small one runs as one kernel
-            _, carry, gathered = loops.while_loop(lambda number, *_: number < wanted, self._once, state, self.device)
+            written = self._written(learns=False)
+            _, carry, gathered = loops.while_loop(
+                lambda number, *_: number < wanted, self._once, state, self.device, written
+            )
         return carry._replace(metrics=self._learn(carry, gathered)) if learns else carry
 
     def _once(self, number: tf.Tensor, carry: Carry, gathered: Any) -> tuple[tf.Tensor, Carry, Any]:

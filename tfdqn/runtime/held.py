@@ -19,6 +19,11 @@ class _Held:
 
     held: list[tf.Tensor]  # the value now, in the innermost loop last
 
+    @property
+    def handle(self) -> Any:
+        """Refused: what asks for it would read or write past the value that is held."""
+        raise AttributeError(f"{self.name} is held as a tensor while a loop is traced: it has no handle then")
+
     def _read_variable_op(self, no_copy: bool = False) -> tf.Tensor:
         return self.held[-1]
 
@@ -32,6 +37,18 @@ class _Held:
 
     def assign_sub(self, delta: Any, use_locking: Any = None, name: Any = None, read_value: bool = True) -> Any:
         return self.assign(self.held[-1] - tf.convert_to_tensor(delta, self.dtype))
+
+    def scatter_update(self, sparse_delta: tf.IndexedSlices, use_locking: Any = None, name: Any = None) -> Any:
+        return self.scatter_nd_update(sparse_delta.indices[:, tf.newaxis], sparse_delta.values)
+
+    def scatter_nd_update(self, indices: Any, updates: Any, name: Any = None) -> Any:
+        return self.assign(tf.tensor_scatter_nd_update(self.held[-1], indices, updates))
+
+    def sparse_read(self, indices: Any, name: Any = None) -> tf.Tensor:
+        return tf.gather(self.held[-1], indices)
+
+    def gather_nd(self, indices: Any, name: Any = None) -> tf.Tensor:
+        return tf.gather_nd(self.held[-1], indices)
 
 
 @contextlib.contextmanager
