@@ -157,12 +157,14 @@ class Trainer:
     def _run(
         self, carry: Carry, reports: Reports, max_rounds: tf.Tensor, stop_env_frames: tf.Tensor
     ) -> tuple[Carry, Reports]:
-        return self._rounds(carry, reports, max_rounds, stop_env_frames, learns=True)
+        with loops.made_for(self.device):
+            return self._rounds(carry, reports, max_rounds, stop_env_frames, learns=True)
 
     def _run_without_updates(
         self, carry: Carry, reports: Reports, max_rounds: tf.Tensor, stop_env_frames: tf.Tensor
     ) -> tuple[Carry, Reports]:
-        return self._rounds(carry, reports, max_rounds, stop_env_frames, learns=False)
+        with loops.made_for(self.device):
+            return self._rounds(carry, reports, max_rounds, stop_env_frames, learns=False)
 
     def _rounds(
         self, carry: Carry, reports: Reports, max_rounds: tf.Tensor, stop_env_frames: tf.Tensor, learns: bool

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 
 import tensorflow as tf
 
@@ -11,10 +12,48 @@ from tfdqn.runtime import held, packing
 # Bytes of a variable that a loop carries in a vector: what goes into a product would first have to be cut out of it.
 HELD_LIMIT = 2**12
 
+_is_for_cpu = True
+
 
 def is_cpu(device: str) -> bool:
     """Whether that TensorFlow device is a CPU: a loop costs nothing to look at there, and small arrays little."""
     return "CPU" in device
+
+
+@contextlib.contextmanager
+def made_for(device: str) -> Iterator[None]:
+    """Meanwhile programs are traced for that TensorFlow device: for `repeat`, which is called where none is known."""
+    global _is_for_cpu
+    before, _is_for_cpu = _is_for_cpu, is_cpu(device)
+    try:
+        yield
+    finally:
+        _is_for_cpu = before
+
+
+def repeat(times: int, turn: Callable[..., tuple], state: tuple) -> tuple:
+    """The state after so many turns.
+
+    On a GPU a value that a turn only writes into an array, at a place that XLA can foretell, is copied by the host, and
+    no CUDA graph can hold the loop. There a count of its own, which XLA does not follow, says the place.
+
+    Args:
+      times: turns, at least one.
+      turn: the next state, by the turn's number [] int32 from 0 and the parts of the state.
+      state: to begin with.
+    """
+
+    def goes_on(number, *_):
+        return number < times
+
+    if _is_for_cpu:
+        start = (tf.constant(0), *state)
+        return tf.while_loop(goes_on, lambda number, *state: (number + 1, *turn(number, *state)), start)[1:]
+
+    def counted_down(number, left, *state):
+        return number + 1, left - 1, *turn(times - 1 - left, *state)
+
+    return tf.while_loop(goes_on, counted_down, (tf.constant(0), tf.constant(times - 1), *state))[2:]
 
 
 def while_loop(
