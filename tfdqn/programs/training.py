@@ -65,7 +65,7 @@ class Trainer:
             self.config = config = self.learner.config
             self._members = members_of(config)
             self._num_envs = config.num_envs * self._members.count
-            self._practice = Practice(config.num_envs, config.num_practisers, self._members.count)
+            self._practice = Practice(config.num_envs, config.num_practisers, self._members.count, device)
             never = tf.constant(NEVER, tf.int64)
             self._no_reports = Reports.none(never, self.learner.sums(), self._members.shape)
         self._chunk = compiled.program(self._run, jit=config.jit, eager=config.eager)
