@@ -70,7 +70,7 @@ def while_loop(
       turn: the next state, by the parts of the state, of the same shapes and types.
       state: to begin with; first the number of the turn, by which XLA sees how many there are.
       device: TensorFlow device.
-      variables: that a turn writes.
+      variables: that a turn writes; each loop in it must be given those that it writes.
     """
     if is_cpu(device):
         return tf.while_loop(goes_on, turn, state)
