@@ -53,7 +53,10 @@ class _Held:
 
 @contextlib.contextmanager
 def holding(variables: Sequence[tf.Variable], values: Sequence[tf.Tensor]) -> Iterator[None]:
-    """Meanwhile these variables have these values, as tensors; `values_of` says which they have now."""
+    """Meanwhile these variables have these values, as tensors, whatever they have themselves.
+
+    While a graph is made: op by op, TensorFlow reads a variable past Python.
+    """
     for variable, value in zip(variables, values, strict=True):
         if not isinstance(variable, _Held):
             kind = type(variable)
@@ -70,6 +73,7 @@ def holding(variables: Sequence[tf.Variable], values: Sequence[tf.Tensor]) -> It
 
 
 def values_of(variables: Sequence[tf.Variable]) -> list[tf.Tensor]:
+    """What variables have now, held or not."""
     return [variable.held[-1] if isinstance(variable, _Held) else variable.read_value() for variable in variables]
 
 
