@@ -66,3 +66,20 @@ def test_a_loop_gives_the_same_packed_or_not(wrap, device):
     for i in range(7):
         wanted_a, wanted_b = wanted_a + np.float32(0.1), wanted_b * 3 + i
     assert sums["a"].numpy().tolist() == [wanted_a] * 3 and int(sums["b"]) == wanted_b
+
+
+@MODES
+@pytest.mark.parametrize("device", ["/CPU:0", ""], ids=["cpu", "counted down"])
+def test_turns_are_numbered_from_the_first_however_they_are_counted(wrap, device):
+    def turn(number, total, places):
+        return total * 2 + number, places.write(number, number)
+
+    def program():
+        with loops.made_for(device):
+            total, places = loops.repeat(5, turn, (tf.constant(1), tf.TensorArray(tf.int32, 5)))
+        return total, places.stack()
+
+    total, places = wrap(program)()
+    assert places.numpy().tolist() == [0, 1, 2, 3, 4]
+    assert int(total) == 2**5 + sum(i * 2 ** (4 - i) for i in range(5))
+    assert loops._is_for_cpu

@@ -37,10 +37,12 @@ def past_of(time):
     return Past(state_of(time), history, state_of(np.asarray(time) + 7))
 
 
-@pytest.mark.parametrize("mode", ["eager", "xla"])
-def test_memory_follows_a_plain_reference(mode):
+@pytest.mark.parametrize(
+    ("mode", "device"), [("eager", "/CPU:0"), ("xla", "/CPU:0"), ("xla", "")], ids=["eager", "xla", "for a GPU"]
+)
+def test_memory_follows_a_plain_reference(mode, device):
     """400 decisions of 3 players and 2 practisers, whose episodes end at random, against lists of states."""
-    practice, rng = Practice(5, 2), np.random.default_rng(1)
+    practice, rng = Practice(5, 2, device=device), np.random.default_rng(1)
     remember = practice.remember if mode == "eager" else compiled.xla(practice.remember)
     time = np.arange(5) * 1000
     memory = practice.begin(past_of(time))

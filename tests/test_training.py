@@ -110,15 +110,16 @@ def test_the_frames_of_one_environment_are_one_kernel():
     [
         {},
         pytest.param({"iterations_per_update": 3, "updates_per_iteration": 2}, marks=pytest.mark.slow),
+        pytest.param({"population": 2, "updates_per_iteration": 2}, marks=pytest.mark.slow),
         {"env": "cave", "network": "columns", "restart_share": 0.5},
         {"learner": "r2d2", "burn_in": 2, "sequence_length": 4, "sequence_period": 2},
         pytest.param({"learner": "pqn", "num_steps": 4}, marks=pytest.mark.slow),
         pytest.param({"learner": "a2c", "rollout_steps": 4}, marks=pytest.mark.slow),
     ],
-    ids=["dqn", "rounds", "practice", "r2d2", "pqn", "a2c"],
+    ids=["dqn", "rounds", "population", "practice", "r2d2", "pqn", "a2c"],
 )
 def test_the_form_for_a_gpu_computes_the_same(given):
-    """Without XLA, to the bit: there its loops are packed, and rounds without updates are a program of their own."""
+    """Without XLA, to the bit: its loops are packed and hold variables, and rounds without updates are a program."""
     found = []
     for device in ("/CPU:0", ""):  # no device named: nothing here is a CPU to the trainer
         common = SMALL if given.get("learner", "r2d2") == "r2d2" else {"env": "catch8", "num_envs": 8}
@@ -127,7 +128,10 @@ def test_the_form_for_a_gpu_computes_the_same(given):
         carry, rows, next_report = trainer.initial_carry(), [], 100
         for rounds in (2, 5, 40):
             carry, reports = trainer.run_reporting_chunk(carry, rounds, 2**62, next_report)
-            rows += [(frames, updates, list(map(float, sums))) for frames, updates, sums in reports.rows()]
+            rows += [
+                (str(frames), updates, [np.asarray(each).tolist() for each in sums])
+                for frames, updates, sums in reports.rows()
+            ]
             next_report = int(reports.next_env_frames)
         state = {**{f"carry/{i}": value for i, value in enumerate(tf.nest.flatten(carry))}, **trainer.learner.variables}
         found.append((rows, {name: value.numpy().tobytes() for name, value in state.items()}))

@@ -109,7 +109,7 @@ class Workers:
     def row(self, case: cases.Case) -> dict[str, Any]:
         """What a case's program is like, or why there is none."""
         program, text = self._folder / "program.pb", self._folder / "optimized.txt"
-        asked = {"env": case.env, "preset": case.preset, "learner": case.learner}
+        asked = {"env": case.env, "preset": case.preset, "learner": case.learner, "population": case.population}
         note: dict[str, Any] = {}
         try:
             told = self._ask("lowering", do="lower", **asked, path=str(program))

@@ -12,20 +12,30 @@ from tfdqn.errors import UserError, nearest
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A game, a preset of it, and what learns."""
+    """A game, a preset of it, what learns, and how many agents of it."""
 
     env: str
     preset: str
     learner: str
+    population: int = 1
+
+    @property
+    def who(self) -> str:
+        """What learns, such as "pqn" or "dqn, population 16"."""
+        return self.learner if self.population == 1 else f"{self.learner}, population {self.population}"
 
     @property
     def name(self) -> str:
-        """Such as "cave/default/pqn"; what `--case` selects by, in whole parts."""
-        return f"{self.env}/{self.preset}/{self.learner}"
+        """Such as "cave/default/pqn", or "catch8/population/dqn"; what `--case` selects by, in whole parts."""
+        return f"{self.env}/{self.preset if self.population == 1 else 'population'}/{self.learner}"
+
+
+POPULATION = Case("catch8", "default", "dqn", population=16)
 
 
 def all_cases() -> list[Case]:
-    """Every learner with its default preset of a game, and the game's other presets with the learner they choose."""
+    """Every learner with its default preset of a game, the game's other presets with the learner they choose, and one
+    population."""
     found = []
     for game in registry.games():
         found += [Case(game.name, "default", learner) for learner in learners.LEARNERS]
@@ -33,7 +43,7 @@ def all_cases() -> list[Case]:
             # One that has a learner's name is what that learner's default preset is.
             if preset != "default" and preset not in learners.LEARNERS:
                 found.append(Case(game.name, preset, values.get("learner", "dqn")))
-    return found
+    return [*found, POPULATION]
 
 
 def select(patterns: Sequence[str]) -> list[Case]:

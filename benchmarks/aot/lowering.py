@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks import line
 
 
-def lower(env: str, preset: str, learner: str, path: str) -> dict[str, Any]:
+def lower(env: str, preset: str, learner: str, path: str, population: int = 1) -> dict[str, Any]:
     """Write a program, an HLO module as a protocol buffer, to `path`.
 
     Returns:
@@ -29,12 +29,14 @@ def lower(env: str, preset: str, learner: str, path: str) -> dict[str, Any]:
     from tfdqn.learners.metrics import Reports
     from tfdqn.programs.training import NEVER, Trainer
 
-    config = configuration.resolve({"env": env, "preset": preset, "learner": learner}, on_gpu=True)
+    asked = {"env": env, "preset": preset, "learner": learner}
+    config = configuration.resolve(asked | ({"population": population} if population > 1 else {}), on_gpu=True)
     trainer = Trainer(config, device="")  # nothing is pinned to a CPU: it is compiled for something else
     rounds, never = (tf.constant(count, tf.int64) for count in (1000, NEVER))
     arguments = [trainer.initial_carry(), rounds, never, never]
     if hasattr(trainer, "_fill"):  # earlier trees' programs began their reports themselves
-        arguments = [arguments[0], Reports.none(never, trainer.learner.sums()), rounds, never]
+        none = getattr(trainer, "_no_reports", None) or Reports.none(never, trainer.learner.sums())
+        arguments = [arguments[0], none, rounds, never]
     write = trainer._chunk.experimental_get_compiler_ir(*arguments)
     Path(path).write_bytes(write(stage="hlo_serialized"))
     return {

@@ -72,7 +72,7 @@ def failed_row(case: Case, words: str) -> dict[str, Any]:
 
 
 def _named(case: Case) -> dict[str, str]:
-    return {"case": f"{case.env}/{case.preset}", "learner": case.learner}
+    return {"case": f"{case.env}/{case.preset}", "learner": case.who}
 
 
 def _mib(size: int) -> float:

@@ -28,8 +28,10 @@ class ReplayLearner(base.Learner):
         if not self.is_filled_first:
             due = tf.where(self.is_ready(), due, 0)
         # A loop, not a condition: XLA passes the replay by without a copy, and the same code serves any count.
-        start = (tf.constant(0), sums)
-        return loops.while_loop(lambda i, _: i < due, lambda i, m: (i + 1, self._learn(m)), start, self.device)[1]
+        start, written = (tf.constant(0), sums), self.variables.values()
+        return loops.while_loop(
+            lambda i, _: i < due, lambda i, m: (i + 1, self._learn(m)), start, self.device, written
+        )[1]
 
     def is_ready(self) -> tf.Tensor:
         """Whether enough rows are held to learn from, [] bool."""

@@ -12,6 +12,8 @@ from typing import Any, ClassVar, NamedTuple
 
 import tensorflow as tf
 
+from tfdqn.runtime import loops
+
 DTYPE = "float32"
 
 
@@ -106,13 +108,12 @@ def _unrolled(gated: Callable, state_type: type, begins: tf.Tensor) -> Callable:
             state = _begun(begins[number], state)
             before = [each.write(number, part) for each, part in zip(before, state, strict=True)]
             state = gated(given[number], _held(state.hidden, *weights), state)
-            return number + 1, state, outputs.write(number, state.hidden), before
+            return state, outputs.write(number, state.hidden), before
 
         outputs, *before = (
             tf.TensorArray(tf.float32, steps, element_shape=state.hidden.shape) for _ in range(parts + 1)
         )
-        start = (tf.constant(0), state, outputs, before)
-        _, state, outputs, before = tf.while_loop(lambda number, *_: number < steps, once, start)
+        state, outputs, before = loops.repeat(steps, once, (state, outputs, before))
         before = state_type(*(each.stack() for each in before))  # [T, B, U] each: what a step begins from
 
         def gradient(d_outputs, *d_state):
@@ -128,11 +129,10 @@ def _unrolled(gated: Callable, state_type: type, begins: tf.Tensor) -> Callable:
                 of_given, of_held, of_state = tape.gradient(after, inside, d_state, unconnected_gradients="zero")
                 through = tf.matmul(of_held, weights[0], transpose_b=True)
                 of_state = _begun(begins[at], of_state._replace(hidden=of_state.hidden + through))
-                return number + 1, of_state, d_given.write(at, of_given), d_held.write(at, of_held)
+                return of_state, d_given.write(at, of_given), d_held.write(at, of_held)
 
             arrays = [tf.TensorArray(tf.float32, steps, element_shape=each.shape[1:]) for each in (given, held)]
-            start = (tf.constant(0), state_type(*d_state), *arrays)
-            _, first, d_given, d_held = tf.while_loop(lambda number, *_: number < steps, back, start)
+            first, d_given, d_held = loops.repeat(steps, back, (state_type(*d_state), *arrays))
             wide, d_held = held.shape[-1], d_held.stack()
             units = before.hidden.shape[-1]
             d_recurrent = tf.matmul(

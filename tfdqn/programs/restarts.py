@@ -22,6 +22,7 @@ import tensorflow as tf
 
 from tfdqn import seeds
 from tfdqn.envs import TimeStep
+from tfdqn.runtime import loops
 
 SNAPSHOT_PERIOD = 16  # decisions between two snapshots
 NUM_SNAPSHOTS = 3  # the oldest is 33 to 48 decisions old: longer ago than the last moment in which a crash is avoidable
@@ -67,9 +68,11 @@ class Practice:
       num_envs: N.
       num_practisers: N - M; with 0 every method leaves things as they are.
       members: P; N and M above are of one.
+      device: TensorFlow device.
     """
 
-    def __init__(self, num_envs: int, num_practisers: int, members: int = 1):
+    def __init__(self, num_envs: int, num_practisers: int, members: int = 1, device: str = "/CPU:0"):
+        self._is_on_cpu = loops.is_cpu(device)
         self._members, self._num_envs, self._num_practisers = members, num_envs, num_practisers
         self._players_of_one = num_envs - num_practisers
         self._num_players = members * self._players_of_one
@@ -218,18 +221,28 @@ class Practice:
         is_due = decision % SNAPSHOT_PERIOD == 0
         newest = tf.where(is_due, (memory.newest + 1) % NUM_SNAPSHOTS, memory.newest)
         taken = tf.where(begins, 0, tf.minimum(memory.taken + tf.cast(is_due, tf.int32), NUM_SNAPSHOTS - 1))
-        oldest = (memory.newest - memory.taken) % NUM_SNAPSHOTS * self._num_players + tf.range(self._num_players)
+        oldest = (memory.newest - memory.taken) % NUM_SNAPSHOTS
 
         def take(snapshots, values):
             written = tf.where(_over(is_due | begins, values), self._players(values), tf.gather(snapshots, newest))
             return tf.tensor_scatter_nd_update(snapshots, [[newest]], written[tf.newaxis])
 
         def note(spots, snapshots):
-            held = tf.gather(tf.reshape(snapshots, [-1, *spots.shape[1:]]), oldest)
-            return tf.where(_over(crashed, spots), held, spots)
+            return tf.where(_over(crashed, spots), self._of_each(snapshots, oldest), spots)
 
         spots = _map(note, memory.spots, memory.snapshots)
         return Memory(_map(take, memory.snapshots, past), newest, taken, spots, lead_in)
+
+    def _of_each(self, snapshots: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
+        """Of snapshots [NUM_SNAPSHOTS, M, ...] that of a place [M] for each player, [M, ...]."""
+        if self._is_on_cpu:
+            rows = place * self._num_players + tf.range(self._num_players)
+            return tf.gather(tf.reshape(snapshots, [-1, *snapshots.shape[2:]]), rows)
+        # Rows of both axes have to lie behind one another: a GPU would first bring all frames into that order.
+        found, *others = tf.unstack(snapshots)
+        for number, each in enumerate(others, 1):
+            found = tf.where(_over(place == number, each), each, found)
+        return found
 
 
 def _map(function: Any, *structures: Any) -> Any:

@@ -91,7 +91,7 @@ class Trainer:
             self.config = config = self.learner.config
             self._members = members_of(config)
             self._num_envs = config.num_envs * self._members.count
-            self._practice = Practice(config.num_envs, config.num_practisers, self._members.count)
+            self._practice = Practice(config.num_envs, config.num_practisers, self._members.count, device)
             never = tf.constant(NEVER, tf.int64)
             self._no_reports = Reports.none(never, self.learner.sums(), self._members.shape)
         self._chunk = compiled.program(self._run, jit=config.jit, eager=config.eager)
@@ -187,12 +187,14 @@ class Trainer:
     def _run(
         self, carry: Carry, reports: Reports, max_rounds: tf.Tensor, stop_env_frames: tf.Tensor
     ) -> tuple[Carry, Reports]:
-        return self._rounds(carry, reports, max_rounds, stop_env_frames, learns=True)
+        with loops.made_for(self.device):
+            return self._rounds(carry, reports, max_rounds, stop_env_frames, learns=True)
 
     def _run_without_updates(
         self, carry: Carry, reports: Reports, max_rounds: tf.Tensor, stop_env_frames: tf.Tensor
     ) -> tuple[Carry, Reports]:
-        return self._rounds(carry, reports, max_rounds, stop_env_frames, learns=False)
+        with loops.made_for(self.device):
+            return self._rounds(carry, reports, max_rounds, stop_env_frames, learns=False)
 
     def _rounds(
         self, carry: Carry, reports: Reports, max_rounds: tf.Tensor, stop_env_frames: tf.Tensor, learns: bool
@@ -228,8 +230,13 @@ class Trainer:
             return (rounds < max_rounds) & is_short & (reports.count < MAX_REPORTS)
 
         start = (tf.zeros([], tf.int64), carry, reports)
-        _, carry, reports = loops.while_loop(goes_on, turn, start, self.device)
+        _, carry, reports = loops.while_loop(goes_on, turn, start, self.device, self._written(learns))
         return carry._replace(metrics=self._guard_weights(carry.metrics)), reports
+
+    def _written(self, learns: bool) -> list[tf.Variable]:
+        """What a round writes."""
+        named = self.learner.variables.items()
+        return [variable for name, variable in named if learns or name.startswith("replay/")]
 
     def _guard_weights(self, metrics: Metrics) -> Metrics:
         """Once a chunk: an update with finite gradients can still overflow."""
@@ -246,7 +253,10 @@ class Trainer:
         if wanted == 1:
             _, carry, gathered = self._once(*state)
         else:  # as a loop: it compiles once, and a small one runs as one kernel
-            _, carry, gathered = loops.while_loop(lambda number, *_: number < wanted, self._once, state, self.device)
+            written = self._written(learns=False)
+            _, carry, gathered = loops.while_loop(
+                lambda number, *_: number < wanted, self._once, state, self.device, written
+            )
         return carry._replace(metrics=self._learn(carry, gathered)) if learns else carry
 
     def _once(self, number: tf.Tensor, carry: Carry, gathered: Any) -> tuple[tf.Tensor, Carry, Any]:

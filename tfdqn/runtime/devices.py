@@ -62,8 +62,8 @@ def choose_device(
 ) -> str:
     """The TensorFlow device for "auto", "cpu" or "gpu"; imports TensorFlow, unless "cpu" and nothing more is asked for.
 
-    Of several GPUs TensorFlow sees the chosen ones alone, and takes of their memory what is needed and no more: others may
-    use the rest, and the other GPUs. (The user's TF_FORCE_GPU_ALLOW_GROWTH=false wins.)
+    Of several GPUs TensorFlow sees the chosen ones alone, and takes of their memory what is needed and no more: others
+    may use the rest, and the other GPUs. (The user's TF_FORCE_GPU_ALLOW_GROWTH=false wins.)
 
     Args:
       wanted: as `--device`.

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 
 import tensorflow as tf
 
-from tfdqn.runtime.packing import Packing
+from tfdqn.runtime import held, packing
+
+# Bytes of a variable that a loop carries in a vector: what goes into a product would first have to be cut out of it.
+HELD_LIMIT = 2**12
+
+_is_for_cpu = True
 
 
 def is_cpu(device: str) -> bool:
@@ -14,7 +20,49 @@ def is_cpu(device: str) -> bool:
     return "CPU" in device
 
 
-def while_loop(goes_on: Callable[..., tf.Tensor], turn: Callable[..., tuple], state: tuple, device: str) -> tuple:
+@contextlib.contextmanager
+def made_for(device: str) -> Iterator[None]:
+    """Meanwhile programs are traced for that TensorFlow device: for `repeat`, which is called where none is known."""
+    global _is_for_cpu
+    before, _is_for_cpu = _is_for_cpu, is_cpu(device)
+    try:
+        yield
+    finally:
+        _is_for_cpu = before
+
+
+def repeat(times: int, turn: Callable[..., tuple], state: tuple) -> tuple:
+    """The state after so many turns.
+
+    On a GPU a value that a turn only writes into an array, at a place that XLA can foretell, is copied by the host, and
+    no CUDA graph can hold the loop. There a count of its own, which XLA does not follow, says the place.
+
+    Args:
+      times: turns, at least one.
+      turn: the next state, by the turn's number [] int32 from 0 and the parts of the state.
+      state: to begin with.
+    """
+
+    def goes_on(number, *_):
+        return number < times
+
+    if _is_for_cpu:
+        start = (tf.constant(0), *state)
+        return tf.while_loop(goes_on, lambda number, *state: (number + 1, *turn(number, *state)), start)[1:]
+
+    def counted_down(number, left, *state):
+        return number + 1, left - 1, *turn(times - 1 - left, *state)
+
+    return tf.while_loop(goes_on, counted_down, (tf.constant(0), tf.constant(times - 1), *state))[2:]
+
+
+def while_loop(
+    goes_on: Callable[..., tf.Tensor],
+    turn: Callable[..., tuple],
+    state: tuple,
+    device: str,
+    variables: Sequence[tf.Variable] = (),
+) -> tuple:
     """`tf.while_loop`; on a GPU, where every array that a turn hands to the next may be a kernel, small ones as one.
 
     Args:
@@ -22,17 +70,29 @@ def while_loop(goes_on: Callable[..., tf.Tensor], turn: Callable[..., tuple], st
       turn: the next state, by the parts of the state, of the same shapes and types.
       state: to begin with; first the number of the turn, by which XLA sees how many there are.
       device: TensorFlow device.
+      variables: that a turn writes; each loop in it must be given those that it writes.
     """
     if is_cpu(device):
         return tf.while_loop(goes_on, turn, state)
+    # Op by op a variable is read past Python, and a loop has nothing to carry.
+    carried = [] if tf.executing_eagerly() else [each for each in variables if packing.takes(each, HELD_LIMIT)]
     number, *state = tf.nest.map_structure(tf.convert_to_tensor, state)
-    packing = Packing(state)
+    start = (state, held.values_of(carried))
+    packed_as = packing.Packing(start)
+
+    def looks(number, *packed):
+        state, values = packed_as.unpack(packed)
+        with held.holding(carried, values):
+            return goes_on(number, *state)
 
     def packed_turn(number, *packed):
-        number, *state = turn(number, *packing.unpack(packed))
-        return number, *packing.pack(state)
+        state, values = packed_as.unpack(packed)
+        with held.holding(carried, values):
+            number, *state = turn(number, *state)
+            return number, *packed_as.pack((state, held.values_of(carried)))
 
-    number, *packed = tf.while_loop(
-        lambda number, *packed: goes_on(number, *packing.unpack(packed)), packed_turn, (number, *packing.pack(state))
-    )
-    return number, *packing.unpack(packed)
+    number, *packed = tf.while_loop(looks, packed_turn, (number, *packed_as.pack(start)))
+    state, values = packed_as.unpack(packed)
+    for variable, value in zip(carried, values, strict=True):
+        variable.assign(value)
+    return number, *state

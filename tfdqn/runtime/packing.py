@@ -20,6 +20,11 @@ VECTORS = {
 _VECTOR_OF = {dtype: vector for vector, dtypes in VECTORS.items() for dtype in dtypes}
 
 
+def takes(spec: Any, limit: int = LIMIT) -> bool:
+    """Whether something of that shape and type, of so many bytes at most, goes into a vector."""
+    return spec.dtype in _VECTOR_OF and spec.shape.num_elements() * spec.dtype.size <= limit
+
+
 class Packing:
     """How one structure of tensors is packed: small ones of a width behind one another, in one vector.
 
@@ -33,7 +38,7 @@ class Packing:
         self._members: dict[tf.DType, list[int]] = {}
         self._alone = []
         for number, spec in enumerate(self._specs):
-            if spec.dtype in _VECTOR_OF and spec.shape.num_elements() * spec.dtype.size <= LIMIT:
+            if takes(spec):
                 self._members.setdefault(_VECTOR_OF[spec.dtype], []).append(number)
             else:
                 self._alone.append(number)

@@ -11,6 +11,7 @@ from tfdqn import seeds
 from tfdqn.learners import losses
 from tfdqn.learners.networked import NetworkAgent
 from tfdqn.networks import catalogue
+from tfdqn.runtime import held
 
 
 class PolicyAndValue:
@@ -93,7 +94,7 @@ class ActorCritic(NetworkAgent):
         def mean(values):
             return tf.reduce_sum(weight * values) / total
 
-        with tf.GradientTape() as tape:
+        with held.Tape(self.online.trainable_variables) as tape:
             log_policy, value = self.policy_and_value(observation, legal)
             finite = tf.where(tf.math.is_finite(log_policy), log_policy, 0.0)  # 0 log 0 is 0
             policy_loss = -mean(advantage * losses.masked_value(finite, action))

@@ -23,7 +23,7 @@ from tfdqn.learners.dqn.targets import TargetRule
 from tfdqn.members import Members
 from tfdqn.networks import drawing
 from tfdqn.replay.transitions import Transition
-from tfdqn.runtime import exchange
+from tfdqn.runtime import exchange, held
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,9 +88,9 @@ class Update:
         """Take one step of the optimizer on a batch, then bring the target network up to date."""
         members = self.members
         updates = optimizer.iterations.read_value() if self.draws else optimizer.iterations
-        with tf.GradientTape() as tape:
-            loss, td_error, output, sought = self.judge(online, target, updates, transitions, weights, tape)
         variables = online.trainable_variables
+        with held.Tape(variables) as tape:
+            loss, td_error, output, sought = self.judge(online, target, updates, transitions, weights, tape)
         gradients, over_all = tape.gradient(loss, variables), {}
         if tf.distribute.get_strategy().num_replicas_in_sync > 1:
             gradients = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, gradients)

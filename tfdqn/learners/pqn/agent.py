@@ -11,6 +11,7 @@ from tfdqn.learners import exploration, losses
 from tfdqn.learners.networked import NetworkAgent
 from tfdqn.networks import catalogue
 from tfdqn.networks.recurrent import RecurrentNetwork
+from tfdqn.runtime import held
 
 
 class Values:
@@ -95,7 +96,7 @@ class QNetwork(NetworkAgent):
           state: of sequences: what was carried when they began, [B, ...]. No gradient reaches what was before.
         """
         total = tf.maximum(tf.reduce_sum(weight), 1.0)
-        with tf.GradientTape() as tape:
+        with held.Tape(self.online.trainable_variables) as tape:
             q = self.online.unroll(observation, is_first, state)[0] if self.remembers else self(observation)
             td_error = losses.masked_value(q, action) - target
             loss = tf.reduce_sum(weight * losses.squared(td_error)) / total

@@ -22,6 +22,7 @@ from tfdqn.learners.metrics import Metrics
 from tfdqn.learners.pqn.agent import QNetwork
 from tfdqn.learners.pqn.metrics import CAUSES, METRICS
 from tfdqn.learners.rounds import Round, RoundLearner, one_row
+from tfdqn.runtime import loops
 
 
 def lambda_returns(
@@ -108,9 +109,13 @@ class PQNLearner(RoundLearner):
                 state = tf.nest.map_structure(lambda each: tf.gather(each, chosen), gathered.state)
                 return number + 1, self._learn([*picked, state] if self.agent.remembers else picked, sums)
 
-            return number + 1, tf.while_loop(lambda i, _: i < config.minibatches, minibatch, (tf.constant(0), sums))[1]
+            return number + 1, repeated(config.minibatches, minibatch, sums)
 
-        return tf.while_loop(lambda i, _: i < config.epochs, epoch, (tf.constant(0), sums))[1]
+        def repeated(times, turn, sums):
+            start, written = (tf.constant(0), sums), self.variables.values()
+            return loops.while_loop(lambda i, _: i < times, turn, start, self.device, written)[1]
+
+        return repeated(config.epochs, epoch, sums)
 
     def _learn(self, entries: Sequence[Any], sums: Metrics) -> Metrics:
         return self.noted(sums, self.agent.learn(*entries))

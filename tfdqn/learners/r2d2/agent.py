@@ -17,6 +17,7 @@ from tfdqn.learners import exploration, losses
 from tfdqn.learners.networked import NetworkAgent
 from tfdqn.networks import layers
 from tfdqn.networks.recurrent import RecurrentNetwork
+from tfdqn.runtime import held
 
 
 def n_step_targets(
@@ -182,7 +183,7 @@ class R2D2(NetworkAgent):
         late = tf.nest.map_structure(lambda rows: rows[burn_in:], windows._replace(state=()))
         size = late.reward.shape[0] - n_step
         counts = tf.cast(~late.is_boundary[:size], tf.float32)
-        with tf.GradientTape() as tape:
+        with held.Tape(self.online.trainable_variables) as tape:
             q, _ = self.online.unroll(late.observation, late.is_first, state, late.action, late.reward)
             with tape.stop_recording():
                 legal = None if isinstance(late.legal, tuple) else late.legal
