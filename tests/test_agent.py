@@ -28,9 +28,10 @@ def random_batch(size=16, seed=0) -> Transition:
     )
 
 
-def learn(agent, batch, weights=None):
-    weights = tf.ones_like(batch.reward) if weights is None else weights
-    return tf.function(agent.learn, autograph=False, jit_compile=True)(batch, weights)
+def learn(agent, batch, jit=False):
+    """One update, op by op if XLA is not the point: compiling takes most of a test's time."""
+    run = tf.function(agent.learn, autograph=False, jit_compile=True) if jit else agent.learn
+    return run(batch, tf.ones_like(batch.reward))
 
 
 def test_target_network_shares_no_variable_with_the_online_one():
@@ -62,14 +63,14 @@ def test_hard_target_keeps_its_phase_at_a_great_age():
     agent = make_agent(target_update_period_updates=3)
     agent.optimizer.build(agent.online.trainable_variables)
     agent.optimizer.iterations.assign(2**40 + 1)  # (2^40 + 1) % 3 == 2: the next update copies
-    learn(agent, random_batch())
+    learn(agent, random_batch(), jit=True)
     np.testing.assert_array_equal(agent.online.variables[0], agent.target.variables[0])
 
 
 def test_soft_target_moves_by_tau():
     agent = make_agent(target="soft", target_tau=0.25)
     old = agent.target.variables[0].numpy()
-    learn(agent, random_batch())
+    learn(agent, random_batch(), jit=True)
     np.testing.assert_allclose(
         agent.target.variables[0], 0.75 * old + 0.25 * agent.online.variables[0].numpy(), rtol=1e-5, atol=1e-7
     )
@@ -89,12 +90,25 @@ def test_the_target_network_plays_only_while_it_is_in_front():
         np.testing.assert_array_equal(ours, before)
 
 
-@pytest.mark.parametrize("double", [True, False])
+CASES = [
+    (("hard", 0.0, 0.0), True),
+    (("hard", 0.3, 0.0), False),
+    (("hard", 0.0, 0.8), True),
+    (("none", 0.0, 0.0), False),
+]
+OTHERS = [(rule, not double) for rule, double in CASES]
+
+
 @pytest.mark.parametrize(
-    "target, epsilon, alpha", [("hard", 0.0, 0.0), ("hard", 0.3, 0.0), ("hard", 0.0, 0.8), ("none", 0.0, 0.0)]
+    "rule, double, jit",
+    [
+        *((*case, False) for case in CASES + OTHERS),
+        *((*case, True) for case in CASES),
+        *(pytest.param(*case, True, marks=pytest.mark.slow) for case in OTHERS),
+    ],
 )
-@pytest.mark.parametrize("jit", [False, True])
-def test_td_error_is_computed_from_the_right_networks(double, target, epsilon, alpha, jit):
+def test_td_error_is_computed_from_the_right_networks(rule, double, jit):
+    target, epsilon, alpha = rule
     agent = make_agent(double=double, target=target, target_epsilon=epsilon, advantage_alpha=alpha)
     rng = np.random.default_rng(3)
     for variable in agent.target.variables:
@@ -121,9 +135,14 @@ def test_td_error_is_computed_from_the_right_networks(double, target, epsilon, a
     np.testing.assert_allclose(result.loss, np.where(size <= 1, size**2 / 2, size - 0.5).mean(), rtol=1e-4)
 
 
-@pytest.mark.parametrize("double", [True, False])
-@pytest.mark.parametrize("epsilon", [0.0, 0.3])
-@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize(
+    "double, epsilon, jit",
+    [
+        *((double, epsilon, False) for double in (True, False) for epsilon in (0.0, 0.3)),
+        *((True, 0.3, True), (False, 0.0, True)),
+        *(pytest.param(*case, True, marks=pytest.mark.slow) for case in ((True, 0.0), (False, 0.3))),
+    ],
+)
 def test_categorical_target_takes_the_distribution_of_the_chosen_action(double, epsilon, jit):
     given = {"head": "categorical", "atoms": 5, "value_min": -2.0, "value_max": 2.0}
     agent = make_agent(double=double, target_epsilon=epsilon, **given)
@@ -261,7 +280,7 @@ def small_mdp():
     return data, frames, q
 
 
-@pytest.mark.parametrize("double", [True, False])
+@pytest.mark.parametrize("double", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_fit_reaches_the_known_q_of_a_small_mdp(double):
     data, frames, q = small_mdp()
     agent = DQN(SHAPE, 2, target_update_period_updates=50, double=double, seed=1)

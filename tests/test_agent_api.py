@@ -375,7 +375,7 @@ def test_two_of_one_name_do_not_mix():
 
 def test_what_a_game_was_made_with_is_kept_and_one_made_otherwise_is_refused(tmp_path):
     settings = {name: value for name, value in SETTINGS.items() if name != "env"}
-    agent = tfdqn.Agent(Line(5), **settings)
+    agent = tfdqn.Agent(Line(5), **settings, jit=False)
     agent.fit(total_env_frames=500, logdir=tmp_path, verbose=0)
     run_dir = agent.run_dir
     assert run_config.read_settings(run_dir)["env_args"] == agent.config.env_args == '{"cells": 5}'

@@ -290,10 +290,9 @@ def test_bad_arguments_end_with_code_2(module):
     assert len(result.stderr.splitlines()) == 1 and result.stderr.startswith("tfdqn: error: --case nothing")
 
 
-def test_a_quick_case_end_to_end(tmp_path):
+def test_a_quick_case_end_to_end(tmp_path, capsys):
     file = tmp_path / "rows.json"
-    result = command("benchmarks.run", "--quick", "--case", "env/catch8/frames/n1", "--device", "cpu", "--json", file)
-    assert result.returncode == 0, result.stderr
+    assert run.main(["--quick", "--case", "env/catch8/frames/n1", "--device", "cpu", "--json", str(file)]) == 0
     rows = json.loads(file.read_text())
     assert [row["case"] for row in rows] == ["floor", "floor", "env"]
     wanted = (
@@ -303,7 +302,7 @@ def test_a_quick_case_end_to_end(tmp_path):
     row = rows[-1]
     assert row["median"] > 0 and row["reference"] == "copy" and row["quick"] is True
     assert row["floor"] > 0 and row["ratio"] > 0
-    assert "env/catch8/frames/n1" in result.stdout
+    assert "env/catch8/frames/n1" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == [file]  # no scratch file is left
 
 

@@ -204,13 +204,14 @@ def test_a_run_reports_every_metric_that_is_declared_and_no_other(finished_run):
     assert all(f"`{tag}`" in page for tag in set().union(*lines))
 
 
-def test_evaluate_repeats_the_runs_last_evaluation(finished_run):
+def test_evaluate_repeats_the_runs_last_evaluation(finished_run, capsys):
+    from tfdqn import evaluate
+
     logdir, result = finished_run
     (run_dir,) = logdir.iterdir()
     report = json.loads(result.stdout.splitlines()[-1])
-    evaluated = command("evaluate", run_dir, "--episodes", 20, "--json", "--device", "cpu")
-    assert evaluated.returncode == 0, evaluated.stderr
-    scores = json.loads(evaluated.stdout.splitlines()[-1])
+    assert evaluate.main([str(run_dir), "--episodes", "20", "--json", "--device", "cpu"]) == 0
+    scores = json.loads(capsys.readouterr().out.splitlines()[-1])
     for name in ("score_mean", "score_std", "score_median", "score_min", "score_max", "episodes"):
         assert scores[name] == report[name]
 
@@ -286,7 +287,8 @@ def test_ctrl_c_ends_a_command_in_one_line(capfd):
     ["2>&-", *(pytest.param(each, marks=pytest.mark.slow) for each in ("2>/dev/full", "2>&1 | head -n 1"))],
 )
 def test_a_run_whose_progress_cannot_be_shown_trains_to_its_end(tmp_path, redirection):
-    words = " ".join([sys.executable, "-m", "tfdqn.train", *TINY, "--logdir", str(tmp_path), "--run-name", "run"])
+    words = [*TINY, "--no-jit", "--total-env-frames", "3500", "--logdir", str(tmp_path), "--run-name", "run"]
+    words = " ".join([sys.executable, "-m", "tfdqn.train", *words])
     line = f"{words} {redirection}; exit ${{PIPESTATUS[0]}}"
     result = subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
@@ -299,7 +301,7 @@ def test_training_in_a_thread_of_an_old_process_counts_from_its_own_start(tmp_pa
     """As a notebook's executor or a job runner does it."""
     monkeypatch.setattr(tfdqn, "PROCESS_START_SECONDS", time.monotonic() - 10**6)
     ended = []
-    words = [*TINY, "--minutes", "1000", "--total-env-frames", "1500", "--logdir", str(tmp_path), "--json"]
+    words = [*TINY, "--no-jit", "--minutes", "1000", "--total-env-frames", "1500", "--logdir", str(tmp_path), "--json"]
     thread = threading.Thread(target=lambda: ended.append(train.main(words)))
     thread.start()
     thread.join()

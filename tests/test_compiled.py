@@ -56,7 +56,10 @@ def test_a_program_computes_what_its_operations_do_one_by_one(jit):
     assert tf.reduce_all(compiled.program(picked, jit=jit, eager=False)(*numbers) == wanted)
 
 
-@pytest.mark.parametrize("mode", [{}, {"jit": False}, {"prioritized": True, "target": "soft", "members": 2}])
+RULES = {"prioritized": True, "target": "soft", "members": 2}
+
+
+@pytest.mark.parametrize("mode", [{}, {"jit": False, **RULES}, pytest.param(RULES, marks=pytest.mark.slow)])
 def test_nothing_of_a_trainer_is_left(mode):
     settings = {"env": "catch8", "device": "cpu", "replay_capacity": 2_000, "replay_min_rows": 300, "num_envs": 8}
     config = configuration.resolve({**settings, **mode, "eval_episodes": 4})

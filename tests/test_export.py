@@ -90,10 +90,17 @@ def test_keras_has_every_network_of_its_own_layers(tmp_path, env, settings):
     assert export.main([agent, "--to", "keras", "--out", str(tmp_path / "a.keras")]) == 0
 
 
-@pytest.mark.parametrize("to", ["savedmodel", "tflite"])
 @pytest.mark.parametrize(
-    ("env", "settings"),
-    [("catch8", {"head": "iqn"}), ("minatar_breakout", {"network": "conv"}), ("cartpole", {"learner": "a2c"})],
+    ("env", "settings", "to"),
+    [
+        ("catch8", {"head": "iqn"}, "tflite"),
+        ("minatar_breakout", {"network": "conv"}, "savedmodel"),
+        ("cartpole", {"learner": "a2c"}, "tflite"),
+        # The same functions, each in the other of the two.
+        pytest.param("catch8", {"head": "iqn"}, "savedmodel", marks=pytest.mark.slow),
+        pytest.param("minatar_breakout", {"network": "conv"}, "tflite", marks=pytest.mark.slow),
+        pytest.param("cartpole", {"learner": "a2c"}, "savedmodel", marks=pytest.mark.slow),
+    ],
 )
 def test_other_formats_have_every_agent(tmp_path, env, settings, to):
     agent = save(tmp_path / "run", env, **settings)

@@ -62,9 +62,11 @@ class Game(HostEnvironment):
 
 
 def make_trainer(mode, steps=11, game=None, **settings):
+    """Without XLA if not said: compiling would take most of the time of tests that are about what is played."""
     config = configuration.resolve(
         {"env": "gym:CartPole-v1", "num_envs": 2, "replay_capacity": 200, "replay_min_rows": 10, "batch_size": 4}
         | {"epsilon_start": 0.0, "epsilon_end": 0.0, "epsilon_decay_env_frames": 1, "log_every_frames": 10**6}
+        | {"jit": settings.get("eager", False)}
         | settings
     )
     trainer = HostTrainer(config, "/CPU:0", game or Game(mode))
@@ -123,7 +125,7 @@ def test_rows_hold_their_own_frames_where_the_environments_write_into_one_buffer
     gymnasium.register("Counting-v0", lambda: Counting(0))
     try:
         game = from_gymnasium.make("Counting-v0")
-        trainer, carry = make_trainer(None, game=game, eager=eager)
+        trainer, carry = make_trainer(None, game=game, eager=eager, jit=True)
     finally:
         del gymnasium.registry["Counting-v0"]
     assert not trainer._stage.games._vector.copy
@@ -149,7 +151,7 @@ def test_each_action_answers_to_what_is_shown(mode, stack):
 
 def test_eager_and_compiled_runs_agree():
     (eager, carry), (compiled, other) = (
-        make_trainer(AutoresetMode.NEXT_STEP, 30, eager=is_eager, epsilon_start=0.5, epsilon_end=0.5)
+        make_trainer(AutoresetMode.NEXT_STEP, 30, eager=is_eager, jit=True, epsilon_start=0.5, epsilon_end=0.5)
         for is_eager in (True, False)
     )
     assert int(eager.agent.optimizer.iterations) > 20
@@ -249,9 +251,10 @@ def test_evaluation_plays_the_first_episode_of_each_environment():
 
 
 def test_a_run_of_a_gymnasium_game_trains_goes_on_and_is_evaluated(tmp_path, capfd):
-    agent = tfdqn.Agent("gym:CartPole-v1", num_envs=4, eval_every_frames=1000, eval_episodes=4, final_eval_episodes=8)
-    agent.fit(logdir=tmp_path, run_name="a", total_env_frames=2000)
-    agent.fit(total_env_frames=3000)
+    lengths = {"eval_every_frames": 400, "eval_episodes": 4, "final_eval_episodes": 8, "replay_min_rows": 200}
+    agent = tfdqn.Agent("gym:CartPole-v1", num_envs=4, jit=False, **lengths)
+    first = agent.fit(logdir=tmp_path, run_name="a", total_env_frames=800)
+    assert agent.fit(total_env_frames=1200).params["updates"] > first.params["updates"] > 50
     assert "gym:CartPole-v1 steps on the host: 4 new episodes begin" in capfd.readouterr().err
     run = tmp_path / "a"
     with pytest.raises(UserError, match="add --env gym:CartPole-v1"):  # a folder does not decide which code runs

@@ -245,7 +245,7 @@ def test_a_model_that_cannot_be_written_at_the_end_is_an_error(tmp_path, monkeyp
     if not has_checkpoint:
         monkeypatch.setattr(checkpoints, "_write_tensors", no_space)
     with pytest.raises(UserError, match="No space left") as error:
-        train.main([*flags(**{**SETTINGS, **SHORT}, logdir=tmp_path), "--run-name", "run"])
+        train.main([*flags(**{**SETTINGS, **SHORT}, logdir=tmp_path), "--no-jit", "--run-name", "run"])
     assert error.value.exit_code == EXIT_IO and "\n" not in str(error.value)
     assert ("--resume" in str(error.value)) == has_checkpoint
     assert "it waits until it can be written" in capfd.readouterr().err

@@ -67,10 +67,17 @@ def random_batch(size, actions, seed=0) -> Transition:
     )
 
 
+RULES = [{"dueling": True, "double": False}, {"members": 2}, {"head": "quantile"}, {}, {"target": "none"}]
+
+
 @pytest.mark.parametrize(
-    "given", [{}, {"target": "none"}, {"dueling": True, "double": False}, {"members": 2}, {"head": "quantile"}], ids=str
+    "given, jit",
+    [
+        *((given, False) for given in RULES),
+        *(pytest.param(given, True, marks=[pytest.mark.slow] * (number > 2)) for number, given in enumerate(RULES)),
+    ],
+    ids=str,
 )
-@pytest.mark.parametrize("jit", [False, True])
 def test_a_whole_agent_learns_what_the_paper_says(given, jit):
     numbers = {"munchausen_alpha": 0.7, "munchausen_temperature": 0.3, "munchausen_clip": -0.5}
     agent, batch = DQN((4, 4, 1), 5, quantiles=3, **numbers, **given), random_batch(64, 5)

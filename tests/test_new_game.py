@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tfdqn import new_game
+from tfdqn import check_env, new_game
 from tfdqn.errors import UserError
 
 ROOT = Path(__file__).parent.parent
@@ -22,7 +22,7 @@ def python(folder, *arguments):
     )
 
 
-def test_a_new_game_passes_its_test_and_the_check_that_is_named(tmp_path):
+def test_a_new_game_passes_its_test_and_the_check_that_is_named(tmp_path, monkeypatch, capsys):
     done = python(tmp_path, "-m", "tfdqn.new_game", "maze_runner")
     assert done.returncode == 0 and done.stderr == "wrote maze_runner.py and test_maze_runner.py; next:\n", done.stderr
     check, train = (shlex.split(line) for line in done.stdout.splitlines())
@@ -33,9 +33,9 @@ def test_a_new_game_passes_its_test_and_the_check_that_is_named(tmp_path):
         assert "my_game" not in path.read_text().lower().replace(" ", "_")
         assert "MyGame" not in path.read_text()
 
-    checked = python(tmp_path, *check[1:])
-    assert checked.returncode == 0, checked.stdout + checked.stderr
-    assert "MazeRunner, [5, 5] uint8 0..255, 4 actions" in checked.stdout
+    monkeypatch.chdir(tmp_path)
+    assert check_env.main(check[3:]) == 0
+    assert "MazeRunner, [5, 5] uint8 0..255, 4 actions" in capsys.readouterr().out
     tested = python(tmp_path, "-m", "pytest", "-q", "test_maze_runner.py")
     assert tested.returncode == 0 and "2 passed" in tested.stdout, tested.stdout
 

@@ -29,6 +29,15 @@ ON_BOTH = pytest.mark.parametrize("device", ["cpu", GPU], indirect=True)
 # A GPU's programs, run by a CPU: loops have another form there (`tfdqn.runtime.loops`).
 ON_BOTH_AS_THERE = pytest.mark.parametrize("device", [pytest.param("", id="as-there"), GPU], indirect=True)
 ON_BOTH_SLOWLY = pytest.mark.parametrize("device", [pytest.param("cpu", marks=pytest.mark.slow), GPU], indirect=True)
+
+
+def on_both(name, values, slow):
+    """The same with each of some values, of which some are slow on the CPU, and why is said there."""
+    on_gpu = (pytest.param("gpu", value, marks=pytest.mark.gpu) for value in values)
+    on_cpu = (pytest.param("cpu", value, marks=[pytest.mark.slow] * (value in slow)) for value in values)
+    return pytest.mark.parametrize(f"device, {name}", [*on_gpu, *on_cpu], indirect=["device"])
+
+
 SCALARS_BYTES = 1024  # above all that a program is called with and answers, below any array of it
 SMALL = {"num_envs": 16, "replay_capacity": 2_000, "replay_min_rows": 200, "eval_episodes": 8, "threads": 1}
 
@@ -83,8 +92,7 @@ def played(env, device, jit, decisions):
     return found
 
 
-@ON_BOTH
-@pytest.mark.parametrize("game", registry.names())
+@on_both("game", registry.names(), slow={"catch8_single", "catch16"})  # catch8 in other sizes
 def test_games_are_those_of_the_cpu_in_every_bit(device, game):
     """Under XLA on the device, and as a plain graph on the CPU. Games of floats are equal to rounding."""
     env = make(game)
@@ -156,8 +164,7 @@ def test_float32_is_float32_and_only_tf32_may_be_rounded(device, kind):
 # Where things are.
 
 
-@ON_BOTH
-@pytest.mark.parametrize("learner", learners.LEARNERS)
+@on_both("learner", learners.LEARNERS, slow=set(learners.LEARNERS) - {"dqn"})  # there the next test has them all
 def test_everything_lives_on_the_device(device, learner):
     assert elsewhere(trainer_on(device, learner)) == []
 

@@ -157,7 +157,7 @@ def go_on(run_dir, name, **changes):
 @pytest.mark.parametrize(
     "name, changes",
     [
-        ("Line", {"frame_stack": 3, "frame_stride": 2, "env_args": '{"cells": 5}'}),
+        ("Line", {"frame_stack": 3, "frame_stride": 2, "env_args": '{"cells": 5}', "jit": False}),
         pytest.param(
             *("Planes", {"frame_stack": 1, "network": "conv", "action_repeat": 2, "jit": False}),
             marks=pytest.mark.slow,

@@ -171,7 +171,7 @@ def test_every_learner_takes_every_games_default_preset(game, learner):
 
 
 def test_a_resumed_run_is_equal_to_an_unbroken_one(tmp_path):
-    changes = {**SMALL, "batch_size": None, "total_env_frames": 4000}
+    changes = {**SMALL, "batch_size": None, "total_env_frames": 2000, "jit": False}
     settings = {k: v for k, v in {**whole_runs.SETTINGS, **changes}.items() if v is not None and "replay" not in k}
     settings.pop("target_update_period_updates")
     runs = {}
@@ -179,7 +179,7 @@ def test_a_resumed_run_is_equal_to_an_unbroken_one(tmp_path):
         config = configuration.resolve(settings)
         runs[name] = whole_runs.Run(config, tmp_path / name, "/CPU:0", whole_runs.StopRequest())
     runs["whole"].train()
-    whole_runs.train_until(runs["broken"], 1500)
+    whole_runs.train_until(runs["broken"], 900)
     runs["broken"].close()
     resumed = whole_runs.resume(tmp_path / "broken")
     resumed.train()

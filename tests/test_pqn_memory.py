@@ -216,6 +216,7 @@ def test_it_remembers_for_ten_to_forty_decisions_and_carries_that_wherever_it_pl
         assert score > 0.8 if remembers else score < 0.6
 
 
+@pytest.mark.slow  # that it learns with a memory, the test above shows, and catch8 without one, `test_pqn.py`
 def test_it_learns_catch8():
     settings = {"env": "catch8", "learner": "pqn", "cell": "gru", "cell_units": 32, "network": "mlp_norm"}
     config = configuration.resolve({**settings, "num_envs": 64, "num_steps": 16, "minibatches": 16})

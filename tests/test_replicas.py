@@ -54,7 +54,7 @@ GREEDY = {"epsilon_start": 0.0, "epsilon_end": 0.0}
 @pytest.mark.parametrize(
     ("settings", "rounds"),
     [
-        ({"replay_min_rows": 1000}, 30),
+        ({"replay_min_rows": 1000, "eager": True, "jit": True}, 30),
         pytest.param(
             {"replay_min_rows": 1000, "exploration": "boltzmann", "action_repeat": 2, **GREEDY},
             30,

@@ -152,7 +152,7 @@ def test_reports_do_not_depend_on_the_chunks_length(mode):
     """Each closes the sums at the round that reaches its frames, whether or not the program goes on from there."""
     found = []
     for chunks in ([60], [*[1] * 18, 7, 7, 7, 21]):
-        trainer = make_trainer(log_every_frames=100, **mode)
+        trainer = shared_trainer(log_every_frames=100, **mode)
         carry, next_report, rows = trainer.initial_carry(), 100, []
         for rounds in chunks:
             carry, reports = trainer.run_reporting_chunk(carry, rounds, 2**62, next_report)
@@ -170,15 +170,16 @@ def test_reports_do_not_depend_on_the_chunks_length(mode):
 
 
 def test_a_chunk_ends_when_it_holds_no_more_reports():
-    trainer = make_trainer(log_every_frames=1, replay_min_rows=1_000)
+    trainer = make_trainer(log_every_frames=1, replay_min_rows=1_000, jit=False)
     carry, reports = trainer.run_reporting_chunk(trainer.initial_carry(), 10**6, 2**62, 1)
     assert int(reports.count) == len(list(reports.rows())) == MAX_REPORTS == int(carry.iteration)
 
 
 def test_equal_seeds_give_equal_bits_and_others_do_not(whole, in_chunks):
     assert differing(whole, in_chunks[0]) == []
-    other = make_trainer(seed=4)
-    assert "agent/0" in differing(whole, fingerprint(other, run(other, 150, 150)))
+    other = make_trainer(seed=4, jit=False)
+    found = fingerprint(other, run(other, 150, 150))
+    assert not np.allclose(found["agent/0"], whole["agent/0"], atol=0.01)  # by more than what XLA rounds otherwise
 
 
 @pytest.mark.parametrize("mode", [{"jit": False}, {"eager": True}])
@@ -205,7 +206,7 @@ def test_learning_without_xla_agrees_to_rounding():
 
 
 def test_learning_waits_for_the_replay_and_keeps_the_asked_pace():
-    trainer = make_trainer(replay_min_rows=200, iterations_per_update=3, updates_per_iteration=2)
+    trainer = make_trainer(replay_min_rows=200, iterations_per_update=3, updates_per_iteration=2, jit=False)
     carry = run(trainer, 20, 20)
     assert int(carry.iteration) == 60
     # After round r the replay holds 24 r rows; 200 are reached in round 9, the first of 12 rounds with 2 updates.

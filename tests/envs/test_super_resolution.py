@@ -1,5 +1,7 @@
 """What a player of the cave knows who remembers: no more than the screens and its own moves tell, and all of that."""
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -10,7 +12,14 @@ from tfdqn.envs.cave import rules as cave
 from tfdqn.envs.cave import super_resolution
 from tfdqn.runs import saving
 
-NUM_ENVS = 24
+
+@functools.cache
+def remembering():
+    """The game, with the programs that an earlier test has compiled: for `FEW` and for `MANY` environments."""
+    return envs.make("cave", super_resolution=True)
+
+
+FEW, MANY = 8, 64
 
 
 class Rememberer:
@@ -30,9 +39,8 @@ class Rememberer:
         self.look(screen)
 
     def look(self, screen):
-        self.screen = screen
-        for column in range(48):
-            start, end = opening(screen[:, column])
+        self.screen, self.openings = screen, openings(screen)
+        for column, (start, end) in enumerate(self.openings):
             if start == end:
                 continue
             for side, row in (("top", start), ("bottom", end)):
@@ -45,9 +53,9 @@ class Rememberer:
     def draw(self):
         """The screen with what is known of its edges."""
         drawn = self.screen.copy()
-        for column in range(48):
+        for column in np.flatnonzero((drawn == cave.BLOCK_LEVEL).any(0)):
             self.draw_block(self.screen[:, column], drawn[:, column])
-            start, end = opening(self.screen[:, column])
+        for column, (start, end) in enumerate(self.openings):
             top, bottom = self.cut("top", column, start), self.cut("bottom", column, end)
             if start < 48 and drawn[start, column] == 0:
                 drawn[start, column] = 102 * top // 25
@@ -59,12 +67,10 @@ class Rememberer:
         low, high = self.edges[side][column]
         if low == -np.inf or high == np.inf:
             return 0
-        return int(np.clip((low + high) // 2 - self.height - 25 * row, 0, 24))
+        return int(min(max((low + high) // 2 - self.height - 25 * row, 0), 24))
 
     def draw_block(self, seen, drawn):
         rows = np.flatnonzero(seen == cave.BLOCK_LEVEL)
-        if not len(rows):
-            return
         first, end = rows[0], rows[-1] + 1
         if first == 0 and end < 6:  # its top is off the screen
             return
@@ -78,10 +84,11 @@ class Rememberer:
             drawn[end] = 128 * cut // 25
 
 
-def opening(column):
-    """First row [] that is no wall, and the first after it that is, of a column [48]; equal if all is wall."""
-    rows = np.flatnonzero(column != cave.WALL_LEVEL)
-    return (rows[0], rows[-1] + 1) if len(rows) else (0, 0)
+def openings(screen):
+    """(first row that is no wall, the first after all of these) of each column [48]; (0, 0) if all is wall."""
+    is_open = screen != cave.WALL_LEVEL
+    ends = np.where(is_open.any(0), 48 - is_open[::-1].argmax(0), 0)
+    return list(zip(is_open.argmax(0).tolist(), ends.tolist(), strict=True))
 
 
 def steered(state, generator):
@@ -93,9 +100,9 @@ def steered(state, generator):
     )
 
 
-def played(env, frames, curriculum=0.0, num_envs=NUM_ENVS, seed=3):
+def played(frames, curriculum, num_envs, seed=3):
     """Yield (state, action, is_over, observation) before the first frame and after each, all arrays."""
-    generator = np.random.default_rng(seed)
+    env, generator = remembering(), np.random.default_rng(seed)
     start = tf.function(lambda noise: env.training_start(noise, curriculum)[0], jit_compile=True)
     state = to_numpy(start(noise_of(env, seed, 999, num_envs)))
     yield state, None, None, env.observe(state).numpy()
@@ -111,11 +118,16 @@ def played(env, frames, curriculum=0.0, num_envs=NUM_ENVS, seed=3):
         yield state, action, over, shown
 
 
+@functools.cache
+def few_played(curriculum):
+    return list(played(160, curriculum, FEW))
+
+
 @pytest.mark.parametrize("curriculum", [0.0, 1.0])
 def test_the_screen_shows_what_screens_and_moves_told_and_no_more(curriculum):
     plain = envs.make("cave")
     players, shades = None, set()
-    for state, action, over, shown in played(envs.make("cave", super_resolution=True), 160, curriculum, num_envs=8):
+    for state, action, over, shown in few_played(curriculum):
         screens = plain.observe(state).numpy()
         if players is None:
             players = [Rememberer(screen) for screen in screens]
@@ -133,8 +145,8 @@ def test_the_screen_shows_what_screens_and_moves_told_and_no_more(curriculum):
 
 
 def test_bounds_hold_the_edges_and_close_in_on_them():
-    widths, age = [], np.zeros(64, int)
-    for state, _, over, _ in played(envs.make("cave", super_resolution=True), 150, 1.0, num_envs=64):
+    widths, age = [], np.zeros(MANY, int)
+    for state, _, over, _ in played(150, 1.0, MANY):
         age = age + 1 if over is None else np.where(over, 0, age + 1)
         edges = cave._edges(state, range(48))
         for edge, bounds in zip(edges, state.memory, strict=True):
@@ -151,12 +163,12 @@ def test_bounds_hold_the_edges_and_close_in_on_them():
 
 def test_the_game_is_the_same():
     """Rewards, ends and rules do not hang on what is remembered; without it, no state has more tensors than before."""
-    plain, env = envs.make("cave"), envs.make("cave", super_resolution=True)
-    states = [to_numpy(each.compiled_reset(noise_of(each, 4, 0, 64))) for each in (plain, env)]
-    actions = np.random.default_rng(4).integers(0, 2, (90, 64), np.int32)
+    plain, env = envs.make("cave"), remembering()
+    states = [to_numpy(each.compiled_reset(noise_of(each, 4, 0, MANY))) for each in (plain, env)]
+    actions = np.random.default_rng(4).integers(0, 2, (90, MANY), np.int32)
     ended = 0
     for t, action in enumerate(actions):
-        noise = noise_of(plain, 5, t, 64)
+        noise = noise_of(plain, 5, t, MANY)
         results = [
             to_numpy(each.compiled_step(state, action, noise)) for each, state in zip((plain, env), states, strict=True)
         ]
@@ -172,12 +184,12 @@ def test_the_game_is_the_same():
 
 
 def test_eager_and_xla_agree_in_every_bit():
-    env = envs.make("cave", super_resolution=True)
-    state = env.reset(env.sample_noise([1, 0], 8))
-    compiled = env.compiled_reset(env.sample_noise([1, 0], 8))
+    env = remembering()
+    state = env.reset(env.sample_noise([1, 0], FEW))
+    compiled = env.compiled_reset(env.sample_noise([1, 0], FEW))
     for t in range(60):
-        noise = env.sample_noise([2, t], 8)
-        action = tf.constant([t // 3 % 2] * 8)
+        noise = env.sample_noise([2, t], FEW)
+        action = tf.constant([t // 3 % 2] * FEW)
         left, right = env.step(state, action, noise), env.compiled_step(compiled, action, noise)
         for a, b in zip(tf.nest.flatten(left), tf.nest.flatten(right), strict=True):
             np.testing.assert_array_equal(a, b)
@@ -196,7 +208,7 @@ def test_an_edge_is_narrowed_down_by_hand():
 
 @pytest.mark.parametrize("screens", [-1.5, 1.5])
 def test_a_column_that_is_all_wall_tells_nothing(screens):
-    env = envs.make("cave", super_resolution=True)
+    env = remembering()
     state = env.reset(env.sample_noise([0, 0], 1))
     hidden = env.first_seen(state._replace(centres=state.centres + int(screens * 10**8)))
     assert (env.observe(hidden).numpy() == cave.WALL_LEVEL).all()
@@ -206,10 +218,10 @@ def test_a_column_that_is_all_wall_tells_nothing(screens):
 
 
 def test_every_shade_has_a_colour():
-    env = envs.make("cave", super_resolution=True)
-    seen = np.unique(np.stack([shown for *_, shown in played(env, 60)]))
-    assert set(seen.tolist()) <= set(env.palette)
-    assert set(envs.make("cave").palette.items()) <= set(env.palette.items())
+    palette = remembering().palette
+    seen = np.unique([shown for curriculum in (0.0, 1.0) for *_, shown in few_played(curriculum)])
+    assert set(seen.tolist()) <= set(palette)
+    assert set(envs.make("cave").palette.items()) <= set(palette.items())
 
 
 @pytest.mark.parametrize("name", ["catch8", "catch16", "catch8_single"])

@@ -21,6 +21,12 @@ NO_BALL = -1
 NO_BLOCK = -1_000_000
 
 
+@functools.cache
+def game(name):
+    """A game, with the programs that an earlier test has compiled."""
+    return envs.make(name)
+
+
 class Trace:
     """A recording as arrays [E, T, ...] with one row an episode, padded after its end with zeros."""
 
@@ -106,7 +112,7 @@ def replay(env, trace, noise, compiled, undecided=None):
 @pytest.mark.parametrize(("name", "max_jump"), [("catch8", 7), ("catch16", 6)])
 def test_catch_plays_the_recorded_games(name, max_jump, compiled):
     trace = Trace(name)
-    frames, ends = replay(envs.make(name), trace, catch_noise(trace, max_jump), compiled)
+    frames, ends = replay(game(name), trace, catch_noise(trace, max_jump), compiled)
     assert frames == len(trace.data["action"])
     assert ends == trace.data["done"].sum() > 0
 
@@ -116,14 +122,14 @@ def test_catch_plays_the_recorded_games(name, max_jump, compiled):
 def test_cave_plays_the_recorded_games(compiled):
     trace = Trace("cave")
     undecided = np.unpackbits(trace["undecided_bits"], axis=-1).astype(bool)
-    frames, ends = replay(envs.make("cave"), trace, cave_noise(), compiled, undecided)
+    frames, ends = replay(game("cave"), trace, cave_noise(), compiled, undecided)
     assert frames == len(trace.data["action"])
     assert ends == trace.data["done"].sum() > 0
 
 
 def test_cave_heights_are_the_recorded_floats():
     trace = Trace("cave")
-    env = envs.make("cave")
+    env = game("cave")
     noise = cave_noise()
     state = env.reset(noise[0])
     y, speed, centre = trace["y"], trace["speed"], trace["centre"]
@@ -143,4 +149,4 @@ def test_a_wrong_pixel_is_seen():
     trace.data["frame"] = trace.data["frame"].copy()
     trace.data["frame"][trace.start[3] + 4, 0, 0] += 1
     with pytest.raises(AssertionError, match="frame 5: pixels"):
-        replay(envs.make("catch8"), trace, noise, compiled=True)
+        replay(game("catch8"), trace, noise, compiled=True)

@@ -19,7 +19,7 @@ from tfdqn.runs import checkpoints
 
 ROOT = Path(__file__).parent.parent.parent
 
-# About twenty seconds of training on two cores, with a checkpoint each second, reports and evaluations in between.
+# About twelve seconds of training on two cores, with a checkpoint each second, reports and evaluations in between.
 SETTINGS = [
     *("--env", "catch8", "--device", "cpu", "--seed", "5", "--num-envs", "16", "--replay-capacity", "20000"),
     *(
@@ -34,7 +34,7 @@ SETTINGS = [
     ),
     *("--log-every-frames", "7000", "--goal-score", "1000", "--run-name", "run", "--checkpoint-every-seconds", "0.5"),
 ]
-FRAMES = ("--total-env-frames", "700000")
+FRAMES = ("--total-env-frames", "450000")
 
 
 def is_timing(tag: str) -> bool:

@@ -64,7 +64,7 @@ def test_a_run_killed_stopped_and_entered_twice_ends_like_the_unbroken_one(unbro
     assert not partial(tmp_path / "run") and len(committed(tmp_path / "run")) == checkpoints.KEPT
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_a_signal_while_compiling_ends_the_run_at_once(tmp_path, number):
     process = start(tmp_path)
     assert process.wait_until((tmp_path / "run" / "metrics.jsonl").exists)
