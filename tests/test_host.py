@@ -119,13 +119,13 @@ def test_rows_are_what_was_played_in_each_autoreset_mode(mode):
     assert int(carry.env_frames) == sum(len(env.actions) for env in envs) - 2
 
 
-@pytest.mark.parametrize("eager", [False, True])
-def test_rows_hold_their_own_frames_where_the_environments_write_into_one_buffer(eager):
+@pytest.mark.parametrize(("eager", "jit"), [(False, True), (False, False), (True, True)])
+def test_rows_hold_their_own_frames_where_the_environments_write_into_one_buffer(eager, jit):
     """As Gymnasium's own vector does for `GymnasiumGame`, which asks it for no copies."""
     gymnasium.register("Counting-v0", lambda: Counting(0))
     try:
         game = from_gymnasium.make("Counting-v0")
-        trainer, carry = make_trainer(None, game=game, eager=eager, jit=True)
+        trainer, carry = make_trainer(None, game=game, eager=eager, jit=jit)
     finally:
         del gymnasium.registry["Counting-v0"]
     assert not trainer._stage.games._vector.copy

@@ -111,7 +111,7 @@ def test_the_frames_of_one_environment_are_one_kernel():
         {},
         pytest.param({"iterations_per_update": 3, "updates_per_iteration": 2}, marks=pytest.mark.slow),
         pytest.param({"population": 2, "updates_per_iteration": 2}, marks=pytest.mark.slow),
-        {"env": "cave", "network": "columns", "restart_share": 0.5},
+        {"env": "cave", "network": "mlp", "restart_share": 0.5},
         {"learner": "r2d2", "burn_in": 2, "sequence_length": 4, "sequence_period": 2},
         pytest.param({"learner": "pqn", "num_steps": 4}, marks=pytest.mark.slow),
         pytest.param({"learner": "a2c", "rollout_steps": 4}, marks=pytest.mark.slow),

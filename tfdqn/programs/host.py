@@ -81,7 +81,9 @@ class Stage:
             raise
         numbers = np.empty([3, len(action)], np.float32)
         numbers[0], numbers[1], numbers[2] = step.reward, step.termination, step.truncation
-        return (step.frame, numbers) if self.games.skips_resets else (step.frame, numbers, step.shown)
+        # Copies: games may write their next frame into the same memory, which TensorFlow takes as it is.
+        frame = np.array(step.frame)
+        return (frame, numbers) if self.games.skips_resets else (frame, numbers, np.array(step.shown))
 
 
 def seeds_of(seed: int, start: int, count: int, first: int = 0) -> list[int]:
