@@ -48,7 +48,7 @@ def start(case: str, core: int, count: int, rank: int, port: int, folder: str, e
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        text=True,
+        encoding="utf-8",
         preexec_fn=lambda: os.sched_setaffinity(0, {core}),
     )
 
@@ -108,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"{result['exchange_every_rounds']} rounds; one costs {result['exchange_milliseconds']:.1f} ms\n"
         )
         if arguments.json:
-            Path(arguments.json).write_text(json.dumps(results, indent=1) + "\n")
+            Path(arguments.json).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     return 0
 
 

@@ -1,0 +1,283 @@
+"""Replicas: together they are the run that one device would make, and what a run of them keeps.
+
+`tests/test_replicas.py` runs this; to run a part, name it: `pytest tests/on_two_devices.py -k NAME`.
+"""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfdqn
+from tests.test_devices import Machine
+from tests.whole_runs import SETTINGS, resume, train_until
+from tfdqn import config as configuration
+from tfdqn import replicas, seeds, train
+from tfdqn.envs import make_for
+from tfdqn.errors import EXIT_NUMERIC, UserError
+from tfdqn.learners import metrics
+from tfdqn.programs.replicated import ReplicaTrainer
+from tfdqn.programs.training import NEVER, Trainer
+from tfdqn.runs import loop
+from tfdqn.runs.loop import Run
+from tfdqn.runs.saving import named_tensors
+from tfdqn.runtime import compiled, devices
+from tfdqn.runtime.signals import StopRequest
+
+devices._cpus(2)  # before anything is computed in this process
+
+A2C = {"env": "catch8", "learner": "a2c", "device": "cpu", "seed": 3, "num_envs": 8, "rollout_steps": 6, "jit": False}
+TOGETHER = {"replicas": 2, "exchange_every_rounds": 10, "jit": False}
+
+
+def alone(**changes):
+    base = A2C if changes.get("learner") == "a2c" else {**SETTINGS, "jit": False}
+    return configuration.resolve({**base, **changes})
+
+
+def together(**changes):
+    return ReplicaTrainer(alone(**{**TOGETHER, **changes}), "/CPU:0")
+
+
+def numbers(carry):
+    return {name: np.asarray(value) for name, value in named_tensors(carry, "carry").items()}
+
+
+def weights(learner):
+    held = {name: np.asarray(value) for name, value in learner.variables.items()}
+    return {name: value for name, value in held.items() if not name.startswith("replay/")}
+
+
+# What is played and learnt.
+
+GREEDY = {"epsilon_start": 0.0, "epsilon_end": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("settings", "rounds"),
+    [
+        ({"replay_min_rows": 1000, "eager": True, "jit": True}, 30),
+        pytest.param(
+            {"replay_min_rows": 1000, "exploration": "boltzmann", "action_repeat": 2, **GREEDY},
+            30,
+            marks=pytest.mark.slow,
+        ),
+        ({"learner": "a2c", "exchange": "collective"}, 1),
+    ],
+    ids=str,
+)
+def test_together_they_play_the_environments_of_one_device(settings, rounds):
+    one = Trainer(alone(**{name: value for name, value in settings.items() if name != "exchange"}))
+    whole = numbers(one.run_chunk(one.initial_carry(), rounds, NEVER))
+    several = together(**settings, exchange_every_rounds=rounds)
+    carry = several.run_chunk(several.initial_carry(), rounds, NEVER)
+    parts = [numbers(each) for each in carry.each]
+    of_each = [name for name, value in whole.items() if "metrics" not in name and value.ndim]
+    assert {"carry/history", "carry/is_over", "carry/episode_score"} < set(of_each)
+    for name in of_each:
+        axis = 1 if name == "carry/history" else 0
+        np.testing.assert_array_equal(np.concatenate([part[name] for part in parts], axis), whole[name], name)
+    assert len(np.unique(whole["carry/history"], axis=1)[0]) > 1  # environments differ
+    assert carry.env_frames == whole["carry/env_frames"]
+    for name in ("episodes", "score", "episode_frames"):
+        assert getattr(carry.metrics, name) == whole[f"carry/metrics/{name}"]
+    for name, value in weights(one.learner).items():  # and with their gradients' mean learn what it learns
+        np.testing.assert_allclose(weights(several.learner)[name], value, rtol=1e-5, atol=1e-7)
+    assert several.agent.optimizer.iterations == (settings.get("learner") == "a2c")
+
+
+@pytest.mark.parametrize("eager", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_with_shared_gradients_they_learn_what_one_learns_from_all_their_batches(eager):
+    updates = 8 if eager else 200
+    several = together(exchange="collective", exchange_every_rounds=1, max_gradient_norm=0.1, eager=eager, jit=eager)
+    one = Trainer(alone(max_gradient_norm=0.1)).agent
+    learn = compiled.program(one.learn, jit=False, eager=False)
+    carry = several.initial_carry()
+    while int(several.agent.optimizer.iterations) < updates:
+        before = int(several.agent.optimizer.iterations)
+        carry = several.run_chunk(carry, 1, NEVER)
+        if int(several.agent.optimizer.iterations) == before:
+            continue
+        batches = []
+        for trainer in several._trainers:
+            assert (trainer.config.num_envs, trainer.config.batch_size) == (4, 8)
+            seed = seeds.at(seeds.stream(trainer.config.seed, "replay"), before)
+            batches.append(trainer.replay.sample(seed, 8))
+        transitions, importance, _ = tf.nest.map_structure(lambda *parts: tf.concat(parts, axis=0), *batches)
+        assert not np.array_equal(*(batch[0].action for batch in batches))
+        learn(transitions, importance)
+    for ours, theirs in zip(several.agent.online.get_weights(), one.online.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5)
+    first, second = (weights(trainer.learner) for trainer in several._trainers)
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
+def test_an_average_is_the_mean_of_weights_and_slots_and_all_go_on_from_it(monkeypatch):
+    several, before = together(exchange="average"), []
+    average = several._average
+    monkeypatch.setattr(
+        several, "_average", lambda: (before.append([weights(t.learner) for t in several._trainers]), average())
+    )
+    carry = several.run_chunk(several.initial_carry(), 40, NEVER)
+    assert len(before) == 4 and int(several.agent.optimizer.iterations) > 10
+    first, second = before[-1]
+    after = [weights(trainer.learner) for trainer in several._trainers]
+    for name, value in first.items():
+        mean = (value + second[name]) / 2 if value.dtype == np.float32 else value
+        np.testing.assert_array_equal(after[0][name], mean)
+        np.testing.assert_array_equal(after[1][name], mean)
+    assert any(np.abs(value - second[name]).max() > 1e-6 for name, value in first.items())
+    # Whatever was done to the agent of a run meanwhile, as when another's weights are taken over.
+    several.agent.online.set_weights([np.zeros_like(w) for w in several.agent.online.get_weights()])
+    several._begin_alike()
+    assert not any(np.abs(w).max() for trainer in several._trainers for w in trainer.agent.online.get_weights())
+    assert len(carry.each) == 2
+
+
+@pytest.mark.slow
+def test_under_xla_an_average_is_the_same_to_rounding():
+    plain, fast = together(), together(jit=True)
+    for each in (plain, fast):
+        each.run_chunk(each.initial_carry(), 60, NEVER)
+    for name, value in weights(plain.learner).items():
+        np.testing.assert_allclose(weights(fast.learner)[name], value, rtol=1e-3, atol=1e-5)
+
+
+def test_sums_of_several_are_those_of_one():
+    sums = metrics.sums_of((*Trainer(alone()).learner.METRICS,))
+    largest = sums.largest()[0]
+    parts = [
+        sums.zeros()._replace(episodes=np.int64(n), score=np.float32(n / 2), **{largest: np.float32(-n)})
+        for n in (1, 3)
+    ]
+    broken = {"non_finite_updates": np.int64(2), "first_non_finite_update": np.int64(7), "non_finite_tensors": 4}
+    merged = sums.merged([parts[0], parts[1]._replace(**broken)])
+    assert (merged.episodes, merged.score, getattr(merged, largest)) == (4, 2.0, -1.0)
+    assert {name: getattr(merged, name) for name in broken} == broken
+
+
+# What a run keeps.
+
+
+def run_of(run_dir, **changes):
+    return Run(alone(**{**TOGETHER, **changes}), run_dir, "/CPU:0", StopRequest())
+
+
+@pytest.mark.parametrize("exchange", ["average", pytest.param("collective", marks=pytest.mark.slow)])
+def test_a_resumed_run_is_equal_to_an_unbroken_one(tmp_path, exchange):
+    settings = {"exchange": exchange, "total_env_frames": 1500, "eval_every_frames": 10_000}
+    whole = run_of(tmp_path / "whole", **settings)
+    train_until(whole, 1500, chunk=35)
+    broken = run_of(tmp_path / "broken", **settings)
+    train_until(broken, 900)
+    broken.close()
+    broken = resume(tmp_path / "broken")
+    train_until(broken, 1500)
+    assert broken.env_frames == whole.env_frames and broken.updates == whole.updates > 50
+    expected = {**whole.trainer.learner.variables, **named_tensors(whole.carry, "carry")}
+    found = {**broken.trainer.learner.variables, **named_tensors(broken.carry, "carry")}
+    assert {"replay/0/reward", "replay/1/reward", "carry/replica_1/history"} < expected.keys() == found.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(np.asarray(found[name]), np.asarray(value), name)
+    rows = [
+        [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        for folder in (tmp_path / "whole", tmp_path / "broken")
+    ]
+    for ours, theirs in zip(*rows, strict=True):
+        assert {k: v for k, v in ours.items() if not k.startswith(("speed/", "wall"))} == {
+            k: v for k, v in theirs.items() if not k.startswith(("speed/", "wall"))
+        }
+
+
+@pytest.mark.parametrize("exchange", ["collective", pytest.param("average", marks=pytest.mark.slow)])
+def test_a_number_that_is_not_finite_in_one_ends_the_run(tmp_path, exchange):
+    run = run_of(tmp_path / "run", exchange=exchange)
+    train_until(run, 800)
+    rewards = run.trainer.learner.variables["replay/1/reward"]
+    rewards.assign(tf.fill(rewards.shape, np.nan))
+    with pytest.raises(UserError, match=r"training diverged at update 97: the (TD target|gradient) is not") as error:
+        train_until(run, 2500)
+    assert error.value.exit_code == EXIT_NUMERIC
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"num_envs": 9}, "--replicas 2: --num-envs 9 does not go into so many equal parts; use 1, or --num-envs 10"),
+        ({"replicas": 7}, "--replicas 7: --num-envs 8 does not go into so many equal parts; use 4, or --num-envs 14"),
+        ({"batch_size": 3}, "--replicas 2: --batch-size 3 does not go into so many equal parts; use 1, or"),
+        ({"population": 2}, "--replicas 2: agents side by side are trained on one device; use 1"),
+        ({"restart_share": 0.2}, "--replicas 2: of each one's part: --restart-share 0.2: not one of 4 environments"),
+    ],
+    ids=str,
+)
+def test_what_does_not_go_together_is_refused_in_one_line(given, line):
+    with pytest.raises(UserError) as error:
+        alone(**{**TOGETHER, **given})
+    assert line in str(error.value) and "\n" not in str(error.value)
+
+
+def test_what_nobody_asked_for_is_made_to_go_evenly():
+    assert configuration.resolve({"env": "catch8", "replicas": 5}).num_envs % 5 == 0
+    config = configuration.resolve({"env": "catch8", "replicas": 5, "num_envs": 20})
+    assert config.batch_size % 5 == 0 and replicas.config_of(config).num_envs == 4
+
+
+def test_gradients_under_xla_on_a_cpu_and_games_of_the_host_are_refused(monkeypatch):
+    with pytest.raises(UserError, match="XLA knows no collectives on a CPU; add --no-jit, or use --exchange average"):
+        together(exchange="collective", jit=True)
+    tf.zeros([])  # something is computed
+    with pytest.raises(UserError, match="--replicas 3: this process has begun to compute with 2"):
+        devices._cpus(3)
+    game = make_for(alone())
+    monkeypatch.setattr(game, "steps_on_host", True, raising=False)
+    with pytest.raises(UserError, match="--replicas 2: catch8 steps on the host, for one device; use 1"):
+        loop._check_game(alone(**TOGETHER), game)
+
+
+def test_a_run_takes_as_many_gpus_as_it_goes_evenly_onto(monkeypatch):
+    config = configuration.resolve({"env": "catch8", "num_envs": 64, "batch_size": 96, "device": "gpu"})
+    assert [train._replicas_here(config, gpus) for gpus in (1, 2, 3, 4, 8, 9)] == [1, 2, 2, 4, 8, 8]
+    assert train._replicas_here(config.replace(population=2), 4) == 1
+    assert train._replicas_here(config.replace(restart_share=0.1), 4) == 4  # of 6 practisers each has one
+    assert train._replicas_here(config.replace(restart_share=0.1), 8) == 4
+    assert train._replicas_here(config.replace(device="auto"), 4) == 1
+    assert train._replicas_here(config.replace(replicas=1), 4) == 1
+    monkeypatch.setattr(devices, "has_driver", lambda: False)
+    machine = Machine(4)
+    monkeypatch.setattr(devices, "_tensorflow_config", lambda: machine)
+    assert devices.choose_device("gpu", replicas=lambda gpus: gpus - 1) == "/GPU:0"
+    assert machine.visible == machine.grows == ["GPU 0", "GPU 1", "GPU 2"]
+    assert devices.count_gpus() == 3
+    with pytest.raises(UserError, match="--replicas 5: TensorFlow sees fewer GPUs on this machine; use at most 4"):
+        devices.choose_device("gpu", replicas=lambda gpus: 5)
+    with pytest.raises(UserError, match="--device gpu:1: is one GPU, for --replicas 2; use --device gpu"):
+        devices.choose_device("gpu:1", replicas=lambda gpus: 2)
+
+
+def test_what_a_new_run_has_by_default(monkeypatch):
+    monkeypatch.setattr(devices, "count_gpus", lambda: 4)
+    config = configuration.resolve({"env": "catch8", "num_envs": 64, "batch_size": 96, "device": "gpu"})
+    assert train._count_replicas(config, "/GPU:0", None) == 4
+    assert train._count_replicas(config, "/CPU:0", None) == 1
+    on_host = type("OnHost", (), {"steps_on_host": True})()
+    assert train._count_replicas(config, "/GPU:0", on_host) == 1  # nobody has asked for more
+    assert train._count_replicas(config.replace(replicas=2), "/GPU:0", on_host) == 2  # which then is refused
+
+
+def test_gpus_that_a_process_has_left_aside_are_not_counted(monkeypatch):
+    monkeypatch.setattr(devices, "has_driver", lambda: False)
+    machine = Machine(4, is_started=True, visible=[0])
+    monkeypatch.setattr(devices, "_tensorflow_config", lambda: machine)
+    assert devices.choose_device("gpu", replicas=lambda gpus: gpus) == "/GPU:0" and devices.count_gpus() == 1
+
+
+@pytest.mark.slow
+def test_an_agent_of_several_plays_learns_and_is_loaded(tmp_path):
+    agent = tfdqn.Agent("catch8", replicas=2, device="cpu", jit=False, num_envs=8, batch_size=16, seed=1)
+    assert agent.evaluate(episodes=8)["episodes"] == 8
+    history = agent.fit(total_env_frames=2000, logdir=str(tmp_path), run_name="run")
+    assert history.history and agent.evaluate(episodes=8)["episodes"] == 8
+    again = tfdqn.load(tmp_path / "run")
+    assert again.evaluate(episodes=8) == agent.evaluate(episodes=8)
