@@ -99,7 +99,8 @@ class WorkerSaver(Saver):
         return None, _digest(self.path)
 
     def _write(self, facts: dict[str, Any]) -> None:
-        super()._write({**facts, WORKERS: self._parts} if self._parts else facts)
+        # Facts that name their parts are an earlier checkpoint's, written again: later parts may have failed.
+        super()._write({WORKERS: self._parts, **facts} if self._parts else facts)
 
     def give_best(self, players: Sequence[Player] | None = None) -> None:
         if hosts.here().is_chief:
@@ -108,16 +109,6 @@ class WorkerSaver(Saver):
     def give_final(self) -> None:
         if hosts.here().is_chief:
             super().give_final()
-
-    def _try_to_write(self, facts: dict[str, Any]) -> bytes | None:
-        """The SHA-256 of what was written; None where it could not be."""
-        self._failure = None
-        try:
-            super()._write(facts)
-        except OSError as error:
-            self._failure = error
-            return None
-        return _digest(self.path)
 
 
 class WorkerRun(Run):
