@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -186,7 +187,7 @@ def watching(hint: Callable[[], str]) -> Iterator[None]:
     except Exception as error:
         if _here.count == 1 or not _is_loss(error):
             raise
-        reason = str(error).strip().splitlines()[0][:200]
+        reason = re.sub(r"\{\{.*?\}\}", "", str(error)).strip().splitlines()[0][:200]
         raise UserError(f"another worker has ended, or cannot be reached ({reason}); {hint()}", EXIT_LOST) from error
 
 
