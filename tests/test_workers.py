@@ -139,7 +139,7 @@ def test_two_processes_make_the_run_that_one_makes_of_two_replicas(tmp_path, alo
 @pytest.mark.parametrize("exchange", ["average", "collective"])
 def test_whichever_is_killed_the_other_ends_by_name_and_all_go_on_as_if_unbroken(tmp_path, exchange):
     """Ten kills."""
-    length = ["--total-env-frames", "60000", "--eval-every-frames", "40000", "--checkpoint-every-seconds", "0.3"]
+    length = ["--total-env-frames", "200000", "--eval-every-frames", "100000", "--checkpoint-every-seconds", "0.3"]
     flags = [*FLAGS, *length, "--exchange", exchange, "--exchange-every-rounds", "50", "--logdir", "."]
     draws, run = random.Random(exchange), tmp_path / "run"
     started = start(tmp_path, *flags, "--run-name", "run")
