@@ -115,10 +115,13 @@ def test_with_shared_gradients_they_learn_what_one_learns_from_all_their_batches
 
 def test_an_average_is_the_mean_of_weights_and_slots_and_all_go_on_from_it(monkeypatch):
     several, before = together(exchange="average"), []
-    average = several._average
-    monkeypatch.setattr(
-        several, "_average", lambda: (before.append([weights(t.learner) for t in several._trainers]), average())
-    )
+    average = several._programs.average
+
+    def noted(numbers):
+        before.append([weights(trainer.learner) for trainer in several._trainers])
+        return average(numbers)
+
+    monkeypatch.setattr(several._programs, "average", noted)
     carry = several.run_chunk(several.initial_carry(), 40, NEVER)
     assert len(before) == 4 and int(several.agent.optimizer.iterations) > 10
     first, second = before[-1]

@@ -10,7 +10,7 @@ local SGD, as McMahan et al. 2017, algorithm 1). As they only ever stop there, n
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -106,7 +106,7 @@ class ReplicaTrainer:
         self.learner = Learners(self.numbers, [trainer.learner for trainer in self._trainers])
         self._rounds = config.exchange_every_rounds
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="replica")
-        self._programs = Weights(self.learner, config.eager)
+        self._programs = Exchanging(config, devices, self.learner)
         self._is_chiefs = False  # whether what is learnt is known to be the same in all processes
 
     def _trainer(self, config: Config, number: int, device: str, end: exchange.Exchange | None) -> Trainer:
@@ -133,7 +133,9 @@ class ReplicaTrainer:
         return carry_type(self.numbers)(tf.zeros([], tf.int64), *carries)
 
     def counted(self, carry: Together) -> Metrics:
-        return self._of_all(merged(carry.each))
+        counted = Counted(0, merged(carry.each))
+        told = self._hosts.gather(counted.numbers())
+        return type(counted.metrics).merged([counted.of_the_same_kind(row).metrics for row in told])
 
     def run_chunk(self, carry: Together, max_rounds: int, stop_env_frames: int) -> Together:
         return self.run_reporting_chunk(carry, max_rounds, stop_env_frames, NEVER)[0]
@@ -145,36 +147,36 @@ class ReplicaTrainer:
         if not max_rounds:  # to compile
             # Programs of GPUs that have collectives meet as they begin, however little there is to do.
             over = self._threads.map if self.config.exchange == "collective" and self.config.jit else map
-            carries = over(lambda trainer, each: trainer.run_chunk(each, 0, 0), self._trainers, carry.each)
+            carries = list(over(lambda trainer, each: trainer.run_chunk(each, 0, 0), self._trainers, carry.each))
+            self._warm(carries)
             return type(carry)(carry.env_frames, *carries), Closed(next_report, ())
         self._begin_alike()
         done, closed, frames = 0, [], int(carry.env_frames)
         while done < max_rounds and frames < stop_env_frames and len(closed) < MAX_REPORTS:
             carries, done = list(self._threads.map(self._go_on, self._trainers, carry.each)), done + self._rounds
-            if self.config.exchange == "average":
-                self._average()
-            frames, broken = self._all_told(carries)
-            self.is_broken |= broken > 0
+            frames, metrics = self._exchange(carries)
             if frames >= next_report:
-                closed.append((np.int64(frames), int(self.agent.optimizer.iterations), self._of_all(merged(carries))))
+                closed.append((np.int64(frames), int(self.agent.optimizer.iterations), metrics))
                 next_report = (frames // self.config.log_every_frames + 1) * self.config.log_every_frames
                 carries = [each._replace(metrics=each.metrics.restarted()) for each in carries]
             carry = type(carry)(tf.constant(frames, tf.int64), *carries)
         return carry, Closed(next_report, closed)
 
-    def _all_told(self, carries: Sequence[Carry]) -> list[int]:
-        """Of all processes: env frames, and replicas that have met a number that is not finite."""
-        told = [[int(each.env_frames), int(each.metrics.non_finite_tensors != 0)] for each in carries]
-        return self._hosts.gather(np.sum(told, axis=0, dtype=np.int64)).sum(axis=0).tolist()
+    def _exchange(self, carries: Sequence[Carry]) -> tuple[int, Metrics]:
+        """What is due between rounds; the env frames of all processes, and what all have counted."""
+        counted = Counted(sum(int(each.env_frames) for each in carries), merged(carries))
+        exchange = self._programs.average if self.config.exchange == "average" else self._programs.tell
+        each = [counted.of_the_same_kind(row) for row in exchange(tf.constant(counted.numbers())).numpy()]
+        metrics = type(counted.metrics).merged([every.metrics for every in each])
+        self.is_broken |= bool(metrics.non_finite_tensors)
+        return sum(every.env_frames for every in each), metrics
 
-    def _of_all(self, metrics: Metrics) -> Metrics:
-        """What all processes have counted."""
-        if self._hosts.count == 1:
-            return metrics
-        told = self._hosts.gather(np.array([*metrics], np.float64))
-        kinds = [np.asarray(value).dtype for value in metrics]
-        each = [type(metrics)(*(kind.type(n) for kind, n in zip(kinds, row, strict=True))) for row in told]
-        return type(metrics).merged(each)
+    def _warm(self, carries: Sequence[Carry]) -> None:
+        """Compile what is exchanged by; nothing is changed but that all have the first one's agent."""
+        self._begin_alike()
+        before = self._programs.first()
+        self._exchange(carries)
+        self._programs.give(before)  # to the bit, where the mean of equal numbers is rounded
 
     def _begin_alike(self) -> None:
         """Have all replicas learn on from the first one's agent, whatever was done to it since the last chunk."""
@@ -184,9 +186,6 @@ class ReplicaTrainer:
             self._is_chiefs = True
         self._programs.give(first)
 
-    def _average(self) -> None:
-        self._programs.give(self._hosts.sum(self._programs.mean()) / float(self._hosts.count))
-
     def _go_on(self, trainer: Trainer, carry: Carry) -> Carry:
         """One replica's part, in its own thread; once its device has done it."""
         carry = trainer.run_chunk(carry, self._rounds, NEVER)
@@ -194,38 +193,90 @@ class ReplicaTrainer:
         return carry
 
 
-class Weights:
-    """All numbers of agents and optimizers that replicas are to have in common, as one vector [W] float32."""
+class Counted(NamedTuple):
+    """What a process's replicas have come to, as they tell it to the others."""
 
-    def __init__(self, learners: Learners, is_eager: bool):
-        self._copies = list(learners.copies())
-        self._floats = [copies for copies in self._copies if copies[0].dtype.is_floating]
-        self._sizes = [copies[0].shape.num_elements() for copies in self._floats]
-        programs = {"jit": False, "eager": is_eager}
-        self.first = compiled.program(self._first, **programs)
-        self.mean = compiled.program(self._mean, **programs)
-        self.give = compiled.program(self._give, **programs)
+    env_frames: int
+    metrics: Metrics  # NumPy's
+
+    def numbers(self) -> np.ndarray:
+        """All of it, to the bit: [K] int64."""
+        values = [np.asarray(value) for value in self.metrics]
+        bits = [np.float64(value).view(np.int64) if value.dtype.kind == "f" else value for value in values]
+        return np.array([self.env_frames, *bits], np.int64)
+
+    def of_the_same_kind(self, numbers: np.ndarray) -> Counted:
+        """What another has told by such numbers."""
+        kinds = [np.asarray(value).dtype for value in self.metrics]
+        floats = numbers[1:].view(np.float64)
+        values = [
+            kind.type(whole if kind.kind != "f" else number)
+            for kind, whole, number in zip(kinds, numbers[1:], floats, strict=True)
+        ]
+        return Counted(int(numbers[0]), type(self.metrics)(*values))
+
+
+class Exchanging:
+    """Programs of what replicas exchange between rounds.
+
+    What of agents and optimizers they are to have in common is one vector [W] float32. One program writes a replica's,
+    one reads it; one has both around what goes over the network, and all of that goes at once.
+
+    Args:
+      config: the run's.
+      devices: of this process's replicas.
+      learners: theirs.
+    """
+
+    def __init__(self, config: Config, devices: Sequence[str], learners: Learners):
+        self._hosts, self._devices = hosts.here(), devices
+        copies = list(learners.copies())
+        self._floats = [each for each in copies if each[0].dtype.is_floating]
+        self._whole = [each for each in copies if not each[0].dtype.is_floating]
+        self._reads = [self._on(number, self._read, config) for number in range(len(devices))]
+        self._writes = [self._on(number, self._write, config) for number in range(len(devices))]
+        self.first, self.give, self.average, self.tell = (
+            compiled.program(each, jit=False, eager=config.eager)
+            for each in (self._first, self._give, self._average, self._hosts.gathered)
+        )
+
+    def _on(self, number: int, function: Callable, config: Config) -> Callable:
+        program = compiled.program(functools.partial(function, number), jit=config.jit, eager=config.eager)
+
+        def call(*arguments):
+            with tf.device(self._devices[number]):
+                return program(*arguments)
+
+        return call
+
+    def _read(self, number: int) -> tf.Tensor:
+        return tf.concat([tf.reshape(each[number], [-1]) for each in self._floats], axis=0)
+
+    def _write(self, number: int, flat: tf.Tensor) -> None:
+        parts = tf.split(flat, [each[number].shape.num_elements() for each in self._floats])
+        for each, part in zip(self._floats, parts, strict=True):
+            each[number].assign(tf.reshape(part, each[number].shape))
 
     def _first(self) -> tf.Tensor:
-        """The first replica's."""
-        return self._of(0)
-
-    def _mean(self) -> tf.Tensor:
-        """The mean of this process's replicas."""
-        count = len(self._copies[0])
-        return tf.add_n([self._of(number) for number in range(count)]) / float(count)
-
-    def _of(self, number: int) -> tf.Tensor:
-        return tf.concat([tf.reshape(copies[number], [-1]) for copies in self._floats], axis=0)
+        """The first replica's numbers."""
+        return self._reads[0]()
 
     def _give(self, flat: tf.Tensor) -> None:
         """Give every replica of this process these, and the whole numbers of the first."""
-        parts = iter(tf.split(flat, self._sizes))
-        for copies in self._copies:
-            value = next(parts) if copies[0].dtype.is_floating else copies[0].read_value()
-            for each in copies:
+        for write in self._writes:
+            write(flat)
+        for first, *others in self._whole:
+            for each in others:
                 with tf.device(each.device):
-                    each.assign(tf.reshape(value, each.shape))
+                    each.assign(first.read_value())
+
+    def _average(self, numbers: tf.Tensor) -> tf.Tensor:
+        """Give every replica of all processes the mean of them all; what all processes tell [count, K]."""
+        with tf.device(self._devices[0]):
+            mean = tf.add_n([read() for read in self._reads]) / float(len(self._reads))
+            mean = self._hosts.sum(mean) / float(self._hosts.count)
+        self._give(mean)
+        return self._hosts.gathered(numbers)
 
 
 def _refuse_under_xla(device: str, others: hosts.Hosts) -> None:

@@ -40,8 +40,12 @@ class Hosts:
     rank, count = 0, 1
 
     def gather(self, numbers: np.ndarray) -> np.ndarray:
-        """Everyone's numbers [K], int64 or float64, by rank: [count, K]. All must call it, as the others below."""
+        """Everyone's numbers [K], int64, by rank: [count, K]. All must call it, as the others below."""
         return numbers[np.newaxis]
+
+    def gathered(self, numbers: tf.Tensor) -> tf.Tensor:
+        """The same of a tensor; in a program, too, as `sum` is."""
+        return numbers[None]
 
     def sum(self, tensor: tf.Tensor) -> tf.Tensor:
         """The sum of everyone's tensors, float32 or int32."""
@@ -77,9 +81,13 @@ class Workers(Hosts):
     def gather(self, numbers):
         import tensorflow as tf
 
+        return self.gathered(tf.constant(numbers)).numpy()
+
+    def gathered(self, numbers):
+        import tensorflow as tf
+
         with tf.device("/CPU:0"):
-            given = tf.constant(numbers[np.newaxis])
-            return tf.raw_ops.CollectiveGatherV2(input=given, **self._group()).numpy()
+            return tf.raw_ops.CollectiveGatherV2(input=numbers[None], **self._group())
 
     def sum(self, tensor):
         import tensorflow as tf
