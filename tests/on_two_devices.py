@@ -133,7 +133,7 @@ def test_an_average_is_the_mean_of_weights_and_slots_and_all_go_on_from_it(monke
     assert any(np.abs(value - second[name]).max() > 1e-6 for name, value in first.items())
     # Whatever was done to the agent of a run meanwhile, as when another's weights are taken over.
     several.agent.online.set_weights([np.zeros_like(w) for w in several.agent.online.get_weights()])
-    several._begin_alike()
+    several.begin()
     assert not any(np.abs(w).max() for trainer in several._trainers for w in trainer.agent.online.get_weights())
     assert len(carry.each) == 2
 

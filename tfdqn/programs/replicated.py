@@ -1,17 +1,15 @@
-"""One run on several devices: each plays a part of its environments and learns from them, and they exchange.
+"""One agent on several devices: each plays a part of its environments and learns from them, and they exchange.
 
 Every replica is a whole `Trainer` on a device of its own, with its part of the environments, of the replay and of each
 batch, and with its own copy of the agent and its optimizer (as in Hessel et al. 2021, "Podracer architectures",
-section 2). They go on in step, `exchange_every_rounds` rounds at a time, between which the host looks at what is due,
-and exchange: the gradients in each update (`collective`), or weights and slots at the end of those rounds (`average`;
-local SGD, as McMahan et al. 2017, algorithm 1). As they only ever stop there, no result depends on time.
+section 2). They exchange the gradients in each update (`collective`), or weights and slots whenever the host looks
+(`average`; local SGD, as McMahan et al. 2017, algorithm 1).
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,38 +17,19 @@ import tensorflow as tf
 
 from tfdqn import replicas, seeds
 from tfdqn.config import Config
-from tfdqn.envs import Environment, make_for
+from tfdqn.envs import Environment
 from tfdqn.errors import UserError
-from tfdqn.learners.base import Agent, Learner
-from tfdqn.learners.metrics import MAX_REPORTS, Metrics
-from tfdqn.programs.training import NEVER, Carry, Share, Trainer
+from tfdqn.learners.base import Learner
+from tfdqn.learners.metrics import Metrics
+from tfdqn.programs.several import SeveralTrainers, Shards, Together, carry_type
+from tfdqn.programs.training import Carry, Share, Trainer
 from tfdqn.runtime import compiled, exchange, hosts, loops
 
 
-@functools.cache
-def carry_type(numbers: range) -> type:
-    """The type of the carries of these replicas: see `Together`, of which it is a kind."""
-    names = [f"replica_{number}" for number in numbers]
-    fields = NamedTuple("Carries", [("env_frames", tf.Tensor), *((name, Carry) for name in names)])
-    return type("Replicas", (Together, fields), {"__slots__": ()})
-
-
-class Together:
-    """A carry for each replica of this process, and of the whole run what its host asks of one.
-
-    Attributes:
-      env_frames: [] int64, of all replicas of all processes.
-    """
+class Replicas(Together):
+    """Of replicas; `env_frames` is [] int64, of those of all processes."""
 
     __slots__ = ()
-
-    @property
-    def each(self) -> Sequence[Carry]:
-        return self[1:]
-
-    @property
-    def iteration(self) -> tf.Tensor:
-        return self.each[0].iteration
 
     @property
     def metrics(self) -> Metrics:
@@ -63,26 +42,11 @@ def merged(carries: Sequence[Carry]) -> Metrics:
     return type(carries[0].metrics).merged([carry.metrics for carry in carries])
 
 
-class Closed(NamedTuple):
-    """The reports of some rounds, as `tfdqn.learners.metrics.Reports` gives those of a chunk."""
-
-    next_env_frames: int
-    closed: Sequence[tuple[np.int64, int, Metrics]]
-
-    def rows(self) -> Iterator[tuple[np.int64, int, Metrics]]:
-        return iter(self.closed)
-
-
-class ReplicaTrainer:
-    """Trains by a run's configuration on as many devices as it has replicas.
+class ReplicaTrainer(SeveralTrainers):
+    """Trains one agent on as many devices as it has replicas.
 
     Each of the processes that make a run has as many. What it says of the agent is of its first replica's, which the
-    others are made equal to when a chunk begins; the rest is as of `Trainer`.
-
-    Args:
-      config: the run's.
-      device: the first replica's, such as "/GPU:0"; the others have those with the next numbers.
-      env: a game of one's own, in place of the one that the configuration names.
+    others are made equal to when a chunk begins; the rest is as of `SeveralTrainers`.
 
     Attributes:
       is_broken: whether a replica of any process has met a number that is not finite.
@@ -92,22 +56,19 @@ class ReplicaTrainer:
         self._hosts = hosts.here()
         if config.exchange == "collective" and config.jit and not config.eager:
             _refuse_under_xla(device, self._hosts)
-        self.env = make_for(config) if env is None else env
         self.is_broken = False
         count = config.replicas // self._hosts.count
         self.numbers = range(self._hosts.rank * count, (self._hosts.rank + 1) * count)
-        kind, _, first = device.rpartition(":")
-        devices = [f"{kind}:{int(first) + place}" for place in range(count)]
-        ends = exchange.ends(config.replicas, count) if config.exchange == "collective" else [None] * count
-        places = zip(self.numbers, devices, ends, strict=True)
-        self._trainers = [self._trainer(config, *place) for place in places]
-        found = self._trainers[0].config
-        self.config = config.replace(convolution=found.convolution)  # what the device decides
+        super().__init__(config, device, count, env)
         self.learner = Learners(self.numbers, [trainer.learner for trainer in self._trainers])
-        self._rounds = config.exchange_every_rounds
-        self._threads = ThreadPoolExecutor(count, thread_name_prefix="replica")
-        self._programs = Exchanging(config, devices, self.learner)
+        self._programs = Exchanging(config, self.devices, self.learner)
         self._is_chiefs = False  # whether what is learnt is known to be the same in all processes
+
+    def make_trainers(self, config):
+        count = len(self.numbers)
+        ends = exchange.ends(config.replicas, count) if config.exchange == "collective" else [None] * count
+        places = zip(self.numbers, self.devices, ends, strict=True)
+        return [self._trainer(config, *place) for place in places]
 
     def _trainer(self, config: Config, number: int, device: str, end: exchange.Exchange | None) -> Trainer:
         part = replicas.config_of(config)
@@ -116,81 +77,45 @@ class ReplicaTrainer:
             part = part.replace(seed=seeds.stream(config.seed, "replica", number) % 2**31)
         return Trainer(part, device, self.env, share)
 
-    @property
-    def agent(self) -> Agent:
-        return self.learner.agent
-
-    @property
-    def replay(self) -> Shards | None:
-        return self.learner.replay
-
-    @property
-    def guarded(self) -> list[str]:
-        return self._trainers[0].guarded
-
     def initial_carry(self) -> Together:
         carries = (trainer.initial_carry() for trainer in self._trainers)
-        return carry_type(self.numbers)(tf.zeros([], tf.int64), *carries)
+        names = tuple(f"replica_{number}" for number in self.numbers)
+        return carry_type(Replicas, names)(tf.zeros([], tf.int64), *carries)
 
     def counted(self, carry: Together) -> Metrics:
         counted = Counted(0, merged(carry.each))
         told = self._hosts.gather(counted.numbers())
         return type(counted.metrics).merged([counted.of_the_same_kind(row).metrics for row in told])
 
-    def run_chunk(self, carry: Together, max_rounds: int, stop_env_frames: int) -> Together:
-        return self.run_reporting_chunk(carry, max_rounds, stop_env_frames, NEVER)[0]
-
-    def run_reporting_chunk(
-        self, carry: Together, max_rounds: int, stop_env_frames: int, next_report: int
-    ) -> tuple[Together, Closed]:
-        """As of `Trainer`, but that what is played between two exchanges is played whole."""
-        if not max_rounds:  # to compile
-            # Programs of GPUs that have collectives meet as they begin, however little there is to do.
-            over = self._threads.map if self.config.exchange == "collective" and self.config.jit else map
-            carries = list(over(lambda trainer, each: trainer.run_chunk(each, 0, 0), self._trainers, carry.each))
-            self._warm(carries)
-            return type(carry)(carry.env_frames, *carries), Closed(next_report, ())
-        self._begin_alike()
-        done, closed, frames = 0, [], int(carry.env_frames)
-        while done < max_rounds and frames < stop_env_frames and len(closed) < MAX_REPORTS:
-            carries, done = list(self._threads.map(self._go_on, self._trainers, carry.each)), done + self._rounds
-            frames, metrics = self._exchange(carries)
-            if frames >= next_report:
-                closed.append((np.int64(frames), int(self.agent.optimizer.iterations), metrics))
-                next_report = (frames // self.config.log_every_frames + 1) * self.config.log_every_frames
-                carries = [each._replace(metrics=each.metrics.restarted()) for each in carries]
-            carry = type(carry)(tf.constant(frames, tf.int64), *carries)
-        return carry, Closed(next_report, closed)
-
-    def _exchange(self, carries: Sequence[Carry]) -> tuple[int, Metrics]:
-        """What is due between rounds; the env frames of all processes, and what all have counted."""
+    def look(self, carries):
         counted = Counted(sum(int(each.env_frames) for each in carries), merged(carries))
         exchange = self._programs.average if self.config.exchange == "average" else self._programs.tell
         each = [counted.of_the_same_kind(row) for row in exchange(tf.constant(counted.numbers())).numpy()]
         metrics = type(counted.metrics).merged([every.metrics for every in each])
         self.is_broken |= bool(metrics.non_finite_tensors)
-        return sum(every.env_frames for every in each), metrics
+        return np.int64(sum(every.env_frames for every in each)), metrics
 
-    def _warm(self, carries: Sequence[Carry]) -> None:
-        """Compile what is exchanged by; nothing is changed but that all have the first one's agent."""
-        self._begin_alike()
+    def compile(self, carries):
+        """What is exchanged by, too; nothing is changed but that all have the first one's agent."""
+        if self.config.exchange == "collective" and self.config.jit:
+            # Programs of GPUs that have collectives meet as they begin, however little there is to do.
+            compile_one = functools.partial(Trainer.run_chunk, max_rounds=0, stop_env_frames=0)
+            carries = list(self._threads.map(compile_one, self._trainers, carries))
+        else:
+            carries = super().compile(carries)
+        self.begin()
         before = self._programs.first()
-        self._exchange(carries)
+        self.look(carries)
         self._programs.give(before)  # to the bit, where the mean of equal numbers is rounded
+        return carries
 
-    def _begin_alike(self) -> None:
+    def begin(self):
         """Have all replicas learn on from the first one's agent, whatever was done to it since the last chunk."""
         first = self._programs.first()
         if not self._is_chiefs:  # once: the others' first replicas are made equal to the chief's, and stay so
             first = self._hosts.tensor_from_chief(first)
             self._is_chiefs = True
         self._programs.give(first)
-
-    def _go_on(self, trainer: Trainer, carry: Carry) -> Carry:
-        """One replica's part, in its own thread; once its device has done it."""
-        carry = trainer.run_chunk(carry, self._rounds, NEVER)
-        carry.env_frames.numpy()
-        return carry
 
 
 class Counted(NamedTuple):
@@ -322,26 +247,3 @@ class Learners:
                 if name.startswith("replay/"):
                     found[f"replay/{number}/{name.removeprefix('replay/')}"] = variable
         return found
-
-
-class Shards:
-    """The replays of this process's replicas as one; `capacity` is that of all `num_hosts` processes together."""
-
-    def __init__(self, replays: Sequence[Any], num_hosts: int):
-        self._replays, self._num_hosts = replays, num_hosts
-
-    @property
-    def capacity(self) -> int:
-        return self._num_hosts * sum(each.capacity for each in self._replays)
-
-    @property
-    def num_envs(self) -> int:
-        return sum(each.num_envs for each in self._replays)
-
-    @property
-    def num_rows(self) -> int:
-        return sum(int(each.num_rows) for each in self._replays)
-
-    def continue_from(self, updates: int) -> None:
-        for each in self._replays:
-            each.continue_from(updates)

@@ -1,0 +1,155 @@
+"""One run on several devices, each of which has a `Trainer` of its own: what is common to all ways of sharing a run.
+
+They go on in step, `exchange_every_rounds` rounds at a time, and between those the host looks at what is due. As they
+only ever stop there, no result depends on time.
+"""
+
+from __future__ import annotations
+
+import abc
+import functools
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from tfdqn.config import Config
+from tfdqn.envs import Environment, make_for
+from tfdqn.learners.metrics import MAX_REPORTS, Metrics
+from tfdqn.programs.training import NEVER, Carry, Trainer
+
+
+class Together:
+    """A carry for each trainer of this process, and of the whole run what its host asks of one.
+
+    Attributes:
+      env_frames: int64, as of the carry of a trainer of all.
+    """
+
+    __slots__ = ()
+
+    @property
+    def each(self) -> Sequence[Carry]:
+        return self[1:]
+
+    @property
+    def iteration(self) -> tf.Tensor:
+        return self.each[0].iteration
+
+
+@functools.cache
+def carry_type(kind: type[Together], names: tuple[str, ...]) -> type:
+    """The type of carries so named, which is of a kind."""
+    fields = NamedTuple("Carries", [("env_frames", tf.Tensor), *((name, Carry) for name in names)])
+    return type(kind.__name__, (kind, fields), {"__slots__": ()})
+
+
+class Closed(NamedTuple):
+    """The reports of some rounds, as `tfdqn.learners.metrics.Reports` gives those of a chunk."""
+
+    next_env_frames: int
+    closed: Sequence[tuple[Any, int, Metrics]]
+
+    def rows(self) -> Iterator[tuple[Any, int, Metrics]]:
+        return iter(self.closed)
+
+
+class SeveralTrainers(abc.ABC):
+    """Trains by a run's configuration on as many devices as there are replicas; the calls mean what `Trainer`'s do.
+
+    Args:
+      config: the run's.
+      device: the first, such as "/GPU:0"; the others have the next numbers.
+      count: of devices.
+      env: a game of one's own, in place of the one that the configuration names.
+    """
+
+    def __init__(self, config: Config, device: str, count: int, env: Environment | None):
+        self.env = make_for(config) if env is None else env
+        kind, _, first = device.rpartition(":")
+        self.devices = [f"{kind}:{int(first) + place}" for place in range(count)]
+        self._trainers = self.make_trainers(config)
+        found = self._trainers[0].config
+        self.config = config.replace(convolution=found.convolution)  # what the device decides
+        self._rounds = config.exchange_every_rounds
+        self._threads = ThreadPoolExecutor(count, thread_name_prefix="replica")
+
+    @abc.abstractmethod
+    def make_trainers(self, config: Config) -> list[Trainer]:
+        """One for each device."""
+
+    @abc.abstractmethod
+    def look(self, carries: Sequence[Carry]) -> tuple[np.ndarray, Metrics]:
+        """Do what is due between rounds; the run's env frames, and what it has counted, NumPy's."""
+
+    def begin(self) -> None:  # noqa: B027 (most have nothing to do)
+        """Do what is due before a chunk."""
+
+    def compile(self, carries: Sequence[Carry]) -> list[Carry]:
+        """Compile all programs; nothing is played."""
+        return [trainer.run_chunk(each, 0, 0) for trainer, each in zip(self._trainers, carries, strict=True)]
+
+    @property
+    def agent(self) -> Any:
+        return self.learner.agent
+
+    @property
+    def replay(self) -> Shards | None:
+        return self.learner.replay
+
+    @property
+    def guarded(self) -> list[str]:
+        return self._trainers[0].guarded
+
+    def run_chunk(self, carry: Together, max_rounds: int, stop_env_frames: int) -> Together:
+        return self.run_reporting_chunk(carry, max_rounds, stop_env_frames, NEVER)[0]
+
+    def run_reporting_chunk(
+        self, carry: Together, max_rounds: int, stop_env_frames: int, next_report: int
+    ) -> tuple[Together, Closed]:
+        """As of `Trainer`, but that what is played between two looks is played whole."""
+        if not max_rounds:
+            return type(carry)(carry.env_frames, *self.compile(carry.each)), Closed(next_report, ())
+        self.begin()
+        done, closed, least = 0, [], int(np.min(carry.env_frames))
+        while done < max_rounds and least < stop_env_frames and len(closed) < MAX_REPORTS:
+            carries, done = list(self._threads.map(self._go_on, self._trainers, carry.each)), done + self._rounds
+            frames, metrics = self.look(carries)
+            least = int(frames.min())
+            if least >= next_report:
+                closed.append((frames, int(self.agent.optimizer.iterations), metrics))
+                next_report = (least // self.config.log_every_frames + 1) * self.config.log_every_frames
+                carries = [each._replace(metrics=each.metrics.restarted()) for each in carries]
+            carry = type(carry)(tf.constant(frames), *carries)
+        return carry, Closed(next_report, closed)
+
+    def _go_on(self, trainer: Trainer, carry: Carry) -> Carry:
+        """One device's part, in its own thread; once it is done."""
+        carry = trainer.run_chunk(carry, self._rounds, NEVER)
+        carry.env_frames.numpy()
+        return carry
+
+
+class Shards:
+    """The replays of this process's trainers as one; `capacity` is that of all `num_hosts` processes together."""
+
+    def __init__(self, replays: Sequence[Any], num_hosts: int = 1):
+        self._replays, self._num_hosts = replays, num_hosts
+
+    @property
+    def capacity(self) -> int:
+        return self._num_hosts * sum(each.capacity for each in self._replays)
+
+    @property
+    def num_envs(self) -> int:
+        return sum(each.num_envs for each in self._replays)
+
+    @property
+    def num_rows(self) -> int:
+        return sum(int(each.num_rows) for each in self._replays)
+
+    def continue_from(self, updates: int) -> None:
+        for each in self._replays:
+            each.continue_from(updates)
