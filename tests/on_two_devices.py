@@ -13,19 +13,21 @@ import tfdqn
 from tests.test_devices import Machine
 from tests.whole_runs import SETTINGS, resume, train_until
 from tfdqn import config as configuration
-from tfdqn import replicas, seeds, train
+from tfdqn import population, replicas, seeds, train
 from tfdqn.envs import make_for
 from tfdqn.errors import EXIT_NUMERIC, UserError
 from tfdqn.learners import metrics
 from tfdqn.programs.replicated import ReplicaTrainer
+from tfdqn.programs.spread import SpreadTrainer
 from tfdqn.programs.training import NEVER, Trainer
 from tfdqn.runs import loop
 from tfdqn.runs.loop import Run
+from tfdqn.runs.population_run import PopulationRun
 from tfdqn.runs.saving import named_tensors
 from tfdqn.runtime import compiled, devices
 from tfdqn.runtime.signals import StopRequest
 
-devices._cpus(2)  # before anything is computed in this process
+devices._cpus(2, 0, insists=True)  # before anything is computed in this process
 
 A2C = {"env": "catch8", "learner": "a2c", "device": "cpu", "seed": 3, "num_envs": 8, "rollout_steps": 6, "jit": False}
 TOGETHER = {"replicas": 2, "exchange_every_rounds": 10, "jit": False}
@@ -160,6 +162,76 @@ def test_sums_of_several_are_those_of_one():
     assert {name: getattr(merged, name) for name in broken} == broken
 
 
+# Agents side by side, some on each device.
+
+MANY = {"population": 2, "vary": "learning_rate=1e-3,3e-4;epsilon_end=0.1,0.2"}
+
+
+def test_parts_of_a_population_are_its_members_in_their_order():
+    config = alone(**TOGETHER, **MANY)
+    parts = population.parts(config.replace(replicas=0), 2)
+    assert [member for part in parts for member in population.members(part)] == [*population.members(config)]
+    assert [population.count(part) for part in parts] == [4, 4]
+    with pytest.raises(ValueError, match="3 parts"):
+        population.parts(config, 3)
+
+
+@pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_population_on_two_devices_is_that_on_one(jit):
+    one = Trainer(alone(**MANY, jit=jit), "/CPU:0")
+    several = SpreadTrainer(alone(**TOGETHER | {"jit": jit}, **MANY), "/CPU:0")
+    whole, whole_reports = one.run_reporting_chunk(one.initial_carry(), 60, NEVER, 300)
+    carry, reports = several.run_reporting_chunk(several.initial_carry(), 60, NEVER, 300)
+    assert carry.iteration == whole.iteration == 60 and len(carry.each) == 2
+    np.testing.assert_array_equal(carry.env_frames, whole.env_frames)
+    for number in range(8):  # of products of so many the sums are rounded otherwise
+        for ours, theirs in zip(several.agent.weights_of(number), one.agent.weights_of(number), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5)
+    assert one.agent.optimizer.iterations == several.agent.optimizer.iterations > 30
+    # One looks after every round, several after ten.
+    (frames, updates, metrics), *_ = reports.rows()
+    (their_frames, their_updates, _), *_ = whole_reports.rows()
+    assert frames.shape == metrics.episodes.shape == (8,) and min(frames) >= min(their_frames) >= 300
+    assert updates >= their_updates
+    epsilon = several.learner.exploration.epsilon_at(tf.constant(frames))
+    np.testing.assert_array_equal(epsilon, one.learner.exploration.epsilon_at(tf.constant(frames)))
+    assert len(set(epsilon.numpy())) > 1
+
+
+def spread_run(run_dir, **changes):
+    return PopulationRun(alone(**{**TOGETHER, "population": 4, **changes}), run_dir, "/CPU:0", StopRequest())
+
+
+def test_a_resumed_run_of_a_spread_population_is_equal_to_an_unbroken_one(tmp_path, capfd):
+    settings = {"total_env_frames": 700, "eval_every_frames": 10_000, "final_eval_episodes": 1}
+    whole, broken = spread_run(tmp_path / "whole", **settings), spread_run(tmp_path / "broken", **settings)
+    assert "4 agents on 2 devices" in capfd.readouterr().err
+    result = whole.train()
+    train_until(broken, 450)
+    broken.close()
+    broken = resume(tmp_path / "broken", kind=PopulationRun)
+    assert broken.train()["members"] == result["members"]
+    assert [row["seed"] for row in result["members"]] == [3, 4, 5, 6]
+    for ours, theirs in zip(broken.members, whole.members, strict=True):
+        for each, other in zip(ours.player_weights(), theirs.player_weights(), strict=True):
+            np.testing.assert_array_equal(each, other)
+        assert (ours.run_dir / "model.keras").exists()
+    with pytest.raises(UserError, match="--replicas"):
+        resume(tmp_path / "broken", kind=PopulationRun, replicas=4)
+
+
+def test_a_member_of_the_second_part_that_diverges_is_named_and_the_others_go_on(tmp_path, capfd):
+    run = spread_run(tmp_path / "run", total_env_frames=900, eval_every_frames=10_000, final_eval_episodes=1)
+    train_until(run, 600)
+    kernel = run.trainer._trainers[1].agent.online.trainable_variables[0]
+    kernel.assign(tf.where(np.array([True, False]).reshape(-1, 1, 1), np.inf, kernel))
+    result = run.train()
+    assert result["diverged_members"] == [2] and [row["member"] for row in result["members"]] == [0, 1, 3]
+    assert "member 2 (seed 5) diverged at update " in capfd.readouterr().err
+    assert not any(np.abs(each).max() for each in run.trainer.agent.weights_of(2))
+    assert all(np.abs(run.trainer.agent.weights_of(number)[0]).max() for number in (0, 1, 3))
+
+
 # What a run keeps.
 
 
@@ -210,7 +282,8 @@ def test_a_number_that_is_not_finite_in_one_ends_the_run(tmp_path, exchange):
         ({"num_envs": 9}, "--replicas 2: --num-envs 9 does not go into so many equal parts; use 1, or --num-envs 10"),
         ({"replicas": 7}, "--replicas 7: --num-envs 8 does not go into so many equal parts; use 4, or --num-envs 14"),
         ({"batch_size": 3}, "--replicas 2: --batch-size 3 does not go into so many equal parts; use 1, or"),
-        ({"population": 2}, "--replicas 2: agents side by side are trained on one device; use 1"),
+        ({"population": 3}, "--replicas 2: the agents side by side do not go into so many equal parts; use 1"),
+        ({"population": 2, "exchange": "collective"}, "--exchange collective: agents side by side exchange nothing"),
         ({"restart_share": 0.2}, "--replicas 2: of each one's part: --restart-share 0.2: not one of 4 environments"),
     ],
     ids=str,
@@ -232,7 +305,7 @@ def test_gradients_under_xla_on_a_cpu_and_games_of_the_host_are_refused(monkeypa
         together(exchange="collective", jit=True)
     tf.zeros([])  # something is computed
     with pytest.raises(UserError, match="--replicas 3: this process has begun to compute with 2"):
-        devices._cpus(3)
+        devices._cpus(3, 0, insists=True)
     game = make_for(alone())
     monkeypatch.setattr(game, "steps_on_host", True, raising=False)
     with pytest.raises(UserError, match="--replicas 2: catch8 steps on the host, for one device; use 1"):
@@ -242,7 +315,7 @@ def test_gradients_under_xla_on_a_cpu_and_games_of_the_host_are_refused(monkeypa
 def test_a_run_takes_as_many_gpus_as_it_goes_evenly_onto(monkeypatch):
     config = configuration.resolve({"env": "catch8", "num_envs": 64, "batch_size": 96, "device": "gpu"})
     assert [train._replicas_here(config, gpus) for gpus in (1, 2, 3, 4, 8, 9)] == [1, 2, 2, 4, 8, 8]
-    assert train._replicas_here(config.replace(population=2), 4) == 1
+    assert train._replicas_here(config.replace(population=6), 4) == 3
     assert train._replicas_here(config.replace(restart_share=0.1), 4) == 4  # of 6 practisers each has one
     assert train._replicas_here(config.replace(restart_share=0.1), 8) == 4
     assert train._replicas_here(config.replace(device="auto"), 4) == 1
@@ -267,6 +340,27 @@ def test_what_a_new_run_has_by_default(monkeypatch):
     on_host = type("OnHost", (), {"steps_on_host": True})()
     assert train._count_replicas(config, "/GPU:0", on_host) == 1  # nobody has asked for more
     assert train._count_replicas(config.replace(replicas=2), "/GPU:0", on_host) == 2  # which then is refused
+
+
+def test_a_population_on_a_cpu_takes_its_cores(monkeypatch):
+    monkeypatch.setattr(devices, "count_cores", lambda: 8)
+    config = configuration.resolve({"env": "catch8", "population": 12, "device": "cpu", "threads": 1})
+    assert train._replicas_here(config, 0) == 6
+    assert train._replicas_here(config.replace(threads=2), 0) == 4
+    assert train._replicas_here(config.replace(eager=True), 0) == 1
+    assert train._replicas_here(config.replace(population=1), 0) == 1
+    assert train._count_replicas(config, "/CPU:0", None) == 2  # which is what TensorFlow counts here
+    assert train._count_replicas(config.replace(vary="learning_rate=1e-3", population=3), "/CPU:0", None) == 1
+    assert devices._cpus(3, 1, insists=False) == "/CPU:0"
+
+
+@pytest.mark.parametrize(("given", "wanted"), [("", True), ("--xla_cpu_multi_thread_eigen=true", False), ("f", False)])
+def test_a_part_of_a_cpu_has_a_core_to_itself(monkeypatch, given, wanted):
+    monkeypatch.setenv("XLA_FLAGS", given)
+    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
+    assert devices._cpus(2, 1, insists=True) == "/CPU:0"
+    assert (devices.ONE_THREAD_XLA_FLAG in devices.os.environ["XLA_FLAGS"]) == wanted
+    assert devices.os.environ["TF_NUM_INTRAOP_THREADS"] == "2"
 
 
 def test_gpus_that_a_process_has_left_aside_are_not_counted(monkeypatch):

@@ -40,25 +40,42 @@ def is_one(config: Config) -> bool:
 
 
 def members(config: Config) -> tuple[Config, ...]:
-    """The configuration of each member, as if it were trained alone; of a lone agent, the one that there is.
+    """The configuration of each member, as if it were trained alone, on one device; of a lone agent, the one it has.
 
     Raises:
       UserError: `vary` cannot be read, or it names a setting that may not vary or a value that it may not have.
     """
     if not is_one(config):
         return (config,)
-    varied = dict(_varied(config))
-    if config.population > 1:
-        if "seed" in varied:
-            raise UserError(f"--population {config.population}: --vary names the seeds already; leave one out")
-        varied = {"seed": list(range(config.seed, config.seed + config.population)), **varied}
+    varied = _all_varied(config)
     count = math.prod(len(values) for values in varied.values())
     if count > MAX_MEMBERS:
         raise UserError(f"--vary {config.vary}: makes {count} agents; at most {MAX_MEMBERS} are trained side by side")
-    alone = config.replace(population=1, vary="")
+    alone = config.replace(population=1, vary="", replicas=0)
     return tuple(
         alone.replace(**dict(zip(varied, values, strict=True))) for values in itertools.product(*varied.values())
     )
+
+
+def parts(config: Config, count: int) -> list[Config]:
+    """What so many equal parts of the members are trained by, each of those that follow one another.
+
+    Raises:
+      ValueError: `divides` says that they cannot be made.
+    """
+    if not divides(config, count):
+        raise ValueError(f"{count} parts of {config.vary}")
+    (name, values), *others = _all_varied(config).items()
+    size = len(values) // count
+    return [
+        config.replace(population=1, vary=grid(**{name: values[first : first + size]}, **dict(others)))
+        for first in range(0, len(values), size)
+    ]
+
+
+def divides(config: Config, count: int) -> bool:
+    """Whether the members go into so many parts: by the first setting in which they differ."""
+    return len(next(iter(_all_varied(config).values()))) % count == 0
 
 
 def count(config: Config) -> int:
@@ -75,6 +92,16 @@ def differences(configs: Sequence[Config]) -> tuple[str, ...]:
 def _fields(config: Config) -> dict[str, dataclasses.Field]:
     """The settings of a run by name."""
     return {field.name: field for each in config.rooms.values() for field in dataclasses.fields(each)}
+
+
+def _all_varied(config: Config) -> dict[str, list[Any]]:
+    """The values by setting, the slowest first."""
+    varied = dict(_varied(config))
+    if config.population > 1:
+        if "seed" in varied:
+            raise UserError(f"--population {config.population}: --vary names the seeds already; leave one out")
+        varied = {"seed": list(range(config.seed, config.seed + config.population)), **varied}
+    return varied
 
 
 def _varied(config: Config) -> Iterator[tuple[str, list[Any]]]:

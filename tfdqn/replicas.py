@@ -23,8 +23,8 @@ PARTS = (*EVEN, "replay_capacity", "replay_min_rows")
 class Replicas:
     replicas: int = setting(
         0,
-        "devices that share the run, each with its part of the environments, the replay and the batch; 0: one, or with "
-        "--device gpu every GPU",
+        "devices that share the run, each with its part of the environments, the replay and the batch, or of a "
+        "population's members; 0: one, or with --device gpu every GPU, and for a population on a CPU its cores",
         low=0,
         high=4096,
         common=True,
@@ -47,10 +47,17 @@ class Replicas:
         if not is_one(config):
             return
         count = self.replicas
+        if population.is_one(config):
+            if not population.divides(config, count):
+                fewer = next(each for each in range(count, 0, -1) if population.divides(config, each))
+                raise UserError(
+                    f"--replicas {count}: the agents side by side do not go into so many equal parts; use {fewer}"
+                )
+            if self.exchange != "average":
+                raise UserError(f"--exchange {self.exchange}: agents side by side exchange nothing; leave it out")
+            return
         if self.exchange == "collective" and config.device == "cpu" and config.jit and not config.eager:
             raise UserError(NO_COLLECTIVES)
-        if population.is_one(config):
-            raise UserError(f"--replicas {count}: agents side by side are trained on one device; use 1")
         for name in EVEN:
             whole = getattr(config, name, count)
             if whole % count:
@@ -61,7 +68,7 @@ class Replicas:
                 )
 
     def ways_to_fit(self, config: Any) -> Iterator[dict[str, Any]]:
-        if not is_one(config):
+        if not is_one(config) or population.is_one(config):
             return
         for name in EVEN:
             whole = getattr(config, name, self.replicas)
@@ -85,5 +92,7 @@ def config_of(config: Config) -> Config:
     """What one replica is made from, but for its seed; of a run on one device, what there is."""
     if not is_one(config):
         return config
+    if population.is_one(config):
+        return population.parts(config.replace(replicas=0), config.replicas)[0]
     parts = {name: -(-getattr(config, name) // config.replicas) for name in PARTS if hasattr(config, name)}
     return config.replace(**parts, replicas=1)

@@ -246,21 +246,31 @@ def device_of(config: configuration.Config, num_replicas: int = 0) -> str:
     """
     wanted = config.replace(replicas=num_replicas) if num_replicas else config
     count = functools.partial(_replicas_here, wanted, num_hosts=hosts.count())
-    device = devices.choose_device(config.device, config.deterministic, config.threads, config.profile > 0, count)
+    insists = bool(wanted.replicas)
+    device = devices.choose_device(
+        config.device, config.deterministic, config.threads, config.profile > 0, count, insists
+    )
     hosts.join()
     return device
 
 
-def _replicas_here(config: configuration.Config, num_gpus: int, num_hosts: int = 1) -> int:
-    """How many replicas each of so many processes has: where it is to use every GPU, as many as fit the settings."""
+def _replicas_here(config: configuration.Config, num_gpus: int, num_hosts: int = 1, num_cpus: int = 0) -> int:
+    """How many replicas each of so many processes has.
+
+    Where nobody has said, as many as fit the settings: of all GPUs, or for a population without one of the cores, of
+    which TensorFlow counts `num_cpus` parts if it is there already.
+    """
     if config.replicas % num_hosts:
         raise UserError(
             f"--replicas {config.replicas}: TF_CONFIG names {num_hosts} workers, and each has as many; use "
             f"{-(-config.replicas // num_hosts) * num_hosts}"
         )
-    if config.replicas or config.device != "gpu" or population.is_one(config):
-        return max(config.replicas // num_hosts, 1)
-    return next((count for count in range(num_gpus, 1, -1) if _fits(config, count * num_hosts)), 1)
+    if config.replicas:
+        return config.replicas // num_hosts
+    most = num_gpus if config.device == "gpu" else 1
+    if population.is_one(config) and not num_gpus and not config.eager:
+        most = num_cpus or devices.count_cores() // max(config.threads, 1)
+    return next((count for count in range(most, 1, -1) if _fits(config, count * num_hosts)), 1)
 
 
 def _fits(config: configuration.Config, num_replicas: int) -> bool:
@@ -274,7 +284,8 @@ def _fits(config: configuration.Config, num_replicas: int) -> bool:
 def _count_replicas(config: configuration.Config, device: str, game: Environment | None) -> int:
     """How many a new run has, on all its workers."""
     num_gpus, num_hosts = devices.count_gpus() if "GPU" in device else 0, hosts.here().count
-    count = num_hosts * _replicas_here(config, num_gpus, num_hosts)
+    num_cpus = devices.count_cpus() if population.is_one(config) and "GPU" not in device else 0
+    count = num_hosts * _replicas_here(config, num_gpus, num_hosts, num_cpus)
     if not config.replicas and num_hosts == 1 and game is not None and game.steps_on_host:
         return 1  # nobody has asked for several
     return count

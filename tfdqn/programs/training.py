@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from tfdqn import learners, seeds
@@ -178,6 +179,21 @@ class Trainer:
         names = [*self.learner.CAUSES, *weights]
         shared = names[SHARED_BIT:]
         return names if len(shared) < 2 else [*names[:SHARED_BIT], f"one of {len(shared)} more weights"]
+
+    def cleared(self, carry: Carry, ended: np.ndarray) -> Carry:
+        """Let nothing that is not finite stay: members that have `ended` [P] bool are made all zeros."""
+        for name, variable in self.learner.variables.items():
+            if not variable.dtype.is_floating:
+                continue
+            if not name.startswith("agent/"):  # the optimizer's and the replay's
+                variable.assign(tf.where(tf.math.is_finite(variable), variable, 0.0))
+            else:
+                variable.assign(tf.where(self._members.over(tf.constant(ended), variable), 0.0, variable))
+        metrics = tf.nest.map_structure(
+            lambda value: tf.where(tf.math.is_nan(value), 0.0, value) if value.dtype.is_floating else value,
+            carry.metrics,
+        )
+        return carry._replace(metrics=metrics)
 
     @property
     def trace_count(self) -> int:

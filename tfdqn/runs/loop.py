@@ -383,12 +383,14 @@ class Run(RunState):
         replay_bytes = config.replay_bytes(env.observation_spec, env.masked_actions)
         mode = "op by op" if config.eager else "XLA" if config.jit else "graph without XLA"
         rows = f"replay {replay.capacity:,} rows, {replay_bytes / 1e6:,.0f} MB; " if replay else ""
-        many = f"{len(self.members)} agents side by side; " if len(self.members) > 1 else ""
+        many, num_parts = f"{len(self.members)} agents side by side; " if len(self.members) > 1 else "", 1
         if replicas.is_one(config):
             many = f"{config.replicas} replicas, {EXCHANGED[config.exchange]}; "
+            if self.members:
+                many, num_parts = f"{len(self.members)} agents on {config.replicas} devices; ", config.replicas
         cli.say(
             f"{config.env} on {self.device.strip('/')}, {mode}; "
-            f"{many}{agent.online.count_params():,} parameters; {rows}"
+            f"{many}{num_parts * agent.online.count_params():,} parameters; {rows}"
             f"{config.total_env_frames:,} frames planned; {self.run_dir}"
         )
         if self.members and loading.is_spec(config.network):

@@ -93,28 +93,7 @@ class PopulationRun(Run):
         if not self._going:
             self._end_diverged(f"all {len(self.members)} agents diverged; try lower learning rates")
         if found.any():
-            self._clear(found != 0)
-
-    def _clear(self, ended: np.ndarray) -> None:
-        """Let nothing that is not finite reach a checkpoint: those that `ended` [P] are made all zeros."""
-        import tensorflow as tf
-
-        from tfdqn.networks import stacked
-
-        for name, variable in self.trainer.learner.variables.items():
-            if not variable.dtype.is_floating:
-                continue
-            if not name.startswith("agent/"):  # the optimizer's and the replay's
-                variable.assign(tf.where(tf.math.is_finite(variable), variable, 0.0))
-            elif (owner := stacked.owner_of(variable)) is not None:
-                variable.assign(tf.where(ended[owner], 0.0, variable))
-            else:
-                variable.assign(tf.where(stacked.beside(ended, variable), 0.0, variable))
-        metrics = tf.nest.map_structure(
-            lambda value: tf.where(tf.math.is_nan(value), 0.0, value) if value.dtype.is_floating else value,
-            self.carry.metrics,
-        )
-        self.carry = self.carry._replace(metrics=metrics)
+            self.carry = self.trainer.cleared(self.carry, found != 0)
 
     def _evaluate(self) -> None:
         self.saver.outbox.retry()

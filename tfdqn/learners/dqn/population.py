@@ -28,6 +28,9 @@ class DQNPopulation(TwoNetworks):
     Args:
       agents: of the same form. Their weights are copied; they themselves are left alone.
       members: what they are.
+
+    Attributes:
+      count: P.
     """
 
     def __init__(self, agents: Sequence[DQN], members: Members):
@@ -35,7 +38,7 @@ class DQNPopulation(TwoNetworks):
         first = agents[0]
         self.online, self.target = (stacked.model([getattr(agent, name) for agent in agents]) for name in NETWORKS)
         self.target.trainable = False
-        self._count, self.num_actions = members.count, first.num_actions
+        self.count, self.num_actions = members.count, first.num_actions
         self._head, self._accepts = first.head, first.accepts
         names = ("target", "target_update_period_updates", "target_tau")
         settings = {name: members.setting(name) for name in names}
@@ -71,7 +74,7 @@ class DQNPopulation(TwoNetworks):
     def play_by(self, weights: Sequence[np.ndarray]) -> None:
         """All have these weights of one agent's `online`, and nothing of what was learnt since."""
         for network in (self.online, self.target):
-            stacked.set_weights(network, weights, self._count)
+            stacked.set_weights(network, weights, self.count)
 
     def weights_of(self, number: int) -> list[np.ndarray]:
         """The weights of one member's `online`, as those of an agent alone."""
