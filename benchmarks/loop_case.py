@@ -14,9 +14,10 @@ from benchmarks.replay_case import fill
 from benchmarks.specs import GROWTH
 from benchmarks.timing import MAX_COUNT, Bench, WrongResult
 from tfdqn import config as configuration
+from tfdqn.envs import make_for
 from tfdqn.errors import UserError
 from tfdqn.learners import build_agent
-from tfdqn.programs.training import Trainer
+from tfdqn.programs import trainer_of
 from tfdqn.runs.loop import Run
 from tfdqn.runtime.signals import StopRequest
 
@@ -45,18 +46,20 @@ class LoopBench(Bench):
         config = configuration.resolve({**settings, "device": "gpu" if on_gpu else "cpu"}, on_gpu=on_gpu)
         if not on_gpu:
             trees.check_memory(config)
-        self.trainer = Trainer(config, device)
+        env = make_for(config)
+        self.trainer = trainer_of(env, config)(config, device, env)
         self._carry = self.trainer.initial_carry()
         self._updates = 0
         rows = next((GROWTH[name][0] for name in GROWTH if variant.startswith(name)), config.replay_min_rows)
         rows = max(rows, config.replay_min_rows, config.window_rows * config.num_envs)  # at least one window
         steps = -(-rows // config.num_envs)
         if made_up_rows:
-            fill(self.trainer.replay, steps * self.trainer.replay.num_envs, device)
+            for each in getattr(self.trainer, "trainers", [self.trainer]):
+                fill(each.replay, steps * each.replay.num_envs, each.device)
         else:
             self._carry = self.trainer.run_chunk(self._carry, -(-steps // config.iterations_per_update), FOREVER)
-        self._last_id = int(self.trainer.replay.state["last_id"])
         self._keeps_fill = variant.startswith(tuple(GROWTH))
+        self._last_id = int(self.trainer.replay.state["last_id"]) if self._keeps_fill else 0
         rows_a_round = config.iterations_per_update * config.num_envs
         self._chunk_rounds = max(1, GROWTH_CHUNK_ROWS // rows_a_round) if self._keeps_fill else MAX_COUNT
         self._count_floor(config)
@@ -86,11 +89,13 @@ class LoopBench(Bench):
 
     def check(self) -> None:
         """Every round must learn: a loop that only plays is quick, and no training."""
-        work = self.run(3)
-        agents = self.trainer.replay.num_envs // self.trainer.config.num_envs
-        wanted = 3 * agents * self.trainer.config.updates_per_iteration
+        config = self.trainer.config
+        rounds = config.exchange_every_rounds if config.replicas > 1 else 3  # several devices stop there alone
+        work = self.run(rounds)
+        agents = self.trainer.replay.num_envs // config.num_envs
+        wanted = rounds * agents * config.updates_per_iteration
         if work["updates"] != wanted or work["env_frames"] <= 0:
-            raise WrongResult(f"loop: 3 rounds made {work}, not {wanted} updates")
+            raise WrongResult(f"loop: {rounds} rounds made {work}, not {wanted} updates")
 
 
 def _total(carry: Any) -> int:

@@ -4,6 +4,7 @@
 """
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -102,7 +103,7 @@ def test_with_shared_gradients_they_learn_what_one_learns_from_all_their_batches
         if int(several.agent.optimizer.iterations) == before:
             continue
         batches = []
-        for trainer in several._trainers:
+        for trainer in several.trainers:
             assert (trainer.config.num_envs, trainer.config.batch_size) == (4, 8)
             seed = seeds.at(seeds.stream(trainer.config.seed, "replay"), before)
             batches.append(trainer.replay.sample(seed, 8))
@@ -111,7 +112,7 @@ def test_with_shared_gradients_they_learn_what_one_learns_from_all_their_batches
         learn(transitions, importance)
     for ours, theirs in zip(several.agent.online.get_weights(), one.online.get_weights(), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5)
-    first, second = (weights(trainer.learner) for trainer in several._trainers)
+    first, second = (weights(trainer.learner) for trainer in several.trainers)
     assert all(np.array_equal(first[name], second[name]) for name in first)
 
 
@@ -120,14 +121,14 @@ def test_an_average_is_the_mean_of_weights_and_slots_and_all_go_on_from_it(monke
     average = several._programs.average
 
     def noted(numbers):
-        before.append([weights(trainer.learner) for trainer in several._trainers])
+        before.append([weights(trainer.learner) for trainer in several.trainers])
         return average(numbers)
 
     monkeypatch.setattr(several._programs, "average", noted)
     carry = several.run_chunk(several.initial_carry(), 40, NEVER)
     assert len(before) == 4 and int(several.agent.optimizer.iterations) > 10
     first, second = before[-1]
-    after = [weights(trainer.learner) for trainer in several._trainers]
+    after = [weights(trainer.learner) for trainer in several.trainers]
     for name, value in first.items():
         mean = (value + second[name]) / 2 if value.dtype == np.float32 else value
         np.testing.assert_array_equal(after[0][name], mean)
@@ -136,7 +137,7 @@ def test_an_average_is_the_mean_of_weights_and_slots_and_all_go_on_from_it(monke
     # Whatever was done to the agent of a run meanwhile, as when another's weights are taken over.
     several.agent.online.set_weights([np.zeros_like(w) for w in several.agent.online.get_weights()])
     several.begin()
-    assert not any(np.abs(w).max() for trainer in several._trainers for w in trainer.agent.online.get_weights())
+    assert not any(np.abs(w).max() for trainer in several.trainers for w in trainer.agent.online.get_weights())
     assert len(carry.each) == 2
 
 
@@ -223,7 +224,7 @@ def test_a_resumed_run_of_a_spread_population_is_equal_to_an_unbroken_one(tmp_pa
 def test_a_member_of_the_second_part_that_diverges_is_named_and_the_others_go_on(tmp_path, capfd):
     run = spread_run(tmp_path / "run", total_env_frames=900, eval_every_frames=10_000, final_eval_episodes=1)
     train_until(run, 600)
-    kernel = run.trainer._trainers[1].agent.online.trainable_variables[0]
+    kernel = run.trainer.trainers[1].agent.online.trainable_variables[0]
     kernel.assign(tf.where(np.array([True, False]).reshape(-1, 1, 1), np.inf, kernel))
     result = run.train()
     assert result["diverged_members"] == [2] and [row["member"] for row in result["members"]] == [0, 1, 3]
@@ -354,13 +355,13 @@ def test_a_population_on_a_cpu_takes_its_cores(monkeypatch):
     assert devices._cpus(3, 1, insists=False) == "/CPU:0"
 
 
-@pytest.mark.parametrize(("given", "wanted"), [("", True), ("--xla_cpu_multi_thread_eigen=true", False), ("f", False)])
-def test_a_part_of_a_cpu_has_a_core_to_itself(monkeypatch, given, wanted):
-    monkeypatch.setenv("XLA_FLAGS", given)
-    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
-    assert devices._cpus(2, 1, insists=True) == "/CPU:0"
-    assert (devices.ONE_THREAD_XLA_FLAG in devices.os.environ["XLA_FLAGS"]) == wanted
-    assert devices.os.environ["TF_NUM_INTRAOP_THREADS"] == "2"
+@pytest.mark.parametrize(("threads", "of_each"), [(0, 4), (1, 1)])
+def test_parts_of_a_cpu_have_threads_of_their_own(monkeypatch, threads, of_each):
+    monkeypatch.setattr(devices, "count_cores", lambda: 8)
+    for name in (devices.OWN_THREADS_VARIABLE, "TF_NUM_INTRAOP_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    assert devices._cpus(2, threads, insists=True) == "/CPU:0"
+    assert os.environ[devices.OWN_THREADS_VARIABLE] == "1" and os.environ["TF_NUM_INTRAOP_THREADS"] == str(of_each)
 
 
 def test_gpus_that_a_process_has_left_aside_are_not_counted(monkeypatch):

@@ -13,9 +13,10 @@ from benchmarks.peers import contender
 from benchmarks.specs import PINNED
 from benchmarks.timing import WrongResult
 from tfdqn import config as configuration
-from tfdqn import programs
+from tfdqn import programs, train
 from tfdqn.envs import make_for
 from tfdqn.programs.evaluation import Evaluator
+from tfdqn.runtime import devices
 
 DEVICE = "/CPU:0"
 
@@ -51,6 +52,10 @@ def make(settings: Mapping[str, Any], **given: Any) -> contender.Contender:
     settings = dict(settings)
     if settings.pop("one_thread"):
         tf.config.threading.set_intra_op_parallelism_threads(1)
+    elif settings.get("population", 1) > 1:  # as `tfdqn train` has it: parts of the population on all cores
+        config = configuration.resolve({**PINNED, **settings, "device": "cpu"})
+        train.device_of(config)
+        settings["replicas"] = devices.count_cpus()
     return Door(settings) if settings["env"].startswith("gym:") else Tfdqn(settings, **given)
 
 

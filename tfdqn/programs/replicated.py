@@ -60,7 +60,7 @@ class ReplicaTrainer(SeveralTrainers):
         count = config.replicas // self._hosts.count
         self.numbers = range(self._hosts.rank * count, (self._hosts.rank + 1) * count)
         super().__init__(config, device, count, env)
-        self.learner = Learners(self.numbers, [trainer.learner for trainer in self._trainers])
+        self.learner = Learners(self.numbers, [trainer.learner for trainer in self.trainers])
         self._programs = Exchanging(config, self.devices, self.learner)
         self._is_chiefs = False  # whether what is learnt is known to be the same in all processes
 
@@ -78,7 +78,7 @@ class ReplicaTrainer(SeveralTrainers):
         return Trainer(part, device, self.env, share)
 
     def initial_carry(self) -> Together:
-        carries = (trainer.initial_carry() for trainer in self._trainers)
+        carries = (trainer.initial_carry() for trainer in self.trainers)
         names = tuple(f"replica_{number}" for number in self.numbers)
         return carry_type(Replicas, names)(tf.zeros([], tf.int64), *carries)
 
@@ -100,7 +100,7 @@ class ReplicaTrainer(SeveralTrainers):
         if self.config.exchange == "collective" and self.config.jit:
             # Programs of GPUs that have collectives meet as they begin, however little there is to do.
             compile_one = functools.partial(Trainer.run_chunk, max_rounds=0, stop_env_frames=0)
-            carries = list(self._threads.map(compile_one, self._trainers, carries))
+            carries = list(self._threads.map(compile_one, self.trainers, carries))
         else:
             carries = super().compile(carries)
         self.begin()

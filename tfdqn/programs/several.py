@@ -64,14 +64,17 @@ class SeveralTrainers(abc.ABC):
       device: the first, such as "/GPU:0"; the others have the next numbers.
       count: of devices.
       env: a game of one's own, in place of the one that the configuration names.
+
+    Attributes:
+      trainers: one for each device.
     """
 
     def __init__(self, config: Config, device: str, count: int, env: Environment | None):
         self.env = make_for(config) if env is None else env
         kind, _, first = device.rpartition(":")
         self.devices = [f"{kind}:{int(first) + place}" for place in range(count)]
-        self._trainers = self.make_trainers(config)
-        found = self._trainers[0].config
+        self.trainers = self.make_trainers(config)
+        found = self.trainers[0].config
         self.config = config.replace(convolution=found.convolution)  # what the device decides
         self._rounds = config.exchange_every_rounds
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="replica")
@@ -89,7 +92,7 @@ class SeveralTrainers(abc.ABC):
 
     def compile(self, carries: Sequence[Carry]) -> list[Carry]:
         """Compile all programs; nothing is played."""
-        return [trainer.run_chunk(each, 0, 0) for trainer, each in zip(self._trainers, carries, strict=True)]
+        return [trainer.run_chunk(each, 0, 0) for trainer, each in zip(self.trainers, carries, strict=True)]
 
     @property
     def agent(self) -> Any:
@@ -101,7 +104,7 @@ class SeveralTrainers(abc.ABC):
 
     @property
     def guarded(self) -> list[str]:
-        return self._trainers[0].guarded
+        return self.trainers[0].guarded
 
     def run_chunk(self, carry: Together, max_rounds: int, stop_env_frames: int) -> Together:
         return self.run_reporting_chunk(carry, max_rounds, stop_env_frames, NEVER)[0]
@@ -115,7 +118,7 @@ class SeveralTrainers(abc.ABC):
         self.begin()
         done, closed, least = 0, [], int(np.min(carry.env_frames))
         while done < max_rounds and least < stop_env_frames and len(closed) < MAX_REPORTS:
-            carries, done = list(self._threads.map(self._go_on, self._trainers, carry.each)), done + self._rounds
+            carries, done = list(self._threads.map(self._go_on, self.trainers, carry.each)), done + self._rounds
             frames, metrics = self.look(carries)
             least = int(frames.min())
             if least >= next_report:

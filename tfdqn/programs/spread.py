@@ -42,14 +42,14 @@ class SpreadTrainer(SeveralTrainers):
 
     def __init__(self, config: Config, device: str, env: Environment | None = None):
         super().__init__(config, device, config.replicas, env)
-        self.learner = Learners([trainer.learner for trainer in self._trainers])
+        self.learner = Learners([trainer.learner for trainer in self.trainers])
 
     def make_trainers(self, config):
         parts = population.parts(config.replace(replicas=0), config.replicas)
         return [Trainer(part, device, self.env) for part, device in zip(parts, self.devices, strict=True)]
 
     def initial_carry(self) -> Together:
-        carries = [trainer.initial_carry() for trainer in self._trainers]
+        carries = [trainer.initial_carry() for trainer in self.trainers]
         names = tuple(f"part_{number}" for number in range(len(carries)))
         return carry_type(Parts, names)(tf.zeros([population.count(self.config)], tf.int64), *carries)
 
@@ -57,7 +57,7 @@ class SpreadTrainer(SeveralTrainers):
         return joined(carry.each)
 
     def cleared(self, carry: Together, ended: np.ndarray) -> Together:
-        pairs = zip(self._trainers, carry.each, np.split(ended, len(carry.each)), strict=True)
+        pairs = zip(self.trainers, carry.each, np.split(ended, len(carry.each)), strict=True)
         return type(carry)(carry.env_frames, *(trainer.cleared(part, these) for trainer, part, these in pairs))
 
     def look(self, carries):

@@ -23,9 +23,9 @@ TRACE_XLA_FLAG = "--xla_cpu_enable_xprof_traceme=true"
 # CUDA graphs of loops and conditions, too: a whole chunk becomes one graph where XLA can, and none of its kernels waits
 # for the host. (TensorFlow 2.21 knows the flag; XLA leaves it out where the driver is too old for it.)
 GRAPHS_XLA_FLAG = "--xla_gpu_enable_command_buffer=+WHILE,+CONDITIONAL"
-# Each product by the thread that comes to it. Where a CPU is parted, every part has a core to itself: two parts of
-# catch8's population are 1.7 times as quick so (TensorFlow 2.21).
-ONE_THREAD_XLA_FLAG = "--xla_cpu_multi_thread_eigen=false"
+# Threads of its own for each part of a CPU (TensorFlow 2.21). Otherwise all parts share them, and with two parts of a
+# population those hand each other the pieces of programs which one thread runs faster.
+OWN_THREADS_VARIABLE = "TF_OVERRIDE_GLOBAL_THREADPOOL"
 
 
 def add_xla_flag(flag: str, reason: str) -> None:
@@ -139,12 +139,11 @@ def _use_threads(count: int) -> None:
 
 def _cpus(count: int, threads: int, insists: bool) -> str:
     """Have TensorFlow count so many CPUs with so many threads each, and name the first."""
-    _use_threads(threads * count)
     if count == 1:
+        _use_threads(threads)
         return "/CPU:0"
-    flags, is_alone = os.environ.get("XLA_FLAGS", "").strip(), (threads or count_cores() // count) <= 1
-    if is_alone and ONE_THREAD_XLA_FLAG.partition("=")[0] not in flags and (not flags or flags.startswith("-")):
-        add_xla_flag(ONE_THREAD_XLA_FLAG, "--replicas")
+    _use_threads(threads or max(count_cores() // count, 1))
+    os.environ.setdefault(OWN_THREADS_VARIABLE, "1")
     config = _tensorflow_config()
     (cpu,) = config.list_physical_devices("CPU")
     try:
