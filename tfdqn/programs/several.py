@@ -67,6 +67,7 @@ class SeveralTrainers(abc.ABC):
 
     Attributes:
       trainers: one for each device.
+      least_rounds: that are played between two looks.
     """
 
     def __init__(self, config: Config, device: str, count: int, env: Environment | None):
@@ -76,7 +77,7 @@ class SeveralTrainers(abc.ABC):
         self.trainers = self.make_trainers(config)
         found = self.trainers[0].config
         self.config = config.replace(convolution=found.convolution)  # what the device decides
-        self._rounds = config.exchange_every_rounds
+        self.least_rounds = config.exchange_every_rounds
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="replica")
 
     @abc.abstractmethod
@@ -84,8 +85,12 @@ class SeveralTrainers(abc.ABC):
         """One for each device."""
 
     @abc.abstractmethod
-    def look(self, carries: Sequence[Carry]) -> tuple[np.ndarray, Metrics]:
-        """Do what is due between rounds; the run's env frames, and what it has counted, NumPy's."""
+    def look(self, carries: Sequence[Carry]) -> np.ndarray:
+        """Do what is due between rounds; the run's env frames, int64."""
+
+    @abc.abstractmethod
+    def seen(self, carries: Sequence[Carry]) -> Metrics:
+        """What the run had counted at the last look, NumPy's."""
 
     def begin(self) -> None:  # noqa: B027 (most have nothing to do)
         """Do what is due before a chunk."""
@@ -118,11 +123,11 @@ class SeveralTrainers(abc.ABC):
         self.begin()
         done, closed, least = 0, [], int(np.min(carry.env_frames))
         while done < max_rounds and least < stop_env_frames and len(closed) < MAX_REPORTS:
-            carries, done = list(self._threads.map(self._go_on, self.trainers, carry.each)), done + self._rounds
-            frames, metrics = self.look(carries)
+            carries, done = list(self._threads.map(self._go_on, self.trainers, carry.each)), done + self.least_rounds
+            frames = self.look(carries)
             least = int(frames.min())
             if least >= next_report:
-                closed.append((frames, int(self.agent.optimizer.iterations), metrics))
+                closed.append((frames, int(self.agent.optimizer.iterations), self.seen(carries)))
                 next_report = (least // self.config.log_every_frames + 1) * self.config.log_every_frames
                 carries = [each._replace(metrics=each.metrics.restarted()) for each in carries]
             carry = type(carry)(tf.constant(frames), *carries)
@@ -130,7 +135,7 @@ class SeveralTrainers(abc.ABC):
 
     def _go_on(self, trainer: Trainer, carry: Carry) -> Carry:
         """One device's part, in its own thread; once it is done."""
-        carry = trainer.run_chunk(carry, self._rounds, NEVER)
+        carry = trainer.run_chunk(carry, self.least_rounds, NEVER)
         carry.env_frames.numpy()
         return carry
 

@@ -42,6 +42,10 @@ class SpreadTrainer(SeveralTrainers):
 
     def __init__(self, config: Config, device: str, env: Environment | None = None):
         super().__init__(config, device, config.replicas, env)
+        # With nothing to exchange, only reports are to be looked for.
+        self.least_rounds = max(
+            self.least_rounds, -(-config.log_every_frames // (config.num_envs * config.iterations_per_update))
+        )
         self.learner = Learners([trainer.learner for trainer in self.trainers])
 
     def make_trainers(self, config):
@@ -61,7 +65,10 @@ class SpreadTrainer(SeveralTrainers):
         return type(carry)(carry.env_frames, *(trainer.cleared(part, these) for trainer, part, these in pairs))
 
     def look(self, carries):
-        return np.concatenate([carry.env_frames for carry in carries]), joined(carries)
+        return np.concatenate([carry.env_frames for carry in carries])
+
+    def seen(self, carries):
+        return joined(carries)
 
 
 class Learners:
