@@ -417,7 +417,6 @@ def _check_game(config: Config, env: Environment) -> None:
         raise UserError(f"--replicas {config.replicas}: {env.name} steps on the host, for one device; use 1")
     if population.is_one(config) and env.steps_on_host:
         raise UserError(f"--population: {env.name} steps on the host; train each agent in a run of its own")
-    if config.start_curriculum and not env.has_difficulties:
-        raise UserError(
-            f"--start-curriculum {config.start_curriculum}: {env.name} is equally difficult from start to end; use 0"
-        )
+    share = max(each.start_curriculum for each in population.members(config))
+    if share and not env.has_difficulties:
+        raise UserError(f"--start-curriculum {share}: {env.name} is equally difficult from start to end; use 0")
