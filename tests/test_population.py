@@ -37,9 +37,9 @@ SMALL = {
 }
 
 
-def make_run(run_dir, **changes):
+def make_run(run_dir, kind=PopulationRun, **changes):
     settings = {**SETTINGS, "population": 3, "jit": False, **changes}
-    return PopulationRun(configuration.resolve(settings), run_dir, "/CPU:0", StopRequest())
+    return kind(configuration.resolve(settings), run_dir, "/CPU:0", StopRequest())
 
 
 # What differs.

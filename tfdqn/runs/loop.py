@@ -339,6 +339,10 @@ class Run(RunState):
             return
         every = self.config.eval_every_frames
         self.progress.next_eval = (self.env_frames // every + 1) * every
+        self._select()
+
+    def _select(self) -> None:
+        """What follows from an evaluation for what is trained; of one agent nothing."""
 
     def _evaluate(self) -> None:
         """Evaluate the greedy player and keep it if it is the best."""
