@@ -194,7 +194,7 @@ def test_settings_that_have_changed_are_what_constants_are(settings, values):
 
 # What a run does, and keeps.
 
-RUN = {**PBT, "eval_every_frames": 1000, "total_env_frames": 3500, "log_every_frames": 500}
+RUN = {**PBT, "eval_every_frames": 700, "total_env_frames": 1800, "log_every_frames": 400}
 
 
 class Watched(PopulationRun):
@@ -229,7 +229,7 @@ def takeovers(path):
 
 def test_losers_take_over_winners_at_each_evaluation_and_winners_stay(whole):
     run, _ = whole
-    assert len(run.selected) == 3
+    assert len(run.selected) == 2
     told = iter(takeovers(run.run_dir / curves.METRICS_FILE))
     moved = 0
     for scores, (weights, configs), (after, configs_after) in run.selected:
@@ -272,16 +272,13 @@ def test_reports_and_settings_say_what_a_members_settings_are_now(whole, capfd):
 
 
 def test_a_broken_run_selects_as_the_unbroken_one(whole, tmp_path):
-    """Broken between two selections, and again after the last: weights, settings, reports, in all bits."""
+    """Broken between two selections, the second of which is made again: weights, settings, reports, in all bits."""
     run_dir = tmp_path / "run"
     run = make_run(run_dir, **RUN)
-    train_until(run, 1500, chunk=29)
+    train_until(run, 1100, chunk=29)
     run._lock.close()
     run._select()  # lost: after the checkpoint
     run.monitor.close()
-    run = resume(run_dir, kind=PopulationRun)
-    train_until(run, 3100, chunk=31)
-    run.close()
     run = resume(run_dir, kind=PopulationRun)
     expected, result = whole
     assert run.train()["members"] == result["members"]
@@ -301,13 +298,14 @@ def test_a_broken_run_selects_as_the_unbroken_one(whole, tmp_path):
 @pytest.mark.slow
 def test_a_member_that_diverges_takes_over_anothers_agent(tmp_path, capfd):
     run = make_run(tmp_path / "run", **RUN, prioritized=True)
-    train_until(run, 1200)
+    train_until(run, 800)
     break_weights(run, [1])
     result = run.train()
     said = capfd.readouterr().err
     assert "member 1 " in said and "until it takes over one of theirs" in said
     lines = takeovers(run.run_dir / curves.METRICS_FILE)
-    assert any(line["member"] == 1 and line["env_frames"] < 2100 for line in lines)
+    assert any(line["member"] == 1 and line["env_frames"] < 1500 for line in lines)
     assert result["diverged_members"] == [] and len(result["members"]) == 4
     assert not run.carry.metrics.non_finite_tensors.numpy().any()
-    assert [line["member"] for line in lines_of(run.run_dir / curves.METRICS_FILE) if line["env_frames"] > 3500][:4]
+    later = [line["member"] for line in lines_of(run.run_dir / curves.METRICS_FILE) if line["env_frames"] >= 1800]
+    assert {0, 1, 2, 3} == set(later)
