@@ -19,6 +19,7 @@ from tfdqn.programs.selection import Selection
 from tfdqn.programs.training import Trainer
 from tfdqn.runs import curves, population_selection
 from tfdqn.runs.population_run import PopulationRun
+from tfdqn.runtime.signals import StopRequest
 
 RATES = (1e-5, 1e-4, 1e-3, 1e-2)
 PBT = {"population": 1, "pbt": True, "vary": f"learning_rate={','.join(map(str, RATES))}"}
@@ -309,3 +310,19 @@ def test_a_member_that_diverges_takes_over_anothers_agent(tmp_path, capfd):
     assert not run.carry.metrics.non_finite_tensors.numpy().any()
     later = [line["member"] for line in lines_of(run.run_dir / curves.METRICS_FILE) if line["env_frames"] >= 1800]
     assert {0, 1, 2, 3} == set(later)
+
+
+@pytest.mark.slow
+def test_selection_saves_a_grid_most_of_which_is_too_slow(tmp_path):
+    """catch8 by five rates, of which one can learn it in the time there is: with it, all do."""
+    grid = {"env": "catch8", "device": "cpu", "vary": "learning_rate=1e-6,3e-6,1e-5,3e-5,1e-3"}
+    length = {"total_env_frames": 180_000, "eval_every_frames": 30_000}
+
+    def median(pbt):
+        config = configuration.resolve({**grid, **length, "pbt": pbt})
+        run = PopulationRun(config, tmp_path / f"run{pbt}", "/CPU:0", StopRequest())
+        scores = [row["score_mean"] for row in run.train()["members"]]
+        run.close()
+        return np.median(scores)
+
+    assert median(False) < 20 < 60 < median(True)
