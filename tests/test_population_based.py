@@ -8,7 +8,7 @@ import tensorflow as tf
 
 import tfdqn
 from tests.test_population import SMALL, break_weights, lines_of, make_run
-from tests.whole_runs import resume, train_until
+from tests.whole_runs import SETTINGS, resume, train_until
 from tfdqn import config as configuration
 from tfdqn import evaluate, population
 from tfdqn.envs import make_for
@@ -298,9 +298,10 @@ def test_a_broken_run_selects_as_the_unbroken_one(whole, tmp_path):
 
 @pytest.mark.slow
 def test_a_member_that_diverges_takes_over_anothers_agent(tmp_path, capfd):
-    run = make_run(tmp_path / "run", **RUN, prioritized=True)
+    run = make_run(tmp_path / "run", **{**RUN, "vary": f"{RUN['vary']};max_gradient_norm=inf"}, prioritized=True)
     train_until(run, 800)
     break_weights(run, [1])
+    run.trainer.learner.variables["replay/max_priority"].assign([1.0, np.inf, 1.0, 1.0])
     result = run.train()
     said = capfd.readouterr().err
     assert "member 1 " in said and "until it takes over one of theirs" in said
@@ -308,6 +309,9 @@ def test_a_member_that_diverges_takes_over_anothers_agent(tmp_path, capfd):
     assert any(line["member"] == 1 and line["env_frames"] < 1500 for line in lines)
     assert result["diverged_members"] == [] and len(result["members"]) == 4
     assert not run.carry.metrics.non_finite_tensors.numpy().any()
+    assert all(each.config.max_gradient_norm == np.inf for each in run.members)
+    assert np.isinf(run.trainer.learner.variables["settings/max_gradient_norm"]).all()
+    assert (run.trainer.learner.variables["replay/max_priority"].numpy() > 0).all()
     later = [line["member"] for line in lines_of(run.run_dir / curves.METRICS_FILE) if line["env_frames"] >= 1800]
     assert {0, 1, 2, 3} == set(later)
 
@@ -326,3 +330,27 @@ def test_selection_saves_a_grid_most_of_which_is_too_slow(tmp_path):
         return np.median(scores)
 
     assert median(False) < 20 < 60 < median(True)
+
+
+@pytest.mark.slow
+def test_a_member_that_comes_back_in_the_last_selection_is_no_agent_to_score(tmp_path):
+    """It diverged before the first evaluation, which is the only one, so nothing was ever evaluated of it."""
+    run = make_run(tmp_path / "run", **{**RUN, "eval_every_frames": 900, "total_env_frames": 900})
+    train_until(run, 600)
+    break_weights(run, [2])
+    result = run.train()
+    run.close()
+    assert [row["member"] for row in result["members"]] == [0, 1, 3] and result["diverged_members"] == []
+    run = resume(tmp_path / "run", kind=PopulationRun, total_env_frames=1200)
+    assert [row["member"] for row in run.train()["members"]] == [0, 1, 2, 3]
+
+
+@pytest.mark.slow
+def test_a_population_from_python_selects(tmp_path):
+    agent = tfdqn.Agent(**{**SETTINGS, "jit": False, "total_env_frames": 1500, "eval_every_frames": 500})
+    agent.fit(population=tfdqn.grid(learning_rate=RATES), pbt=True, logdir=tmp_path, verbose=0)
+    assert takeovers(agent.run_dir / curves.METRICS_FILE)
+    agent.fit(total_env_frames=2000, verbose=0)
+    assert {line["member"] for line in lines_of(agent.run_dir / curves.METRICS_FILE) if line["env_frames"] > 1600}
+    with pytest.raises(UserError, match="pbt is True in this run, not False"):
+        agent.fit(pbt=False, verbose=0)

@@ -84,7 +84,7 @@ class PopulationMonitor:
         for tag in dict.fromkeys(tag for found in values.values() for tag in found):
             each = np.array([found[tag] for found in values.values() if tag in found], np.float64)
             means[tag] = float(each.mean())
-            if len(each) < 2:
+            if len(each) < 2 or not np.isfinite(each).all():  # no limit, of a setting that changes
                 continue
             half = curves.student(len(each)) * float(each.std(ddof=1)) / math.sqrt(len(each))
             name = "eval" if tag.startswith("eval/") else "train"

@@ -232,6 +232,8 @@ class PopulationRun(Run):
     def _result(self) -> dict[str, Any]:
         start, rows, scored = time.monotonic(), [], []
         for each in self._going:
+            if each.best_weights is None:  # it took over an agent after the only evaluations, in none of which it was
+                continue
             self.evaluator.agent.online.set_weights(each.best_weights)
             scores = self.evaluator.evaluate(self.config.final_eval_episodes).summary()
             differing = {name: getattr(each.config, name) for name in self._differences}
