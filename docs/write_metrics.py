@@ -19,7 +19,8 @@ All are written to TensorBoard with the run's env frames as the x axis, and to `
 excepted. Each line there begins with `env_frames`, `updates` and `wall_seconds`, the time since the command began plus
 that of the processes before it if the run was resumed. What is reduced is what happened since the last report, or the
 episodes of an evaluation; a mean over nothing is left out. Reports that fall due in one chunk of the program share its
-seconds in proportion to their frames. This page is written by `docs/write_metrics.py`.
+seconds in proportion to their frames. [Runs with `--pbt`](populations.md#population-based-training) have a
+few more. This page is written by `docs/write_metrics.py`.
 """
 TITLES = {  # of a tag's group
     "rollout": "Training episodes",

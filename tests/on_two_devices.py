@@ -284,6 +284,10 @@ def test_a_number_that_is_not_finite_in_one_ends_the_run(tmp_path, exchange):
         ({"replicas": 7}, "--replicas 7: --num-envs 8 does not go into so many equal parts; use 4, or --num-envs 14"),
         ({"batch_size": 3}, "--replicas 2: --batch-size 3 does not go into so many equal parts; use 1, or"),
         ({"population": 3}, "--replicas 2: the agents side by side do not go into so many equal parts; use 1"),
+        (
+            {"population": 4, "vary": "learning_rate=1e-3", "pbt": True},
+            "--replicas 2: --pbt selects among members on one",
+        ),
         ({"population": 2, "exchange": "collective"}, "--exchange collective: agents side by side exchange nothing"),
         ({"restart_share": 0.2}, "--replicas 2: of each one's part: --restart-share 0.2: not one of 4 environments"),
     ],
@@ -349,6 +353,7 @@ def test_a_population_on_a_cpu_takes_its_cores(monkeypatch):
     assert train._replicas_here(config, 0) == 6
     assert train._replicas_here(config.replace(threads=2), 0) == 4
     assert train._replicas_here(config.replace(eager=True), 0) == 1
+    assert train._replicas_here(config.replace(pbt=True, vary="learning_rate=1e-3"), 0) == 1
     assert train._replicas_here(config.replace(population=1), 0) == 1
     assert train._count_replicas(config, "/CPU:0", None) == 2  # which is what TensorFlow counts here
     assert train._count_replicas(config.replace(vary="learning_rate=1e-3", population=3), "/CPU:0", None) == 1

@@ -1,6 +1,7 @@
 """Populations: each member is what it would be alone, and all that a run keeps of it."""
 
 import json
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -10,13 +11,16 @@ import tfdqn
 from tests.whole_runs import SETTINGS, resume, train_until
 from tfdqn import config as configuration
 from tfdqn import evaluate, list_runs, members, population, record, seeds
-from tfdqn.envs import make_for
+from tfdqn.envs import make_for, rollout
 from tfdqn.errors import EXIT_NUMERIC, UserError
 from tfdqn.learners import build_agent, metrics
+from tfdqn.learners.base import NoState
 from tfdqn.networks import stacked
+from tfdqn.programs.restarts import Past, Practice
 from tfdqn.programs.training import Trainer
 from tfdqn.runs import checkpoints, curves, statistics
 from tfdqn.runs.population_run import PopulationRun
+from tfdqn.runtime import compiled
 from tfdqn.runtime.signals import StopRequest
 
 SMALL = {
@@ -33,9 +37,9 @@ SMALL = {
 }
 
 
-def make_run(run_dir, **changes):
+def make_run(run_dir, kind=PopulationRun, **changes):
     settings = {**SETTINGS, "population": 3, "jit": False, **changes}
-    return PopulationRun(configuration.resolve(settings), run_dir, "/CPU:0", StopRequest())
+    return kind(configuration.resolve(settings), run_dir, "/CPU:0", StopRequest())
 
 
 # What differs.
@@ -77,6 +81,11 @@ def test_from_python_a_grid_is_said_by_name():
         ({"vary": "learning_rate=1,x"}, "--vary learning_rate=x: must be a number"),
         ({"vary": "seed=3:3"}, "--vary seed=3:3: must be a whole number, or FIRST:END"),
         ({"vary": "discount=0.9,1.5"}, "--vary discount=1.5: must be at most 1; use 1"),
+        (
+            {"vary": "restart_share=0,0.01"},
+            "--restart-share 0.01: not one of 64 environments; use 0, or more --num-envs",
+        ),
+        ({"vary": "start_curriculum=0,0.5"}, "--start-curriculum 0.5: catch8 is equally difficult from start to end"),
         ({"vary": "seed=1,1"}, "--vary seed=1: is there twice"),
         ({"vary": "seed=1;seed=2"}, "--vary seed: is there twice"),
         ({"vary": "seed=0:3", "population": 2}, "--population 2: --vary names the seeds already"),
@@ -183,6 +192,10 @@ def played(config, rounds):
             {"prioritized": True, "restart_share": 0.5, "n_step": 2, "double": False},
             "seed=0,7;discount=0.5,0.99;priority_alpha=0.2,0.9;priority_beta=0.1,0.7",
         ),
+        pytest.param({}, "restart_share=0,0.25,0.75", marks=pytest.mark.slow),
+        pytest.param(
+            {"env": "cave", "network": "mlp"}, "start_curriculum=0,0.6;restart_share=0,0.5", marks=pytest.mark.slow
+        ),
         pytest.param(
             {"n_step": 3, "return_lambda": 0.7, "target": "soft"},
             "seed=0,7;discount=0.5,0.99",
@@ -199,7 +212,7 @@ def played(config, rounds):
             marks=pytest.mark.slow,
         ),
     ],
-    ids=["rates", "own game", "own network", "replay", "mixed returns", "exploration", "targets"],
+    ids=["rates", "own game", "own network", "replay", "practice", "starts", "mixed returns", "exploration", "targets"],
 )
 def test_a_member_is_what_it_would_be_alone(settings, vary):
     """Its games to the bit, its weights to rounding, what is reported of it, and no member is another."""
@@ -227,6 +240,65 @@ def test_a_member_is_what_it_would_be_alone(settings, vary):
         for ours, theirs in totals.values():
             assert ours == pytest.approx(theirs, rel=1e-3)
     assert any(not np.allclose(a, b, atol=1e-6) for a, b in zip(weights[0], weights[-1], strict=True))
+
+
+def test_members_differ_in_where_their_games_begin():
+    """Each one's difficulties are those of its share, which the game is asked for as if it were alone."""
+    game, seeds_of_all = make_for(configuration.resolve({"env": "cave"})), tf.constant([[5, 9], [7, 9]], tf.int64)
+    shares = np.array([0.0, 0.9])
+    state, difficulty = rollout.training_start(game, rollout.sample_noise(game, seeds_of_all, 8), shares)
+    for number, (seed, share) in enumerate(zip(seeds_of_all, shares, strict=True)):
+        part = slice(4 * number, 4 * number + 4)
+        own, difficulties = game.training_start(game.sample_noise(seed, 4), float(share))
+        np.testing.assert_array_equal(difficulty[part], difficulties)
+        for ours, theirs in zip(tf.nest.flatten(state), tf.nest.flatten(own), strict=True):
+            np.testing.assert_array_equal(ours[part], theirs)
+    assert not difficulty[:4].numpy().any() and difficulty[4:].numpy().any()
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_members_of_which_more_or_fewer_practise_do_as_each_alone(jit):
+    """Practice of three members with 0, 1 and 3 practisers of 4: all that is remembered, drawn and put back."""
+    num_envs, counts, depth = 4, (0, 1, 3), 3
+    rng, streams = np.random.default_rng(0), tf.constant([[3, 1], [4, 1], [5, 1]], tf.int64)
+
+    def past(values):
+        return Past(NoState(), values[:, tf.newaxis] + tf.range(float(depth)), Held(values))
+
+    def follow(practice, seed, starts, moves):
+        """What some decisions leave, all of it [N, ...]."""
+        memory, seen = practice.begin(past(starts)), []
+        for decision, (values, crashed, begins) in enumerate(moves):
+            _, back = practice.go_back(memory, NoState(), NoState(), begins, seed + decision)
+            history = tf.transpose(past(values).history)
+            told = practice.lead_in(memory, history, history + 0.5, back, begins)
+            carried = practice.state_of(back, Held(tf.zeros_like(values)))
+            seen += [practice.is_leading_in(memory), tf.transpose(told), carried.value]
+            of_now = past(values)._replace(history=tf.transpose(told))
+            memory = practice.remember(memory, of_now, crashed, begins, tf.constant(15 + decision, tf.int64))
+        return [practice.is_player, *seen]
+
+    moves = [
+        (tf.constant(rng.normal(size=12), tf.float32), *(tf.constant(rng.random(12) < 0.4) for _ in range(2)))
+        for _ in range(4 if jit else 10)
+    ]
+    starts = tf.range(12.0)
+    whole = compiled.program(lambda *given: follow(Practice(num_envs, counts), *given), jit=jit, eager=not jit)
+    found = whole(streams, starts, moves)
+    for number, count in enumerate(counts):
+        part = slice(number * num_envs, (number + 1) * num_envs)
+        own = follow(
+            Practice(num_envs, count), streams[number], starts[part], [[each[part] for each in m] for m in moves]
+        )
+        for ours, theirs in zip(found, own, strict=True):
+            np.testing.assert_array_equal(ours[part], theirs)
+    assert any(np.any(each[4:] != 0) for each in found[3::3])  # some have gone back
+
+
+class Held(NamedTuple):
+    """What a player carries, in tests."""
+
+    value: tf.Tensor  # [N] float32
 
 
 @pytest.mark.slow

@@ -123,6 +123,7 @@ class Agent:
         minutes: float | None = None,
         total_env_frames: int | None = None,
         population: str | None = None,
+        pbt: bool | None = None,
         callbacks: Iterable[tf.keras.callbacks.Callback] = (),
         logdir: str | Path = "runs",
         run_name: str | None = None,
@@ -138,6 +139,8 @@ class Agent:
           total_env_frames: train until the run has played so many frames, over all environments; None: the settings'.
           population: train many agents in one program, as `tfdqn.grid` says what differs among them; this one then is
             the best of them, by its evaluations in training.
+          pbt: have the worst of them take over agents of the best ones at each evaluation, as `--pbt`; None: as the
+            settings say.
           callbacks: Keras callbacks; an epoch is what lies between two evaluations, and its logs are the evaluation's
             results, such as `score_mean`, `env_frames` and `updates`.
           logdir: the folder that holds run folders.
@@ -147,7 +150,7 @@ class Agent:
         Returns:
           A Keras `History`; its `history` has a list a log, its `params` the run's totals.
         """
-        length = {"minutes": minutes, "total_env_frames": total_env_frames, "vary": population}
+        length = {"minutes": minutes, "total_env_frames": total_env_frames, "vary": population, "pbt": pbt}
         length = {name: value for name, value in length.items() if value is not None}
         callbacks = list(callbacks)
         quiet = contextlib.nullcontext() if verbose else console.silence()

@@ -183,7 +183,7 @@ def resolve(given: Mapping[str, Any], *, on_gpu: bool = False, tell: Callable[[s
         values |= learner.GPU_SIZES
     values = {**learner.PRESET, **values}
     wanted = Config(**{**values, **chosen, **given})
-    config = _fitted(wanted, given)
+    config = fitted(wanted, given)
     check(config)
     before, after = plain(wanted), plain(config)
     for name in before if tell is not None else ():
@@ -252,8 +252,8 @@ def _preset(env: str, name: str, learner: str | None, on_gpu: bool = False) -> d
     return {**values, "learner": learner}
 
 
-def _fitted(config: Config, given: Mapping[str, Any]) -> Config:
-    """The configuration with values that are not `given` moved to where they fit, as far as that can be."""
+def fitted(config: Config, given: Iterable[str]) -> Config:
+    """The configuration with settings that are not `given` moved to where they fit, as far as that can be."""
     for _ in range(len(FIELDS)):  # one change may ask for another; never as many as there are fields
         changes = next(
             (way for way in _ways_to_fit(config) if all(_is_free(config, given, *change) for change in way.items())),
@@ -271,7 +271,7 @@ def _ways_to_fit(config: Config) -> Iterator[dict[str, Any]]:
             yield from each.ways_to_fit(config)
 
 
-def _is_free(config: Config, given: Mapping[str, Any], name: str, value: Any) -> bool:
+def _is_free(config: Config, given: Iterable[str], name: str, value: Any) -> bool:
     """Whether a setting that was not given may take another value."""
     low, high = (FIELDS[name].metadata[bound] for bound in ("low", "high"))
     is_legal = (low is None or value >= low) and (high is None or value <= high)

@@ -9,6 +9,11 @@ import numpy as np
 import tensorflow as tf
 
 
+def as_float32(numbers: Any) -> Any:
+    """Numbers of the host as NumPy's float32, and a variable or tensor of any width as a tensor of such."""
+    return tf.cast(numbers, tf.float32) if tf.is_tensor(numbers) else np.float32(numbers)
+
+
 def as_tensor(
     value: Any,
     dtype: tf.DType,

@@ -7,13 +7,16 @@ number for each member, asks here. An agent alone has no axis of members: what i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
 
 from tfdqn import optimizers, population, seeds
+from tfdqn.inputs import as_float32
 from tfdqn.networks import stacked
 
 if TYPE_CHECKING:
@@ -29,14 +32,20 @@ class Members:
     Attributes:
       count: P, or 1.
       shape: of what there is one of for each: [P], or [] alone.
+      tuned: settings that change in training, by name, [P] float64 or int64.
     """
+
+    tuned: Mapping[str, tf.Variable] = MappingProxyType({})
 
     def __init__(self, configs: Sequence[Config]):
         self.configs, self.count = tuple(configs), len(configs)
         self.shape: tuple[int, ...] = ()
 
     def setting(self, name: str) -> Any:
-        """A setting's value; of a population whose members differ in it, that of each, [P]."""
+        """A setting's value; of a population whose members differ in it, that of each, [P]; of `tuned`, the variable.
+
+        What hangs on it is made of `tfdqn.inputs.as_float32`, or of whole numbers, where it is traced.
+        """
         return getattr(self.configs[0], name)
 
     def stream(self, name: str, *more: int) -> int | list[int]:
@@ -118,7 +127,7 @@ class Population(Members):
         return tf.reduce_min(each)
 
     def rows_of(self, each, count):
-        return tf.repeat(_entering(each), count) if np.ndim(each) else each
+        return tf.repeat(_entering(each), count) if len(np.shape(each)) else each
 
     def norm(self, gradients, variables):
         owners = [stacked.owner_of(variable) for variable in variables]
@@ -141,18 +150,44 @@ class Population(Members):
         return [each * self.over(scale, variable) for each, variable in zip(gradients, variables, strict=True)]
 
     def over(self, each, variable):
-        if not np.ndim(each):
+        if not len(np.shape(each)):
             return each
         owner = stacked.owner_of(variable)
         return _entering(each)[owner] if owner is not None else stacked.beside(_entering(each), variable)
 
 
+class TunedPopulation(Population):
+    """P agents side by side, some of whose settings change in training.
+
+    Args:
+      configs: what each begins with.
+      names: of those settings.
+    """
+
+    def __init__(self, configs: Sequence[Config], names: Sequence[str]):
+        super().__init__(configs)
+        self._names = tuple(names)
+
+    @functools.cached_property
+    def tuned(self):
+        # As wide as the host's numbers: what is computed of them is what it is of a constant, to the bit.
+        values = {name: np.array([getattr(config, name) for config in self.configs]) for name in self._names}
+        return {name: tf.Variable(each, trainable=False, name=name) for name, each in values.items()}
+
+    def setting(self, name):
+        return self.tuned[name] if name in self._names else super().setting(name)
+
+
 def _entering(values: Any) -> tf.Tensor:
-    """Numbers of the host as float32 or int64, as what they meet in a program is."""
+    """Numbers of the host or of `tuned` as float32 or int64, as what they meet in a program is."""
+    if isinstance(values, tf.Variable):
+        return tf.convert_to_tensor(values) if values.dtype.is_integer else as_float32(values)
     is_whole = isinstance(values, np.ndarray) and values.dtype.kind == "i"
     return values if tf.is_tensor(values) else tf.constant(values, tf.int64 if is_whole else tf.float32)
 
 
 def members_of(config: Config) -> Members:
     """Those that a configuration trains."""
+    if names := population.tuned(config):
+        return TunedPopulation(population.members(config), names)
     return (Population if population.is_one(config) else Members)(population.members(config))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 
 from tfdqn.inputs import as_tensor
+from tfdqn.networks import stacked
 
 DQN_NATURE_EPSILON = 0.01  # for the loss summed over the batch, as Mnih et al. (2015) train
 FOLD_WIDTH, FOLD_WAYS = 64, 16  # numbers that a sum is folded down to, and how many are added at once
@@ -58,6 +59,11 @@ class _Rates:
 
     beside: Callable
     variable = None  # that is under way
+
+    def add_variable_from_reference(self, model_variable, *args, **kwargs):
+        slot = super().add_variable_from_reference(model_variable, *args, **kwargs)
+        stacked.own_as(slot, model_variable)
+        return slot
 
     def update_step(self, gradient, variable):
         self.variable = variable

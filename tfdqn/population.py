@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from tfdqn.config import Config
 
 MAX_MEMBERS = 256  # each keeps three files of reports open
+LEAST_SELECTED = 4  # members among which `--pbt` can tell a worst part from a best one
+# What decides a member's games, which stay its own when it takes over another's agent.
+OWN = ("seed", "start_curriculum", "restart_share")
 
 
 def grid(**settings: Any) -> str:
@@ -51,7 +54,7 @@ def members(config: Config) -> tuple[Config, ...]:
     count = math.prod(len(values) for values in varied.values())
     if count > MAX_MEMBERS:
         raise UserError(f"--vary {config.vary}: makes {count} agents; at most {MAX_MEMBERS} are trained side by side")
-    alone = config.replace(population=1, vary="", replicas=0)
+    alone = config.replace(population=1, vary="", pbt=False, replicas=0)
     return tuple(
         alone.replace(**dict(zip(varied, values, strict=True))) for values in itertools.product(*varied.values())
     )
@@ -81,6 +84,34 @@ def divides(config: Config, count: int) -> bool:
 def count(config: Config) -> int:
     """How many agents a configuration trains."""
     return len(members(config))
+
+
+def tuned(config: Config) -> tuple[str, ...]:
+    """The settings that change in training: with `pbt` those that `vary` names, but for `OWN`, if only one value."""
+    if not getattr(config, "pbt", False):
+        return ()
+    return tuple(name for name, _ in _varied(config) if name not in OWN)
+
+
+def check_pbt(config: Config) -> None:
+    """Refuse population based training of what is no population, or has nothing to tune.
+
+    Raises:
+      UserError: so it is, or `vary` cannot be read.
+    """
+    if not config.pbt:
+        return
+    number = count(config)
+    if number < LEAST_SELECTED:
+        raise UserError(
+            f"--pbt: selects among {LEAST_SELECTED} agents or more, not {number}; add --population {LEAST_SELECTED}, "
+            "or more values to --vary"
+        )
+    if not tuned(config):
+        raise UserError(
+            f"--pbt: --vary names no setting to tune, as {', '.join(OWN)} stay each member's own; add --vary "
+            "learning_rate=1e-4,1e-3 or another"
+        )
 
 
 def differences(configs: Sequence[Config]) -> tuple[str, ...]:

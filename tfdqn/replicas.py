@@ -48,6 +48,8 @@ class Replicas:
             return
         count = self.replicas
         if population.is_one(config):
+            if config.pbt:
+                raise UserError(f"--replicas {count}: --pbt selects among members on one device; use 1")
             if not population.divides(config, count):
                 fewer = next(each for each in range(count, 0, -1) if population.divides(config, each))
                 raise UserError(

@@ -33,12 +33,14 @@ class Game:
         "reported",
         low=0,
         high=1,
+        varies=True,
     )
     restart_share: float = setting(
         0.0,
         "share of environments that only practise: they start shortly before another's last crash",
         low=0,
         high=0.9,
+        varies=True,
     )
 
     def check(self, config: Any) -> None:

@@ -18,9 +18,10 @@ import tensorflow as tf
 
 # Evaluation's streams are never used in training, nor is "look", of what is only shown. "start" is the first reset of
 # every environment; "weights" are those of a network before it learns, "noise" what its layers draw while it does;
-# "replica" gives the seeds of a run's replicas; "play" is of `Agent.act`.
+# "replica" gives the seeds of a run's replicas, "selection" says who takes over whose agent in a population; "play" is
+# of `Agent.act`.
 _PLAYED = ("evaluation", "final_evaluation", "record", "play", "export")
-STREAMS = ("start", "explore", "env", "replay", "restart", "weights", "noise", "look", "replica", *_PLAYED)
+STREAMS = ("start", "explore", "env", "replay", "restart", "weights", "noise", "look", "replica", "selection", *_PLAYED)
 _LOW_63_BITS = 2**63 - 1
 _GOLDEN = 0x9E3779B97F4A7C15  # 2**64 over the golden ratio, odd: steps by it come near no earlier place for long
 _MIXERS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))  # (shift, factor)

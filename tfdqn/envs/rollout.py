@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from tfdqn import seeds
@@ -25,6 +26,17 @@ def select(condition: tf.Tensor, if_true: Any, if_false: Any) -> Any:
 def sample_noise(env: Environment, seed: tf.Tensor, num_envs: int) -> Any:
     """The noise of so many environments; of P seeds [P, 2], each one's of an equal share of them."""
     return env.sample_noise(seed, num_envs // (seed.shape[0] if seed.shape.rank == 2 else 1))
+
+
+def training_start(env: Environment, noise: Any, share: Any) -> tuple[Any, tf.Tensor]:
+    """`Environment.training_start`, of a population whose members differ in the share with [P] numbers of the host."""
+    if not np.ndim(share):
+        return env.training_start(noise, share)
+    # A game need not know of members: each one's difficulties are drawn as if it were alone.
+    parts = [tf.split(each, len(share)) for each in tf.nest.flatten(noise)]
+    each = (tf.nest.pack_sequence_as(noise, part) for part in zip(*parts, strict=True))
+    difficulty = tf.concat([env.difficulties(*given) for given in zip(each, share.tolist(), strict=True)], axis=0)
+    return env.reset_at(noise, difficulty), difficulty
 
 
 def play(

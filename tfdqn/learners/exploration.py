@@ -8,10 +8,10 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import tensorflow as tf
 
 from tfdqn import seeds
+from tfdqn.inputs import as_float32
 from tfdqn.learners import losses
 from tfdqn.members import Members, members_of
 
@@ -42,8 +42,8 @@ class Linear:
     def at(self, env_frames: tf.Tensor) -> tf.Tensor:
         """The number float32 after so many frames int64; clipped as an integer, so it stays exact at any age."""
         progress = tf.minimum(env_frames, self.decay_env_frames)
-        share = tf.cast(progress, tf.float32) / np.asarray(self.decay_env_frames, np.float32)
-        return np.float32(self.start) + np.float32(self.end - self.start) * share
+        share = tf.cast(progress, tf.float32) / as_float32(self.decay_env_frames)
+        return as_float32(self.start) + as_float32(self.end - self.start) * share
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,9 +127,9 @@ def _falling(members: Members, name: str) -> Linear:
 KINDS = {"epsilon_greedy": _epsilon_greedy, "boltzmann": _boltzmann}
 
 
-def exploration(config: Config) -> EpsilonGreedy:
-    """The exploration that a configuration describes."""
-    return KINDS[config.exploration](members_of(config))
+def exploration(config: Config, members: Members | None = None) -> EpsilonGreedy:
+    """The exploration that a configuration describes, of its `members` where these are made already."""
+    return KINDS[config.exploration](members or members_of(config))
 
 
 def choose(q: tf.Tensor, explore: tf.Tensor | Explore, seed: tf.Tensor, legal: tf.Tensor | None) -> tf.Tensor:

@@ -239,3 +239,12 @@ class Population:
         common=True,
         joined=";",
     )
+    pbt: bool = setting(
+        False,
+        "population based training: at each evaluation the worst fifth take over agents of the best fifth, with the "
+        "settings of --vary, which are then changed at random",
+        common=True,
+    )
+
+    def check(self, config: Any) -> None:
+        population.check_pbt(config)

@@ -198,6 +198,30 @@ def owner_of(variable: tf.Variable) -> int | None:
     return getattr(variable, "network_of_stack", None)
 
 
+def own_as(slot: tf.Variable, variable: tf.Variable) -> None:
+    """Let what is kept of a variable, such as an optimizer's slot, be of the same network."""
+    if (owner := owner_of(variable)) is not None:
+        slot.network_of_stack = owner
+
+
+def gather(variables: Sequence[tf.Variable], source: tf.Tensor) -> None:
+    """Let network i have what network `source[i]` has.
+
+    Args:
+      variables: of a stacked network or of its optimizer; those without an axis of networks are left alone.
+      source: [P] int32.
+    """
+    count = source.shape[0]
+    each = [[v for v in variables if owner_of(v) in (None, number) and v.shape.rank] for number in range(count)]
+    for twins in zip(*each, strict=True):
+        if owner_of(twins[0]) is None:
+            twins[0].assign(tf.gather(twins[0].read_value(), source))
+            continue
+        values = tf.gather(tf.stack([twin.read_value() for twin in twins]), source)
+        for twin, value in zip(twins, tf.unstack(values), strict=True):
+            twin.assign(value)
+
+
 def beside(each: tf.Tensor, variable: tf.Variable) -> tf.Tensor:
     """Numbers [P] to go with a variable [P, ...]."""
     return tf.reshape(each, [-1] + [1] * (variable.shape.rank - 1))

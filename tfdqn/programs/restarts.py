@@ -11,13 +11,16 @@ of frames is rebuilt from the replay's rows, so the frames before a start have t
 the environment waits while they go into the replay, one a row (`lead_in`).
 
 Shapes: N environments, of which the first M play and the others practise; K frames in a history. Of a population of P
-members each has N of its own, goes back to its own players' crashes, and N and M are read as those of all.
+members each has N of its own, goes back to its own players' crashes, and N and M are read as those of all; M may differ
+among members.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from tfdqn import seeds
@@ -65,29 +68,41 @@ class Practice:
     """Which environments practise, where they start and when they end.
 
     Args:
-      num_envs: N.
-      num_practisers: N - M; with 0 every method leaves things as they are.
-      members: P; N and M above are of one.
+      num_envs: N, of one member.
+      num_practisers: N - M, of one or, if several numbers, of each member; with 0 of all, every method leaves things as
+        they are.
       device: TensorFlow device.
     """
 
-    def __init__(self, num_envs: int, num_practisers: int, members: int = 1, device: str = "/CPU:0"):
+    def __init__(self, num_envs: int, num_practisers: int | Sequence[int], device: str = "/CPU:0"):
         self._is_on_cpu = loops.is_cpu(device)
-        self._members, self._num_envs, self._num_practisers = members, num_envs, num_practisers
-        self._players_of_one = num_envs - num_practisers
-        self._num_players = members * self._players_of_one
+        self._of_each = np.array(num_practisers, np.int64).reshape(-1)
+        self._members, self._num_envs = len(self._of_each), num_envs
+        self._num_practisers = int(self._of_each.sum())
+        self._num_players = self._members * num_envs - self._num_practisers
+        self._is_player = np.arange(num_envs) < (num_envs - self._of_each)[:, np.newaxis]  # [P, N]
+        # Members that are alike are cut apart by slices, which cost nothing; others environment by environment.
+        self._are_alike = len(set(self._of_each.tolist())) == 1
+        self._players_of_one = num_envs - int(self._of_each[0])
+        self._places = [np.flatnonzero(flags) for flags in (self._is_player, ~self._is_player)]
 
     @property
     def is_player(self) -> tf.Tensor:
         """Which environments play on, [N] bool."""
+        if not self._are_alike:
+            return tf.constant(self._is_player.reshape(-1))
         of_one = tf.range(self._num_envs) < self._players_of_one
         return of_one if self._members == 1 else tf.tile(of_one, [self._members])
 
     def _players(self, values: tf.Tensor, axis: int = 0) -> tf.Tensor:
         """The players' part, of what there is one of for each environment along that axis, 0 or 1."""
+        if not self._are_alike:
+            return tf.gather(values, self._places[0], axis=axis)
         return self._part(values, axis, slice(None, self._players_of_one))
 
     def _practisers(self, values: tf.Tensor, axis: int = 0) -> tf.Tensor:
+        if not self._are_alike:
+            return tf.gather(values, self._places[1], axis=axis)
         return self._part(values, axis, slice(self._players_of_one, None))
 
     def _part(self, values: tf.Tensor, axis: int, which: slice) -> tf.Tensor:
@@ -99,6 +114,9 @@ class Practice:
 
     def _joined(self, players: tf.Tensor, practisers: tf.Tensor, axis: int = 0) -> tf.Tensor:
         """The inverse: of both parts one."""
+        if not self._are_alike:
+            where = np.argsort(np.concatenate(self._places))
+            return tf.gather(tf.concat([players, practisers], axis=axis), where, axis=axis)
         if self._members == 1:
             return tf.concat([players, practisers], axis=axis)
         return _merged(tf.concat([self._apart(each, axis) for each in (players, practisers)], axis=axis + 1), axis)
@@ -115,7 +133,7 @@ class Practice:
         players = _map(self._players, past)
         snapshots = _map(lambda values: tf.repeat(values[tf.newaxis], NUM_SNAPSHOTS, axis=0), players)
         newest, taken = tf.zeros([], tf.int32), tf.zeros([self._num_players], tf.int32)
-        lead_in = tf.zeros([self._members * self._num_practisers], tf.int32)
+        lead_in = tf.zeros([self._num_practisers], tf.int32)
         return Memory(snapshots, newest, taken, players, lead_in)
 
     def is_leading_in(self, memory: Memory | Nothing) -> tf.Tensor:
@@ -148,10 +166,7 @@ class Practice:
         """
         if not self._num_practisers:
             return fresh, None
-        drawn = seeds.draw(seed, self._num_practisers) % self._players_of_one
-        if self._members > 1:  # of each member's own players
-            first = tf.range(self._members, dtype=drawn.dtype) * self._players_of_one
-            drawn += tf.repeat(first, self._num_practisers)
+        drawn = self._drawn(seed)
         past = _map(lambda values: tf.gather(values, drawn), memory.spots)
         begins = self._practisers(is_over)
 
@@ -159,6 +174,22 @@ class Practice:
             return self._joined(self._players(fresh), tf.where(_over(begins, spot), spot, self._practisers(held)))
 
         return _map(choose, fresh, env_state, past.env_state), past
+
+    def _drawn(self, seed: tf.Tensor) -> tf.Tensor:
+        """Which player's spot each practiser takes, of its own member's, [N - M] int64 among all players."""
+        most = int(self._of_each.max())
+        drawn = seeds.draw(seed, most)
+        if self._are_alike:
+            drawn %= self._players_of_one
+            if self._members > 1:
+                first = tf.range(self._members, dtype=drawn.dtype) * self._players_of_one
+                drawn += tf.repeat(first, most)
+            return drawn
+        # A member's draws are the first of its seed, as many as it has practisers.
+        is_drawn = np.arange(most) < self._of_each[:, np.newaxis]
+        players = self._num_envs - self._of_each
+        first = np.repeat(np.cumsum(players) - players, self._of_each)
+        return tf.gather(drawn, np.flatnonzero(is_drawn)) % np.repeat(players, self._of_each) + first
 
     def state_of(self, past: Past | None, initial: Any) -> Any:
         """What the agent carries where an episode begins, [N, ...]: what it did at a practiser's spot."""
@@ -228,12 +259,12 @@ class Practice:
             return tf.tensor_scatter_nd_update(snapshots, [[newest]], written[tf.newaxis])
 
         def note(spots, snapshots):
-            return tf.where(_over(crashed, spots), self._of_each(snapshots, oldest), spots)
+            return tf.where(_over(crashed, spots), self._one_of_each(snapshots, oldest), spots)
 
         spots = _map(note, memory.spots, memory.snapshots)
         return Memory(_map(take, memory.snapshots, past), newest, taken, spots, lead_in)
 
-    def _of_each(self, snapshots: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
+    def _one_of_each(self, snapshots: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
         """Of snapshots [NUM_SNAPSHOTS, M, ...] that of a place [M] for each player, [M, ...]."""
         if self._is_on_cpu:
             rows = place * self._num_players + tf.range(self._num_players)

@@ -17,7 +17,7 @@ import tensorflow as tf
 from tfdqn import learners, seeds
 from tfdqn.config import Config
 from tfdqn.envs import Environment, make_for
-from tfdqn.envs.rollout import play, push_frame, sample_noise, select, stack_frames
+from tfdqn.envs.rollout import play, push_frame, sample_noise, select, stack_frames, training_start
 from tfdqn.learners.base import Agent, Decision
 from tfdqn.learners.metrics import MAX_REPORTS, SHARED_BIT, Metrics, Reports, note_non_finite
 from tfdqn.members import members_of
@@ -92,7 +92,8 @@ class Trainer:
             self.config = config = self.learner.config
             self._members = members_of(config)
             self._num_envs = config.num_envs * self._members.count
-            self._practice = Practice(config.num_envs, config.num_practisers, self._members.count, device)
+            practisers = [each.num_practisers for each in self._members.configs]
+            self._practice = Practice(config.num_envs, practisers, device)
             never = tf.constant(NEVER, tf.int64)
             self._no_reports = Reports.none(never, self.learner.sums(), self._members.shape)
         self._chunk = compiled.program(self._run, jit=config.jit, eager=config.eager)
@@ -118,7 +119,7 @@ class Trainer:
         with tf.device(self.device):
             start = self._skipping(seeds.at(self._stream("start"), 0))
             noise = sample_noise(self.env, start, self._num_envs)
-            state, difficulty = self.env.training_start(noise, config.start_curriculum)
+            state, difficulty = training_start(self.env, noise, self._members.setting("start_curriculum"))
             frame = self.env.observe(state)
             depth = (config.frame_stack - 1) * config.frame_stride + 1
             history = tf.repeat(frame[tf.newaxis], depth, axis=0)
@@ -183,7 +184,7 @@ class Trainer:
     def cleared(self, carry: Carry, ended: np.ndarray) -> Carry:
         """Let nothing that is not finite stay: members that have `ended` [P] bool are made all zeros."""
         for name, variable in self.learner.variables.items():
-            if not variable.dtype.is_floating:
+            if not variable.dtype.is_floating or name.startswith("settings/"):
                 continue
             if not name.startswith("agent/"):  # the optimizer's and the replay's
                 variable.assign(tf.where(tf.math.is_finite(variable), variable, 0.0))
@@ -319,7 +320,7 @@ class Trainer:
         frames = tf.where(is_idle, 0, frames)
         episode_score = tf.where(carry.is_first, 0.0, carry.episode_score) + tf.where(is_idle, 0.0, score)
         restart_seed = seeds.at(self._members.stream("restart"), carry.iteration)
-        fresh, difficulty = env.training_start(noise, config.start_curriculum)
+        fresh, difficulty = training_start(env, noise, self._members.setting("start_curriculum"))
         idle_state, past = self._practice.go_back(carry.memory, carry.env_state, fresh, is_over, restart_seed)
         initial = self._practice.state_of(past, self.agent.initial_state(self._num_envs))
         agent_state = select(is_over, initial, agent_state)

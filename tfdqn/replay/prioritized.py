@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfdqn import seeds
-from tfdqn.inputs import as_tensor
+from tfdqn.inputs import as_float32, as_tensor
 from tfdqn.replay.table import FrameReplay, Row
 
 PRIORITY_FLOOR = 1e-3  # of |TD error|: what has no error now must be drawn again some day
@@ -113,7 +113,7 @@ class PrioritizedReplay(FrameReplay):
         """What there may be one of for each member, for each of so many rows of all."""
         if not len(np.shape(each)):
             return each
-        return tf.repeat(tf.convert_to_tensor(each, tf.float32), count // self.members)
+        return tf.repeat(as_float32(each), count // self.members)
 
 
 def draw_in_proportion(mass: tf.Tensor, seed: tf.Tensor, batch_size: int) -> tuple[tf.Tensor, tf.Tensor]:
@@ -150,8 +150,8 @@ def importance(share: tf.Tensor, beta: tf.Tensor) -> tf.Tensor:
 
 def risen(beta: float, num_updates: tf.Tensor, beta_updates: int) -> tf.Tensor:
     """beta after so many updates [] int64, on its way to 1 after `beta_updates`, [] float32."""
-    progress = tf.cast(tf.minimum(num_updates, beta_updates), tf.float32) / np.float32(beta_updates)
-    return np.float32(beta) + np.float32(1.0 - beta) * progress
+    progress = tf.cast(tf.minimum(num_updates, beta_updates), tf.float32) / as_float32(beta_updates)
+    return as_float32(beta) + as_float32(1.0 - beta) * progress
 
 
 def _descend(masses: tf.Tensor, rest: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

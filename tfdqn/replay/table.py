@@ -34,7 +34,7 @@ from tensorflow.python.ops import control_flow_util
 from tfdqn import seeds
 from tfdqn.dependencies import require_tf_agents
 from tfdqn.envs.spec import ObservationSpec
-from tfdqn.inputs import as_tensor
+from tfdqn.inputs import as_float32, as_tensor
 from tfdqn.replay import returns
 from tfdqn.replay.transitions import Row, Transition
 
@@ -375,8 +375,8 @@ class FrameReplay(tf_uniform_replay_buffer.TFUniformReplayBuffer):
         rewards, discounts = read("reward", ahead), read("discount", ahead)  # [n, B]
         is_boundary = read("is_boundary", ahead)
         gamma = self.discount
-        if np.ndim(gamma):
-            gamma = tf.repeat(tf.constant(gamma, tf.float32), anchor.shape[0] // self.members)
+        if len(np.shape(gamma)):
+            gamma = tf.repeat(as_float32(gamma), anchor.shape[0] // self.members)
         reward, discount, ends = self._returns.of(rewards, discounts, is_boundary, gamma)
 
         # The episode's first row as steps from the anchor; where it is out of reach there is nothing to clip.

@@ -339,6 +339,10 @@ class Run(RunState):
             return
         every = self.config.eval_every_frames
         self.progress.next_eval = (self.env_frames // every + 1) * every
+        self._select()
+
+    def _select(self) -> None:
+        """What follows from an evaluation for what is trained; of one agent nothing."""
 
     def _evaluate(self) -> None:
         """Evaluate the greedy player and keep it if it is the best."""
@@ -419,7 +423,6 @@ def _check_game(config: Config, env: Environment) -> None:
         raise UserError(f"--replicas {config.replicas}: {env.name} steps on the host, for one device; use 1")
     if population.is_one(config) and env.steps_on_host:
         raise UserError(f"--population: {env.name} steps on the host; train each agent in a run of its own")
-    if config.start_curriculum and not env.has_difficulties:
-        raise UserError(
-            f"--start-curriculum {config.start_curriculum}: {env.name} is equally difficult from start to end; use 0"
-        )
+    share = max(each.start_curriculum for each in population.members(config))
+    if share and not env.has_difficulties:
+        raise UserError(f"--start-curriculum {share}: {env.name} is equally difficult from start to end; use 0")

@@ -54,11 +54,15 @@ class Member(Player):
       run: the run as it stands.
       number: from 0.
       config: what it would be trained by alone.
+
+    Attributes:
+      config: likewise, as it is now: some settings may change in training.
+      begun: as it was at first.
     """
 
     def __init__(self, run: RunState, number: int, config: Config):
         super().__init__(config)
-        self._run, self.number, self.place = run, number, f"best/{number:02d}/"
+        self._run, self.number, self.place, self.begun = run, number, f"best/{number:02d}/", config
 
     @property
     def run_dir(self) -> Path:
@@ -70,7 +74,8 @@ class Member(Player):
         from tfdqn import learners
         from tfdqn.learners import optimizing
 
-        return optimizing.compiled(learners.build_agent(self.config, self._run.trainer.env), self.config)
+        # As it was at first: a file of its weights then follows from them alone.
+        return optimizing.compiled(learners.build_agent(self.begun, self._run.trainer.env), self.begun)
 
     @property
     def env_frames(self) -> int:
@@ -82,8 +87,13 @@ class Member(Player):
 
     def describe(self, names: Sequence[str]) -> str:
         """What it is called, by the settings in which it differs from others."""
-        told = ", ".join(f"{name} {getattr(self.config, name)}" for name in names)
+        told = ", ".join(f"{name} {shown(getattr(self.config, name))}" for name in names)
         return f"member {self.number} ({told})" if told else f"member {self.number}"
+
+
+def shown(value: Any) -> str:
+    """A setting's value for people, who need no more than six digits of one that was drawn."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 class Scored(NamedTuple):
@@ -106,7 +116,7 @@ def table(scored: Sequence[Scored]) -> list[str]:
         means = [each.score_mean for each in group]
         low, high = statistics.interval(means)
         numbers = (f"{statistics.iqm(means):.2f}", f"{low:.2f} to {high:.2f}", f"{min(means):.2f}", f"{max(means):.2f}")
-        rows.append((*map(str, values), str(len(group)), *numbers))
+        rows.append((*map(shown, values), str(len(group)), *numbers))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return ["  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows]
 

@@ -44,10 +44,10 @@ EVENT_FOLDERS = ("train", "eval")
 PROFILE_FOLDERS = ("plugins", "plugins/profile")  # the profiler's own names
 
 
-def reported(learner: str) -> dict[str, Metric]:
-    """What a run reports, by tag, with a learner of that name."""
+def reported(learner: str, more: Sequence[Metric] = ()) -> dict[str, Metric]:
+    """What a run reports, by tag, with a learner of that name, and what else there is."""
     kind = learner_of(learner)
-    found = (*kind.sums().reported(), *kind.HISTOGRAMS, *evaluation.REPORTED, *progress.SPEED)
+    found = (*kind.sums().reported(), *kind.HISTOGRAMS, *evaluation.REPORTED, *progress.SPEED, *more)
     return {metric.tag: metric for metric in found}
 
 
@@ -196,13 +196,20 @@ class Monitor:
       env: the game, for its colours.
       is_resumed: the folder holds the run's reports so far.
       is_shown: on the screen, too.
+      more: what it reports beside what every run with its learner does.
 
     Raises:
       OSError: a new run's first report cannot be written.
     """
 
     def __init__(
-        self, config: Config, run_dir: Path, env: Environment, is_resumed: bool = False, is_shown: bool = True
+        self,
+        config: Config,
+        run_dir: Path,
+        env: Environment,
+        is_resumed: bool = False,
+        is_shown: bool = True,
+        more: Sequence[Metric] = (),
     ):
         self.config, self.run_dir, self.env = config, run_dir, env
         self._line = LiveLine(config, run_dir)
@@ -215,7 +222,7 @@ class Monitor:
         for name in EVENT_FOLDERS:
             (run_dir / name).mkdir(exist_ok=True)
         self._lines = files.Journal(run_dir / METRICS_FILE)
-        metrics = reported(config.learner)
+        metrics = reported(config.learner, more)
         self._events = {name: EventFile(run_dir / name, metrics) for name in EVENT_FOLDERS}
         if not is_resumed:
             rows = [f"| {name} | {value} |" for name, value in configuration.plain(config).items()]

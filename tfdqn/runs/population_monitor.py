@@ -14,7 +14,7 @@ from tensorboard.compat.proto import summary_pb2
 from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 
 from tfdqn import files
-from tfdqn.runs import curves, run_config
+from tfdqn.runs import curves, population_selection, run_config
 from tfdqn.runs.member import BANDS, band_folder
 from tfdqn.runs.monitor import EVENT_FOLDERS, EventFile, Monitor, reported
 
@@ -47,9 +47,10 @@ class PopulationMonitor:
         for member in members if not is_resumed else ():
             member.run_dir.mkdir(parents=True, exist_ok=True)
             run_config.write_config(member.config, member.run_dir)
-        self._whole = Monitor(config, run_dir, env, is_resumed)
-        self._each = [Monitor(each.config, each.run_dir, env, is_resumed, is_shown=False) for each in members]
-        metrics = reported(config.learner)
+        more = population_selection.metrics(config)
+        self._whole = Monitor(config, run_dir, env, is_resumed, more=more)
+        self._each = [Monitor(each.config, each.run_dir, env, is_resumed, False, more) for each in members]
+        metrics = reported(config.learner, more)
         self._bands: dict[tuple[str, str], EventFile] = {}
         for band in BANDS:
             for name in EVENT_FOLDERS:
@@ -75,9 +76,7 @@ class PopulationMonitor:
           shared: values of all together.
         """
         for number, found in values.items():
-            self._each[number].report(env_frames[number], updates, wall_seconds, found)
-            counts = {"env_frames": env_frames[number], "updates": updates, "wall_seconds": round(wall_seconds, 3)}
-            self._whole.note({"member": number, **counts, **found})
+            self.note(number, env_frames[number], updates, wall_seconds, found)
         if not values:
             return
         step, means = min(env_frames[number] for number in values), {}
@@ -85,7 +84,7 @@ class PopulationMonitor:
         for tag in dict.fromkeys(tag for found in values.values() for tag in found):
             each = np.array([found[tag] for found in values.values() if tag in found], np.float64)
             means[tag] = float(each.mean())
-            if len(each) < 2:
+            if len(each) < 2 or not np.isfinite(each).all():  # no limit, of a setting that changes
                 continue
             half = curves.student(len(each)) * float(each.std(ddof=1)) / math.sqrt(len(each))
             name = "eval" if tag.startswith("eval/") else "train"
@@ -97,6 +96,14 @@ class PopulationMonitor:
                 self._bands[key].add_summary(summary, step)
         with contextlib.suppress(OSError):  # they wait, and the next ones or the next checkpoint try again
             self._write_bands()
+
+    def note(
+        self, number: int, env_frames: int, updates: int, wall_seconds: float, values: Mapping[str, float]
+    ) -> None:
+        """Write what is of one member alone; in the run's own file it is written out with the next report of all."""
+        self._each[number].report(env_frames, updates, wall_seconds, values)
+        counts = {"env_frames": env_frames, "updates": updates, "wall_seconds": round(wall_seconds, 3)}
+        self._whole.note({"member": number, **counts, **values})
 
     def _write_bands(self) -> None:
         for events in self._bands.values():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfdqn import cli, population
-from tfdqn.runs import member
+from tfdqn.runs import member, population_selection, run_config
 from tfdqn.runs.judge import Judge
 from tfdqn.runs.loop import Run
 from tfdqn.runs.member import Member, Scored
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tfdqn.config import Config
     from tfdqn.learners.base import Agent
     from tfdqn.learners.metrics import Metrics
+    from tfdqn.programs.selection import Selection
     from tfdqn.runs.population_monitor import PopulationMonitor
 
 
@@ -34,8 +35,19 @@ class PopulationRun(Run):
         return [Member(self, number, config) for number, config in enumerate(population.members(self.config))]
 
     @functools.cached_property
+    def _tuned(self) -> tuple[str, ...]:
+        return population.tuned(self.config)
+
+    @functools.cached_property
     def _differences(self) -> tuple[str, ...]:
-        return population.differences([each.config for each in self.members])
+        names = population.differences([each.begun for each in self.members])
+        return (*names, *(name for name in self._tuned if name not in names))
+
+    @functools.cached_property
+    def _selection(self) -> Selection:
+        from tfdqn.programs.selection import Selection
+
+        return Selection(self.trainer.learner, self.config.jit, self.config.eager)
 
     @property
     def report_folders(self) -> Sequence[str]:
@@ -63,6 +75,20 @@ class PopulationRun(Run):
 
         return PopulationMonitor(self.config, self.run_dir, self.trainer.env, self.members, is_resumed)
 
+    def _write_config(self) -> None:
+        super()._write_config()
+        if not self._tuned:
+            return
+        held = self._selection.values()
+        for each in self.members:
+            each.config = each.begun.replace(**{name: values[each.number] for name, values in held.items()})
+            self._give_config(each)
+
+    def _give_config(self, each: Member) -> None:
+        """Write a member's settings, as they are now."""
+        path = each.run_dir / run_config.CONFIG_FILE
+        self.saver.outbox.put(path, lambda path, config=each.config: run_config.write_config(config, path.parent))
+
     def _is_broken(self, metrics: Metrics) -> bool:
         return False
 
@@ -74,10 +100,54 @@ class PopulationRun(Run):
         for each in self._going:
             sums = type(metrics)(*(np.asarray(value)[each.number] for value in metrics))
             if not sums.non_finite_updates:
-                values[each.number] = sums.values(float(epsilons[each.number]))
+                values[each.number] = sums.values(float(epsilons[each.number])) | self._settings_of(each)
         frames = {number: int(env_frames[number]) for number in values}
         self.monitor.report(frames, updates, wall_seconds, values, self.progress.speed())
         self.progress.reported_env_frames = int(env_frames.min())
+
+    def _settings_of(self, each: Member) -> dict[str, float]:
+        """What a report says of a member's settings that change, by tag."""
+        return {population_selection.tag_of(name): getattr(each.config, name) for name in self._tuned}
+
+    def _select(self) -> None:
+        """Let the worst members take over agents of the best ones, by the evaluation that was just made."""
+        if not self._tuned or not self.updates:
+            return
+        from tfdqn import seeds
+
+        frames, configs = self.env_frames, [each.config for each in self.members]
+        seed = seeds.at(seeds.stream(self.config.seed, "selection"), frames)
+        draws = seeds.draw(seed, len(configs) * (1 + len(self._tuned))).numpy().reshape(len(configs), -1)
+        heirs = population_selection.heirs(configs, self._tuned, self._scores, draws)
+        if not heirs:
+            return
+        source, revived = np.arange(len(configs)), np.zeros(len(configs), bool)
+        for heir in heirs:
+            each, parent = self.members[heir.number], self.members[heir.parent]
+            source[heir.number], each.config = heir.parent, heir.config
+            revived[heir.number] = bool(each.progress.diverged_update)
+            each.progress.diverged_update = 0
+            told = ", ".join(f"{name} {member.shown(getattr(heir.config, name))}" for name in self._tuned)
+            cli.say(f"member {each.number} takes over the agent of member {parent.number}; {told}")
+        self._selection.take_over(source)
+        self._selection.set({name: [getattr(each.config, name) for each in self.members] for name in self._tuned})
+        if revived.any():
+            self._revive(revived)
+        for heir in heirs:
+            each = self.members[heir.number]
+            values = {population_selection.PARENT.tag: heir.parent} | self._settings_of(each)
+            self.monitor.note(each.number, each.env_frames, self.updates, self.wall_seconds, values)
+            self._give_config(each)
+
+    def _revive(self, revived: np.ndarray) -> None:
+        """Let members [P] bool that had diverged count anew."""
+        import tensorflow as tf
+
+        self._selection.revive(revived)
+        metrics = self.carry.metrics
+        fresh = metrics.zeros(metrics.updates.shape)
+        metrics = tf.nest.map_structure(lambda new, old: tf.where(revived, new, old), fresh, metrics)
+        self.carry = self.carry._replace(metrics=metrics)
 
     def _guard(self) -> None:
         """Name members that have met a number that is not finite; they end, and the others go on."""
@@ -89,6 +159,7 @@ class PopulationRun(Run):
                 cli.say(
                     f"tfdqn: warning: {each.describe(self._differences)} diverged at update {update}: "
                     f"{self._culprit(int(found[each.number]))} is not finite; the others go on"
+                    f"{', until it takes over one of theirs' if self._tuned else ''}"
                 )
         if not self._going:
             self._end_diverged(f"all {len(self.members)} agents diverged; try lower learning rates")
@@ -106,6 +177,7 @@ class PopulationRun(Run):
             scored.append((each, judge, weights, judge.evaluate()))
         # Only now that nothing can cut it short.
         values = {each.number: scores.values() for each, _, _, scores in scored}
+        self._scores = {each.number: scores.summary()["score_mean"] for each, _, _, scores in scored}
         played = {each.number: each.env_frames for each in self._going}
         self.monitor.report(played, self.updates, self.wall_seconds, values, {})
         for each, judge, weights, scores in scored:
@@ -139,6 +211,8 @@ class PopulationRun(Run):
     def _result(self) -> dict[str, Any]:
         start, rows, scored = time.monotonic(), [], []
         for each in self._going:
+            if each.best_weights is None:  # it took over an agent after the only evaluations, in none of which it was
+                continue
             self.evaluator.agent.online.set_weights(each.best_weights)
             scores = self.evaluator.evaluate(self.config.final_eval_episodes).summary()
             differing = {name: getattr(each.config, name) for name in self._differences}

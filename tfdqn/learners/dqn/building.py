@@ -8,7 +8,7 @@ from tfdqn.envs import Environment
 from tfdqn.learners import optimizing
 from tfdqn.learners.dqn.agent import DQN
 from tfdqn.learners.dqn.population import DQNPopulation
-from tfdqn.members import members_of
+from tfdqn.members import Members, members_of
 
 
 def build_agent(config: Config, env: Environment) -> DQN:
@@ -50,9 +50,9 @@ def build_agent(config: Config, env: Environment) -> DQN:
     )
 
 
-def build_learner(config: Config, env: Environment) -> DQN | DQNPopulation:
+def build_learner(config: Config, env: Environment, members: Members | None = None) -> DQN | DQNPopulation:
     """The same with its optimizer, ready to learn; or the population that a configuration describes."""
-    members = members_of(config)
+    members = members or members_of(config)
     agents = [build_agent(each, env) for each in members.configs]
     agent = DQNPopulation(agents, members) if population.is_one(config) else agents[0]
-    return optimizing.compiled(agent, config)
+    return optimizing.compiled(agent, config, members)

@@ -19,7 +19,7 @@ from tfdqn.learners.dqn.agent import DQN
 from tfdqn.learners.dqn.metrics import CAUSES, GRADIENTS, METRICS
 from tfdqn.learners.metrics import Metrics, note_non_finite
 from tfdqn.learners.replaying import ReplayLearner
-from tfdqn.members import members_of
+from tfdqn.members import Members, members_of
 from tfdqn.metric import Metric
 from tfdqn.networks import catalogue
 from tfdqn.runtime import compiled
@@ -37,11 +37,11 @@ class DQNLearner(ReplayLearner):
         config = convolutions.choose(config, device, lambda each: building.build_learner(each, env))
         super().__init__(config, env, device)
         self.iterations_per_round = config.iterations_per_update
-        self.exploration = exploration.exploration(config)
         self._members = members_of(config)
+        self.exploration = exploration.exploration(config, self._members)
         self._player = rules.PLAYERS[config.play_target]
-        self.replay = build_replay(config, env, device)
-        self.agent = building.build_learner(config, env)
+        self.replay = build_replay(config, env, device, self._members)
+        self.agent = building.build_learner(config, env, self._members)
         self.rare_period_updates = self.agent.rule.target_policy.rare_period_updates
         self._gradient = compiled.program(self._gradient_of_a_batch, jit=config.jit, eager=config.eager)
 
@@ -102,12 +102,13 @@ class DQNLearner(ReplayLearner):
                 "optimizer": agent.optimizer.variables,
             }
         )
+        named |= {f"settings/{name}": variable for name, variable in self._members.tuned.items()}
         return named | {f"replay/{name}": variable for name, variable in self.replay.state.items()}
 
 
-def build_replay(config: Config, env: Environment, device: str) -> FrameReplay:
+def build_replay(config: Config, env: Environment, device: str, members: Members | None = None) -> FrameReplay:
     """The replay that a configuration describes."""
-    members = members_of(config)
+    members = members or members_of(config)
     return rules.SAMPLERS[config.prioritized](
         members,
         frame=env.observation_spec,

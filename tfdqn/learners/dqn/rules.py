@@ -119,7 +119,7 @@ class HardTarget(TargetPolicy):
 
     @property
     def rare_period_updates(self):
-        return 0 if np.ndim(self.period_updates) else self.period_updates
+        return 0 if len(np.shape(self.period_updates)) else self.period_updates
 
     def follow(self, online, target, updates):
         is_due = updates % self.period_updates == 0
