@@ -104,6 +104,20 @@ def test_only_a_gpus_programs_make_large_stacks_once(device, jit, layers, counte
 
 
 @MODES
+@pytest.mark.parametrize("device", ["/CPU:0", ""], ids=["cpu", "gpu"])
+def test_a_tensor_by_itself_is_the_same_and_so_is_its_gradient(wrap, device):
+    def program(tensor):
+        with loops.made_for(device), tf.GradientTape() as tape:
+            tape.watch(tensor)
+            other = loops.by_itself(tensor)
+            sums = tf.reduce_sum(tensor * other * other)
+        return other, tape.gradient(sums, tensor)
+
+    other, gradient = wrap(program)(tf.constant([2.0, -3.0]))
+    assert (other.numpy().tolist(), gradient.numpy().tolist()) == ([2.0, -3.0], [12.0, 27.0])
+
+
+@MODES
 @pytest.mark.parametrize("device", ["/CPU:0", ""], ids=["cpu", "packed"])
 def test_a_loop_gives_the_same_packed_or_not(wrap, device):
     def turn(number, sums, truth):

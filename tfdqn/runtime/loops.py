@@ -70,10 +70,30 @@ def made_once(stack: tf.Tensor) -> tf.Tensor:
     return tf.stack(gen_xla_ops.xla_optimization_barrier(tf.unstack(stack)))
 
 
+def by_itself(tensor: tf.Tensor) -> tf.Tensor:
+    """The same tensor; on a GPU XLA takes it for another than what it was made of.
+
+    So a product of it stays one by itself. Of products with one factor in common XLA makes a single one, and puts the
+    others behind one another first: weights that way, which is cheap, and gradients, which is a copy of a batch.
+    """
+    if _is_for_cpu or not _is_in_xla():
+        return tensor
+    return _by_itself(tensor)
+
+
+@tf.custom_gradient
+def _by_itself(tensor):
+    return gen_xla_ops.xla_optimization_barrier([tensor])[0], lambda upstream: upstream
+
+
 def _is_in_layers(stack: tf.Tensor) -> bool:
     """Whether XLA is to make a stack, and to carry it, layer by layer."""
     is_large = stack.shape[0] > 1 and stack.shape.num_elements() * stack.dtype.size > STACK_LIMIT
-    return is_large and control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
+    return is_large and _is_in_xla()
+
+
+def _is_in_xla() -> bool:
+    return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
 
 
 def while_loop(
