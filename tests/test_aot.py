@@ -253,6 +253,25 @@ def test_a_fusion_is_a_copy_if_it_only_moves():
   ROOT %w = f32[1024,1024]{1,0} divide(%v, %d)
 }
 
+%scaling_two (k: u8[1024,1024], l: u8[1024,1024]) -> (f32[1024,1024], f32[1024,1024]) {
+  %k = u8[1024,1024]{1,0} parameter(0)
+  %l = u8[1024,1024]{1,0} parameter(1)
+  %n = f32[] constant(255)
+  %d = f32[1024,1024]{1,0} broadcast(%n), dimensions={}
+  %x = f32[1024,1024]{1,0} convert(%k)
+  %y = f32[1024,1024]{1,0} convert(%l)
+  %g = f32[1024,1024]{1,0} divide(%x, %d)
+  %h = f32[1024,1024]{1,0} divide(%y, %d)
+  ROOT %o = (f32[1024,1024]{1,0}, f32[1024,1024]{1,0}) tuple(%g, %h)
+}
+
+%weighing (u: u8[1024,1024], e: f32[1024,1024]) -> f32[1024,1024] {
+  %u = u8[1024,1024]{1,0} parameter(0)
+  %e = f32[1024,1024]{1,0} parameter(1)
+  %i = f32[1024,1024]{1,0} convert(%u)
+  ROOT %j = f32[1024,1024]{1,0} multiply(%i, %e)
+}
+
 %filling () -> f32[1024,1024] {
   %z = f32[] constant(0)
   ROOT %f = f32[1024,1024]{1,0} broadcast(%z), dimensions={}
@@ -265,12 +284,14 @@ ENTRY %main (a: u8[4,1024,1024], b: f32[1024,1024]) -> f32[1024,1024] {
   %s = u8[1024,1024]{1,0} parameter(2)
   %two = f32[1024,1024]{1,0} fusion(%b), kind=kLoop, calls=%computing
   %scaled = f32[1024,1024]{1,0} fusion(%s), kind=kLoop, calls=%scaling
+  %both = (f32[1024,1024]{1,0}, f32[1024,1024]{1,0}) fusion(%s, %s), kind=kLoop, calls=%scaling_two
+  %weighed = f32[1024,1024]{1,0} fusion(%s, %b), kind=kLoop, calls=%weighing
   %three = f32[1024,1024]{1,0} fusion(), kind=kLoop, calls=%filling
   ROOT %four = f32[1024,1024]{0,1} transpose(%b), dimensions={1,0}
 }
 """
     found = hlo.parse(module)
-    assert [each.name for each in hlo.copies(found, hlo.tree(found))] == ["one", "scaled", "four"]
+    assert [each.name for each in hlo.copies(found, hlo.tree(found))] == ["one", "scaled", "both", "four"]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import tensorflow as tf
 from tfdqn.envs import ObservationSpec
 from tfdqn.learners.dqn import heads
 from tfdqn.networks import catalogue, layers
+from tfdqn.runtime import loops
 
 
 def test_dueling_streams_share_the_body_and_nothing_else():
@@ -19,6 +20,27 @@ def test_dueling_streams_share_the_body_and_nothing_else():
     gradients = tape.gradient(value, network.trainable_variables, unconnected_gradients="zero")
     reached = [bool(tf.reduce_any(gradient != 0)) for gradient in gradients]
     assert sum(reached) == 6 and len(reached) == 10  # body, hidden and output of the value: weights and biases
+
+
+def test_a_gpu_keeps_the_products_of_dueling_streams_apart():
+    network = catalogue.build("mlp", ObservationSpec((8, 8, 1)), heads.ScalarHead(3, dueling=True), 1, "net")
+    frames = tf.constant(np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1)), tf.uint8)
+
+    def gradients_for(device):
+        @tf.function(jit_compile=True, autograph=False)
+        def program():
+            with loops.made_for(device), tf.GradientTape() as tape:
+                loss = tf.reduce_sum(tf.square(network(frames)))
+            return tape.gradient(loss, network.trainable_variables)
+
+        operations = program.get_concrete_function().graph.get_operations()
+        barriers = [each for each in operations if each.type == "XlaOptimizationBarrier"]
+        return program(), [each.inputs[0].shape.as_list() for each in barriers]
+
+    (wanted, none), (found, barriers) = gradients_for("/CPU:0"), gradients_for("")
+    assert (none, barriers) == ([], [[5, 64]])  # what the second stream is given
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
 
 
 def test_members_begin_apart_and_the_first_is_the_one_that_stands_alone():

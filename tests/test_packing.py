@@ -51,6 +51,73 @@ def test_what_is_packed_comes_back_to_the_bit(wrap):
 
 
 @MODES
+def test_a_stack_is_packed_as_its_layers(wrap):
+    stack, other = tf.reshape(tf.range(24), [3, 2, 4]) % 7, tf.zeros([2, 2], tf.uint8)
+    stack = tf.cast(stack, tf.uint8)
+    packing = Packing((other, stack, tf.constant(1)), [stack])
+    packed = wrap(packing.pack)((other, stack, tf.constant(1)))
+    assert [each.shape.as_list() for each in packed] == [[1], [2, 2], [2, 4], [2, 4], [2, 4]]
+    assert bits(wrap(packing.unpack)(packed)) == bits((other, stack, tf.constant(1)))
+
+
+@MODES
+@pytest.mark.parametrize("device", ["/CPU:0", ""], ids=["cpu", "by layers"])
+def test_a_loop_makes_the_same_of_a_stack_in_layers_or_not(wrap, device):
+    """A history of frames: each turn moves it by one, and the newest stands for the older ones now and then."""
+    width = loops.STACK_LIMIT // 3 + 1
+
+    def turn(number, stack, sums):
+        frame = tf.cast(tf.fill([width], number), tf.uint8) * tf.constant(37, tf.uint8)
+        older = tf.where(number % 4 == 0, frame[tf.newaxis], stack[1:])
+        after = loops.made_once(tf.concat([older, frame[tf.newaxis]], axis=0))
+        return number + 1, after, sums + tf.cast(stack[0, 0], tf.int32) + tf.cast(after[0, -1], tf.int32)
+
+    def program():
+        stack = tf.zeros([3, width], tf.uint8)
+        with loops.made_for(device):
+            start = (tf.constant(1), stack, tf.constant(0))
+            return loops.while_loop(lambda number, *_: number < 11, turn, start, device, stacks=[stack])
+
+    number, stack, sums = wrap(program)()
+    frames, wanted = [0, 0, 0], 0
+    for i in range(1, 11):
+        before, frame = frames, i * 37 % 256
+        frames = [frame] * 3 if i % 4 == 0 else [*before[1:], frame]
+        wanted += before[0] + frames[0]
+    assert int(number) == 11 and int(sums) == wanted
+    np.testing.assert_array_equal(stack, np.repeat(np.uint8(frames)[:, None], width, axis=1))
+
+
+@pytest.mark.parametrize(
+    ("device", "jit", "layers", "counted"),
+    [("", True, 2, 1), ("", True, 1, 0), ("", False, 2, 0), ("/CPU:0", True, 2, 0)],
+    ids=["large", "of one layer", "a plain graph", "cpu"],
+)
+def test_only_a_gpus_programs_make_large_stacks_once(device, jit, layers, counted):
+    @tf.function(jit_compile=jit, autograph=False)
+    def program():
+        with loops.made_for(device):
+            return loops.made_once(tf.zeros([layers, loops.STACK_LIMIT], tf.uint8))
+
+    operations = program.get_concrete_function().graph.get_operations()
+    assert sum(each.type == "XlaOptimizationBarrier" for each in operations) == counted
+
+
+@MODES
+@pytest.mark.parametrize("device", ["/CPU:0", ""], ids=["cpu", "gpu"])
+def test_a_tensor_by_itself_is_the_same_and_so_is_its_gradient(wrap, device):
+    def program(tensor):
+        with loops.made_for(device), tf.GradientTape() as tape:
+            tape.watch(tensor)
+            other = loops.by_itself(tensor)
+            sums = tf.reduce_sum(tensor * other * other)
+        return other, tape.gradient(sums, tensor)
+
+    other, gradient = wrap(program)(tf.constant([2.0, -3.0]))
+    assert (other.numpy().tolist(), gradient.numpy().tolist()) == ([2.0, -3.0], [12.0, 27.0])
+
+
+@MODES
 @pytest.mark.parametrize("device", ["/CPU:0", ""], ids=["cpu", "packed"])
 def test_a_loop_gives_the_same_packed_or_not(wrap, device):
     def turn(number, sums, truth):

@@ -14,6 +14,7 @@ from tfdqn.learners.dqn.learner import DQNLearner
 from tfdqn.learners.dqn.metrics import CAUSES
 from tfdqn.learners.metrics import MAX_REPORTS, Reports
 from tfdqn.programs.training import Trainer
+from tfdqn.runtime import loops
 
 SMALL = {
     "env": "catch8",
@@ -137,6 +138,27 @@ def test_the_form_for_a_gpu_computes_the_same(given):
         found.append((rows, {name: value.numpy().tobytes() for name, value in state.items()}))
         assert int(trainer.agent.optimizer.iterations) > 0 and rows
     assert (trainer._fill is not None) and found[0] == found[1]
+
+
+@pytest.mark.slow
+def test_frames_are_the_same_in_the_form_for_a_gpu_compiled():
+    """Where XLA makes and carries a history layer by layer: random play and practice, to the bit."""
+    found = []
+    for device in ("/CPU:0", ""):
+        config = configuration.resolve(
+            {
+                **{"env": "cave", "num_envs": 24, "network": "mlp", "epsilon_start": 1.0, "epsilon_end": 1.0},
+                **{"replay_capacity": 4_800, "replay_min_rows": 4_800, "restart_share": 0.5, "frame_stack": 3},
+            }
+        )
+        trainer = Trainer(config, device)
+        carry = trainer.run_chunk(trainer.initial_carry(), 150, 2**62)
+        assert carry.history.shape.num_elements() > loops.STACK_LIMIT
+        assert len(np.unique(carry.memory.spots.env_state.time)) > 1  # players have crashed
+        played = carry._replace(metrics=())
+        state = {**{f"carry/{i}": value for i, value in enumerate(tf.nest.flatten(played))}, **trainer.replay.state}
+        found.append({name: value.numpy().tobytes() for name, value in state.items()})
+    assert [name for name in found[0] if found[0][name] != found[1][name]] == []
 
 
 def test_a_chunk_stops_in_the_round_that_reaches_the_frames():

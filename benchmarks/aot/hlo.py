@@ -231,10 +231,20 @@ def _only_moves(module: Module, instruction: Instruction) -> bool:
         return instruction.opcode in _MOVING
     fused = _fused(module, instruction)
     inside = [each for name in instruction.called("calls") for each in module.computations.get(name, [])]
-    arrays = [each for each in inside if each.opcode == "parameter" and not each.shape.split("{")[0].endswith("[]")]
-    # By a constant, where there is one array: two are multiplied with each other.
-    scaled = fused & _SCALING if len(arrays) == 1 and "convert" in fused else set()
-    return fused - scaled <= _MOVING | _FILLING and not fused <= _FILLING
+    scales = "convert" in fused and all(_scales(each, inside) for each in inside if each.opcode in _SCALING)
+    return fused - (_SCALING if scales else set()) <= _MOVING | _FILLING and not fused <= _FILLING
+
+
+def _scales(instruction: Instruction, inside: list[Instruction]) -> bool:
+    """Whether it multiplies or divides by one number: two arrays are multiplied with each other."""
+    by_name = {each.name: each for each in inside}
+    for name in re.findall(r"%([\w.\-]+)", instruction.operands):
+        each = by_name.get(name)
+        while each is not None and each.opcode in ("broadcast", "bitcast", "reshape"):
+            each = by_name.get(each.operands.lstrip("%"))
+        if each is not None and (each.opcode == "constant" or each.shape.split("{")[0].endswith("[]")):
+            return True
+    return False
 
 
 def _fused(module: Module, instruction: Instruction) -> set[str]:

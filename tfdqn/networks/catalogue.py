@@ -261,9 +261,16 @@ def _one(name: str, spec: ObservationSpec, head: Head, make: _Maker, label: str)
         body, hidden = BODIES[name].make(make)
         features = _through(body, inputs)
     make.begin_head()
+
+    def hidden_of(number):
+        chain = hidden(100 * number)
+        if number and chain:
+            chain[0].is_beside_another = True  # the features are the first one's, too
+        return chain
+
     output = head.connect(
         features,
-        lambda number: lambda features: _through(hidden(100 * number), features),
+        lambda number: lambda features: _through(hidden_of(number), features),
         lambda units, number: make.dense(units, 9 + 100 * number, None, is_last=True),
     )
     return tf.keras.Model(inputs, output, name=label)

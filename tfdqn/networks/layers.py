@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from tfdqn.networks.products import rounded_matmul
 from tfdqn.networks.spectral import Spectral
+from tfdqn.runtime import loops
 
 Layer = tf.keras.layers.Layer
 DTYPE = "float32"
@@ -286,8 +287,13 @@ class Dense(Spectral, tf.keras.layers.Dense):
       rounded: do so. (Such a layer has a bias.)
       spectral: see `tfdqn.networks.spectral`. (The same holds of it.)
 
+    Attributes:
+      is_beside_another: whether another layer takes the same input (see `tfdqn.runtime.loops.by_itself`).
+
     Call with [B, inputs] float32; returns [B, units] float32.
     """
+
+    is_beside_another = False
 
     def __init__(self, units, rounded=False, spectral=False, dtype=DTYPE, **kwargs):
         super().__init__(units, dtype=dtype, **kwargs)
@@ -298,6 +304,8 @@ class Dense(Spectral, tf.keras.layers.Dense):
         self.add_direction()
 
     def call(self, inputs, training=None):
+        if self.is_beside_another:
+            inputs = loops.by_itself(inputs)
         if not self.rounded and not self.spectral:
             return super().call(inputs)
         multiply = rounded_matmul if self.rounded else tf.matmul

@@ -247,7 +247,8 @@ class Trainer:
             return (rounds < max_rounds) & is_short & (reports.count < MAX_REPORTS)
 
         start = (tf.zeros([], tf.int64), carry, reports)
-        _, carry, reports = loops.while_loop(goes_on, turn, start, self.device, self._written(learns))
+        written, stacks = self._written(learns), [carry.history]
+        _, carry, reports = loops.while_loop(goes_on, turn, start, self.device, written, stacks)
         return carry._replace(metrics=self._guard_weights(carry.metrics)), reports
 
     def _written(self, learns: bool) -> list[tf.Variable]:
@@ -272,7 +273,7 @@ class Trainer:
         else:  # as a loop: it compiles once, and a small one runs as one kernel
             written = self._written(learns=False)
             _, carry, gathered = loops.while_loop(
-                lambda number, *_: number < wanted, self._once, state, self.device, written
+                lambda number, *_: number < wanted, self._once, state, self.device, written, [carry.history]
             )
         return carry._replace(metrics=self._learn(carry, gathered)) if learns else carry
 
@@ -326,7 +327,7 @@ class Trainer:
         agent_state = select(is_over, initial, agent_state)
         state = select(is_idle, idle_state, state)
         pushed = push_frame(carry.history, env.observe(state), is_over)
-        history = self._practice.lead_in(carry.memory, carry.history, pushed, past, is_over)
+        history = loops.made_once(self._practice.lead_in(carry.memory, carry.history, pushed, past, is_over))
         counts = ended & carry.is_standard
 
         def total_of_ended(values):

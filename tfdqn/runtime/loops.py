@@ -6,11 +6,14 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 
 import tensorflow as tf
+from tensorflow.compiler.tf2xla.ops import gen_xla_ops
+from tensorflow.python.ops import control_flow_util
 
 from tfdqn.runtime import held, packing
 
 # Bytes of a variable that a loop carries in a vector: what goes into a product would first have to be cut out of it.
 HELD_LIMIT = 2**12
+STACK_LIMIT = 2**16  # bytes of a stack that is carried as one: to copy it costs less than to launch a kernel a layer
 
 _is_for_cpu = True
 
@@ -56,12 +59,50 @@ def repeat(times: int, turn: Callable[..., tuple], state: tuple) -> tuple:
     return tf.while_loop(goes_on, counted_down, (tf.constant(0), tf.constant(times - 1), *state))[2:]
 
 
+def made_once(stack: tf.Tensor) -> tf.Tensor:
+    """The same values [K, ...]; on a GPU whoever reads them reads what has been written, layer by layer.
+
+    XLA makes again what is cheap to make, in every kernel that reads it. Then what it was made of has to outlive it: as
+    a copy, where a loop writes the one over the other.
+    """
+    if _is_for_cpu or not _is_in_layers(stack):
+        return stack
+    return tf.stack(gen_xla_ops.xla_optimization_barrier(tf.unstack(stack)))
+
+
+def by_itself(tensor: tf.Tensor) -> tf.Tensor:
+    """The same tensor; on a GPU XLA takes it for another than what it was made of.
+
+    So a product of it stays one by itself. Of products with one factor in common XLA makes a single one, and puts the
+    others behind one another first: weights that way, which is cheap, and gradients, which is a copy of a batch.
+    """
+    if _is_for_cpu or not _is_in_xla():
+        return tensor
+    return _by_itself(tensor)
+
+
+@tf.custom_gradient
+def _by_itself(tensor):
+    return gen_xla_ops.xla_optimization_barrier([tensor])[0], lambda upstream: upstream
+
+
+def _is_in_layers(stack: tf.Tensor) -> bool:
+    """Whether XLA is to make a stack, and to carry it, layer by layer."""
+    is_large = stack.shape[0] > 1 and stack.shape.num_elements() * stack.dtype.size > STACK_LIMIT
+    return is_large and _is_in_xla()
+
+
+def _is_in_xla() -> bool:
+    return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
+
+
 def while_loop(
     goes_on: Callable[..., tf.Tensor],
     turn: Callable[..., tuple],
     state: tuple,
     device: str,
     variables: Sequence[tf.Variable] = (),
+    stacks: Sequence[tf.Tensor] = (),
 ) -> tuple:
     """`tf.while_loop`; on a GPU, where every array that a turn hands to the next may be a kernel, small ones as one.
 
@@ -71,6 +112,8 @@ def while_loop(
       state: to begin with; first the number of the turn, by which XLA sees how many there are.
       device: TensorFlow device.
       variables: that a turn writes; each loop in it must be given those that it writes.
+      stacks: parts of the state [K, ...] whose layers a turn makes of each other. They are carried one by one: XLA
+        copies an array before it writes parts of it over others that are still read.
     """
     if is_cpu(device):
         return tf.while_loop(goes_on, turn, state)
@@ -78,7 +121,7 @@ def while_loop(
     carried = [] if tf.executing_eagerly() else [each for each in variables if packing.takes(each, HELD_LIMIT)]
     number, *state = tf.nest.map_structure(tf.convert_to_tensor, state)
     start = (state, held.values_of(carried))
-    packed_as = packing.Packing(start)
+    packed_as = packing.Packing(start, [each for each in stacks if _is_in_layers(each)])
 
     def looks(number, *packed):
         state, values = packed_as.unpack(packed)

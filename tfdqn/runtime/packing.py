@@ -6,6 +6,7 @@ small array that a loop carries may be a kernel of its own. What was packed come
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -30,37 +31,44 @@ class Packing:
 
     Args:
       structure: a nest of tensors of known shapes; others that are to be packed have its shapes and types.
+      stacks: those of its tensors [K, ...] that are packed as K tensors, if in no vector.
     """
 
-    def __init__(self, structure: Any):
+    def __init__(self, structure: Any, stacks: Sequence[tf.Tensor] = ()):
         self._structure = tf.nest.map_structure(lambda tensor: tf.TensorSpec(tensor.shape, tensor.dtype), structure)
         self._specs = tf.nest.flatten(self._structure)
         self._members: dict[tf.DType, list[int]] = {}
-        self._alone = []
-        for number, spec in enumerate(self._specs):
+        self._alone, self._stacks = [], []
+        for number, (tensor, spec) in enumerate(zip(tf.nest.flatten(structure), self._specs, strict=True)):
             if takes(spec):
                 self._members.setdefault(_VECTOR_OF[spec.dtype], []).append(number)
+            elif any(tensor is stack for stack in stacks):
+                self._stacks.append(number)
             else:
                 self._alone.append(number)
 
     def pack(self, structure: Any) -> tuple[tf.Tensor, ...]:
-        """The vectors that there are, and then what is in none."""
+        """The vectors that there are, then what is in none, and last the stacks' layers."""
         tensors = tf.nest.flatten(structure)
         vectors = [
             tf.concat([_entering(tensors[number], vector) for number in members], axis=0)
             for vector, members in self._members.items()
         ]
-        return (*vectors, *(tensors[number] for number in self._alone))
+        layers = [layer for number in self._stacks for layer in tf.unstack(tensors[number])]
+        return (*vectors, *(tensors[number] for number in self._alone), *layers)
 
     def unpack(self, packed: tuple[tf.Tensor, ...]) -> Any:
         """What `pack` was given."""
         tensors: list[Any] = [None] * len(self._specs)
-        for members, vector in zip(self._members.values(), packed, strict=False):
+        rest = iter(packed)
+        for members, vector in zip(self._members.values(), rest, strict=False):
             parts = tf.split(vector, [self._specs[number].shape.num_elements() for number in members])
             for number, part in zip(members, parts, strict=True):
                 tensors[number] = _leaving(part, self._specs[number])
-        for number, tensor in zip(self._alone, packed[len(self._members) :], strict=True):
-            tensors[number] = tensor
+        for number in self._alone:
+            tensors[number] = next(rest)
+        for number in self._stacks:
+            tensors[number] = tf.stack([next(rest) for _ in range(self._specs[number].shape[0])])
         return tf.nest.pack_sequence_as(self._structure, tensors)
 
 
