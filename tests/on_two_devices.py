@@ -199,6 +199,21 @@ def test_a_population_on_two_devices_is_that_on_one(jit):
     assert len(set(epsilon.numpy())) > 1
 
 
+def test_where_chunks_end_changes_nothing_of_a_spread_population():
+    found = []
+    for chunk in (60, 7):
+        several = SpreadTrainer(alone(**TOGETHER, **MANY), "/CPU:0")  # looks every ten rounds
+        carry, rows, next_report, chunks = several.initial_carry(), [], 200, 0
+        while int(carry.env_frames.numpy().min()) < 300:
+            carry, reports = several.run_reporting_chunk(carry, chunk, 300, next_report)
+            next_report, chunks = reports.next_env_frames, chunks + 1
+            rows += [(frames.tolist(), updates, metrics.score.tolist()) for frames, updates, metrics in reports.rows()]
+        found.append((rows, int(carry.iteration), [each.tolist() for each in several.agent.weights_of(5)]))
+        assert (chunks == 1) == (chunk == 60)
+    assert found[0] == found[1] and found[0][1] == 50 and len(found[0][0]) == 2
+    assert several.run_chunk(carry, 7, 300).iteration == 50  # it has all
+
+
 def spread_run(run_dir, **changes):
     return PopulationRun(alone(**{**TOGETHER, "population": 4, **changes}), run_dir, "/CPU:0", StopRequest())
 

@@ -72,11 +72,11 @@ def test_a_presets_loop_and_process_are_built_with_a_gpus_sizes_there(monkeypatc
     class Built(Exception):
         pass
 
-    def trainer(config, device):
+    def trainer(config, device, env):
         raise Built(config.num_envs, device)
 
     settings = {"env": "catch8", "preset": "default"}
-    monkeypatch.setattr(loop_case, "Trainer", trainer)
+    monkeypatch.setattr(loop_case, "trainer_of", lambda env, config: trainer)
     for device, num_envs in (("/CPU:0", 64), ("/GPU:0", 2048)):
         monkeypatch.setattr(devices, "choose_device", lambda *_, device=device: device)
         with pytest.raises(Built) as raised:

@@ -133,7 +133,9 @@ class Machine:
     )
     jit: bool = setting(True, "compile with XLA; --no-jit runs the same code as a plain graph")
     eager: bool = setting(False, "run op by op, for debugging")
-    threads: int = setting(0, "CPU threads that share one operation; 0 takes all cores", low=0, high=4096)
+    threads: int = setting(
+        0, "CPU threads that share one operation, of each part of a CPU; 0 takes all cores", low=0, high=4096
+    )
     deterministic: bool = setting(
         False, "only kernels that give the same bits in every run; slower on a GPU, no change on a CPU"
     )

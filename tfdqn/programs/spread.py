@@ -40,12 +40,12 @@ def joined(carries: Sequence[Carry]) -> Metrics:
 class SpreadTrainer(SeveralTrainers):
     """Trains a population on several devices; see `SeveralTrainers`."""
 
+    STOPS_BETWEEN = True
+
     def __init__(self, config: Config, device: str, env: Environment | None = None):
         super().__init__(config, device, config.replicas, env)
-        # With nothing to exchange, only reports are to be looked for.
-        self.least_rounds = max(
-            self.least_rounds, -(-config.log_every_frames // (config.num_envs * config.iterations_per_update))
-        )
+        # With nothing to exchange, only reports and evaluations are to be looked for.
+        self.look_every_rounds = -(-config.log_every_frames // (config.num_envs * config.iterations_per_update))
         self.learner = Learners([trainer.learner for trainer in self.trainers])
 
     def make_trainers(self, config):
