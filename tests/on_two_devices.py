@@ -210,7 +210,7 @@ def test_where_chunks_end_changes_nothing_of_a_spread_population():
             rows += [(frames.tolist(), updates, metrics.score.tolist()) for frames, updates, metrics in reports.rows()]
         found.append((rows, int(carry.iteration), [each.tolist() for each in several.agent.weights_of(5)]))
         assert (chunks == 1) == (chunk == 60)
-    assert found[0] == found[1] and found[0][1] == 50 and len(found[0][0]) == 2
+    assert found[0] == found[1] and found[0][1] == 50 and len(found[0][0]) == 3
     assert several.run_chunk(carry, 7, 300).iteration == 50  # it has all
 
 
