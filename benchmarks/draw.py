@@ -58,8 +58,8 @@ def draw(figure: dict[str, Any], path: str) -> None:
         return
     picture.savefig(path, metadata=NOTHING_OF_ITSELF)
     file = Path(path)
-    # A hundredth of a pixel is not seen, and more digits make files a third larger.
-    file.write_text(re.sub(r"(\d\.\d\d)\d+", r"\1", file.read_text("utf-8")), "utf-8")
+    # A tenth of a pixel is not seen, and more digits make files a third larger.
+    file.write_text(re.sub(r"(\d\.\d)\d+", r"\1", file.read_text("utf-8")), "utf-8")
 
 
 if __name__ == "__main__":
