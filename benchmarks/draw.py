@@ -59,7 +59,7 @@ def draw(figure: dict[str, Any], path: str) -> None:
     picture.savefig(path, metadata=NOTHING_OF_ITSELF)
     file = Path(path)
     # A tenth of a pixel is not seen, and more digits make files a third larger.
-    file.write_text(re.sub(r"(\d\.\d)\d+", r"\1", file.read_text("utf-8")), "utf-8")
+    file.write_text(re.sub(r"(\d\.\d)\d+", r"\1", file.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":
