@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         cli.say(f"none of {arguments.episodes} games ended in a crash: nothing to show")
         return 0
     try:
-        picture(deaths).save(out)
+        picture(deaths).quantize(64).save(out, optimize=True)  # a palette: half the size
     except OSError as error:
         raise UserError(f"--out {arguments.out}: {error.strerror or error}", EXIT_IO) from None
     found = summary(deaths, arguments.episodes)

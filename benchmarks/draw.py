@@ -12,6 +12,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 from matplotlib import pyplot, ticker
+from PIL import Image
 
 # Words stay words and nothing is drawn of chance or the clock, so that equal figures are equal files.
 matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "tfdqn", "font.family": "DejaVu Sans"})
@@ -55,6 +56,8 @@ def draw(figure: dict[str, Any], path: str) -> None:
     picture.tight_layout()
     if not path.endswith(".svg"):
         picture.savefig(path)
+        with Image.open(path) as drawn:  # a palette: a third of the size
+            drawn.convert("RGB").quantize(64).save(path, optimize=True)
         return
     picture.savefig(path, metadata=NOTHING_OF_ITSELF)
     file = Path(path)

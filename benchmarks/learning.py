@@ -86,6 +86,12 @@ _LEARNERS_GAMES = {
     "minatar_breakout": "--env minatar_breakout --total-env-frames 1000000 --eval-max-frames 1000 --minutes 10",
     "minatar_asterix": "--env minatar_asterix --total-env-frames 1000000 --eval-max-frames 1000 --minutes 10",
 }
+# A memory against what stacked frames tell of the past, after equally many updates (64 a round of 4,096 decisions).
+_MEMORY = (
+    "--env cave --network columns --learner pqn --total-env-frames 2000000 --eval-every-frames 500000 "
+    "--final-eval-episodes 64 --no-stop-at-goal"
+)
+_SIGHT = {"gru-1-frame": "--cell gru --frame-stack 1", "4-frames": "--frame-stack 4", "1-frame": "--frame-stack 1"}
 # The steps of docs/tutorial.md, from the article's naive DQN to its last one and on; each has the flags of that page.
 _CATCH8_NAIVE = (
     "--env catch8 --preset article --total-env-frames 40000 --eval-every-frames 2000 --optimizer rmsprop --loss mse "
@@ -134,6 +140,7 @@ SUITES: dict[str, list[Experiment]] = {
         for game, of_game in _LEARNERS_GAMES.items()
         for name, flags in LEARNERS.items()
     ],
+    "recurrence": [Experiment(f"cave-pqn-{name}", f"{_MEMORY} {flags}", 3) for name, flags in _SIGHT.items()],
     "tutorial": [Experiment(f"tutorial-{name}", flags, seeds) for name, (flags, seeds) in _TUTORIAL.items()],
     "article": [
         Experiment(f"article-{optimizer}", f"{_ARTICLE} --optimizer {optimizer}", 5)
