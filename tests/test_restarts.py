@@ -1,5 +1,6 @@
 """Practice: what players remember, where practisers start, and when they end."""
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -166,7 +167,7 @@ def fuse_trainer(**given):
     return Trainer(config, env=_Fuse())
 
 
-@pytest.mark.parametrize("mode", [{}, {"eager": True}])
+@pytest.mark.parametrize("mode", [{}, pytest.param({"eager": True}, marks=pytest.mark.slow)])
 def test_training_practises_where_players_crash(mode):
     """What the replay of a run holds, from a player's first crash on."""
     trainer = fuse_trainer(frame_stack=1, **mode)
@@ -194,17 +195,24 @@ def test_training_practises_where_players_crash(mode):
     assert float(carry.metrics.score) == 4 * CRASH
 
 
-def test_what_is_acted_on_after_a_practice_start_is_what_the_replay_gives(monkeypatch):
-    """Three frames two decisions apart: bit for bit the stack that was remembered, not one frame three times."""
-    trainer = fuse_trainer(frame_stack=3, frame_stride=2, n_step=1, eager=True)
+@functools.cache
+def played_with_a_past(eager):
+    """A trainer of three frames two decisions apart, its carry after 290 decisions, and what was acted on if eager."""
+    trainer = fuse_trainer(frame_stack=3, frame_stride=2, n_step=1, eager=eager)
     act, seen = trainer.agent.act, []
 
     def spy(observation, *rest):
         seen.append(observation.numpy())
         return act(observation, *rest)
 
-    monkeypatch.setattr(trainer.agent, "act", spy)
-    carry = trainer.run_chunk(trainer.initial_carry(), 290, 2**62)
+    if eager:
+        trainer.agent.act = spy
+    return trainer, trainer.run_chunk(trainer.initial_carry(), 290, 2**62), seen
+
+
+def test_what_is_acted_on_after_a_practice_start_is_what_the_replay_gives():
+    """Bit for bit the stack that was remembered, not one frame three times."""
+    trainer, carry, seen = played_with_a_past(True)
     assert carry.history.shape[0] == 5
     np.testing.assert_array_equal(carry.history[-1], trainer.env.observe(carry.env_state))
     transitions, weights, index = trainer.replay.sample(tf.constant([3, 4], tf.int64), 20_000)
@@ -231,10 +239,9 @@ def test_what_is_acted_on_after_a_practice_start_is_what_the_replay_gives(monkey
 
 
 def test_practice_with_a_past_is_the_same_compiled():
-    trainers = [fuse_trainer(frame_stack=3, frame_stride=2, **mode) for mode in ({}, {"eager": True})]
     results = []
-    for trainer in trainers:
-        carry = trainer.run_chunk(trainer.initial_carry(), 290, 2**62)
+    for eager in (False, True):
+        trainer, carry, _ = played_with_a_past(eager)
         results.append([*tf.nest.flatten(carry), *trainer.replay.state.values()])
     for ours, theirs in zip(*results, strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -303,6 +310,7 @@ def test_the_caves_practisers_see_what_its_players_saw(super_resolution):
     np.testing.assert_array_equal(carry.history[-1], trainer.env.observe(carry.env_state))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_from_before_pasts_were_whole_is_resumed_with_an_empty_memory(tmp_path, monkeypatch, capfd):
     game = {"env": "cave", "network": "mlp", "restart_share": 0.5, "start_curriculum": 0.0}
     run, tensors = make_run(tmp_path / "run", **game), Saver._tensors

@@ -113,7 +113,9 @@ def test_the_frames_of_one_environment_are_one_kernel():
         pytest.param({"iterations_per_update": 3, "updates_per_iteration": 2}, marks=pytest.mark.slow),
         pytest.param({"population": 2, "updates_per_iteration": 2}, marks=pytest.mark.slow),
         {"env": "cave", "network": "mlp", "restart_share": 0.5},
-        {"learner": "r2d2", "burn_in": 2, "sequence_length": 4, "sequence_period": 2},
+        pytest.param(
+            {"learner": "r2d2", "burn_in": 2, "sequence_length": 4, "sequence_period": 2}, marks=pytest.mark.slow
+        ),
         pytest.param({"learner": "pqn", "num_steps": 4}, marks=pytest.mark.slow),
         pytest.param({"learner": "a2c", "rollout_steps": 4}, marks=pytest.mark.slow),
     ],
@@ -169,7 +171,7 @@ def test_a_chunk_stops_in_the_round_that_reaches_the_frames():
     assert int(again.iteration) == int(carry.iteration)
 
 
-@pytest.mark.parametrize("mode", [{}, {"eager": True}], ids=["xla", "eager"])
+@pytest.mark.parametrize("mode", [{}, pytest.param({"eager": True}, marks=pytest.mark.slow)], ids=["xla", "eager"])
 def test_reports_do_not_depend_on_the_chunks_length(mode):
     """Each closes the sums at the round that reaches its frames, whether or not the program goes on from there."""
     found = []
@@ -265,7 +267,7 @@ def test_sums_over_environments_are_wider_than_the_numbers_summed(mode):
     assert int(carry.metrics.episode_frames) == 8 * (2**30 + 1)
 
 
-@pytest.mark.parametrize("mode", [{}, {"eager": True}], ids=["xla", "eager"])
+@pytest.mark.parametrize("mode", [pytest.param({}, marks=pytest.mark.slow), {"eager": True}], ids=["xla", "eager"])
 def test_only_episodes_from_the_games_own_start_are_scored(mode):
     """Of the cave's starts at a drawn difficulty and of practice nothing is told."""
     trainer = make_trainer(

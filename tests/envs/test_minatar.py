@@ -19,6 +19,7 @@ from tfdqn.runtime import compiled
 FOLDER = pathlib.Path(__file__).parents[1] / "data" / "minatar"
 GAMES = [game.name for game in registry.games() if game.name.startswith("minatar_")]
 EAGER_FRAMES = 25
+SAMPLE = ("minatar_seaquest", "minatar_breakout")  # with the most rules and the fewest; all where there is time
 
 
 # Recorded play.
@@ -120,7 +121,7 @@ def test_the_package_plays_the_same_game(name):
 # What all have in common.
 
 
-@pytest.mark.parametrize("name", GAMES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in SAMPLE)) for n in GAMES])
 def test_they_keep_the_contract(name, monkeypatch):
     monkeypatch.setattr(playing, "LONG_PLAY_FRAMES", (300, 2_000))
     found = {each.name: each for each in check.check_env(envs.make(name), num_envs=6, steps=8)}
