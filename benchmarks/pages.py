@@ -43,6 +43,10 @@ _NINE = ("#000000", "#4477aa", "#66ccee", "#228833", "#ccbb44", "#ee6677", "#aa3
 COLOURS = dict(zip(NAMES, _NINE, strict=True))
 
 
+# What of recurrence.json stands together, and the words for it.
+RECURRENCE = {"pqn-gru-1-frame": "a GRU and one frame", "pqn-4-frames": "four frames", "pqn-1-frame": "one frame"}
+
+
 class Step(NamedTuple):
     """A step of the tutorial with a curve of its own runs, and of those of the step before."""
 
@@ -255,6 +259,22 @@ def step_figure(step: Step) -> dict[str, Any]:
     return {"title": step.title, "x": "env frames", "y": "score, mean of greedy episodes", "curves": drawn}
 
 
+def recurrence_figure() -> dict[str, Any]:
+    """What a memory makes of one frame, beside what stacked frames are worth."""
+    rows, game = read("recurrence"), "cave"
+    colours = ("#bb5566", "#004488", "#997700")
+    drawn = [
+        curve(label, colour, of(rows, f"{game}-{name}"))
+        for (name, label), colour in zip(RECURRENCE.items(), colours, strict=True)
+    ]
+    return {
+        "title": f"{game}: PQN with a memory or stacked frames",
+        "x": "env frames",
+        "y": "score, mean of greedy episodes",
+        "curves": [each for each in drawn if each is not None],
+    }
+
+
 def ancestry_figure() -> dict[str, Any]:
     """The packaged agent's ancestors by updates, each begun where those that it starts from had ended."""
     steps = json.loads((ROOT / "tfdqn/pretrained/cave/training.json").read_text(encoding="utf-8"))["steps"]
@@ -296,6 +316,7 @@ def all_figures() -> dict[str, dict[str, Any]]:
     for name, step in STEPS.items():
         found[f"tutorial-{name}"] = step_figure(step)
     found["tutorial-cave-packaged"] = ancestry_figure()
+    found["recurrence-cave"] = recurrence_figure()
     scores = {row["name"].removeprefix("cave-"): row["score_mean"] for row in read("rules-cave")}
     found["tutorial-cave-rules"] = {
         "title": "The cave, 6,000 updates: rules, each alone on plain DQN",
@@ -353,6 +374,11 @@ def learner_block(page: str) -> str:
                 parts.append(picture(name, f"{game}: {', '.join(names)}", "../"))
             parts.append(table(rows, game, names))
     return "\n".join(parts)
+
+
+def recurrence_block() -> str:
+    words = f"cave: {', '.join(RECURRENCE.values())}"
+    return picture("recurrence-cave", words, "../") + "\n" + table(read("recurrence"), "cave", list(RECURRENCE))
 
 
 class Words(NamedTuple):
@@ -441,6 +467,8 @@ def block(name: str) -> str:
     """
     if name == "learners":
         return learners_block()
+    if name == "recurrence":
+        return recurrence_block()
     kind, _, rest = name.partition("-")
     if kind == "learner" and rest in LEARNERS:
         return learner_block(rest)
