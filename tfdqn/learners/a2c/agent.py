@@ -57,6 +57,9 @@ class ActorCritic(NetworkAgent):
     def policy_and_value(self, inputs: tf.Tensor, legal: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
         """Log-probabilities of the actions [B, A] (of illegal ones -inf), and V(s) [B]."""
         output = self.online(self.entering(inputs))
+        if legal is not None:
+            # Where nothing is legal the episode is over, and no action counts; but all have to be numbers.
+            legal = tf.logical_or(legal, ~tf.reduce_any(legal, axis=1, keepdims=True))
         logits = losses.among(output[:, :-1], legal)
         return tf.nn.log_softmax(logits), output[:, -1]
 
