@@ -46,6 +46,8 @@ def test_any_one_flag_goes_with_any_preset(env, preset):
                     continue  # it asks for agents that differ, and nobody else can say in what
                 if (name, value) == ("cell", "none") and plain.learner == "r2d2":
                     continue  # nor that
+                if (name, value) == ("replay_min_rows", 2**62) and plain.learner == "r2d2":
+                    continue  # no capacity of whole periods is as large
                 lines, given = [], {"env": env, "preset": preset, name: value}
                 config = configuration.resolve(given, on_gpu=on_gpu, tell=lines.append)
                 assert getattr(config, name) == value
