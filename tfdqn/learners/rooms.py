@@ -48,8 +48,8 @@ class Network:
     init_from: str = setting("", "folder of a run whose best agent's weights to start from", path=True)
     convolution: str = setting(
         "auto",
-        "convolutions as patches times a matrix, or TensorFlow's native ones; auto: patches on a CPU, on a GPU what is "
-        "quicker when measured at the start",
+        "convolutions as patches times a matrix, or TensorFlow's native ones; auto: patches, but for dqn on a GPU what "
+        "is quicker when measured at the start",
         choices=("auto", *CONVOLUTIONS),
     )
     precision: str = setting(
