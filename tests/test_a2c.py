@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from tfdqn import config as configuration
+from tfdqn import seeds
 from tfdqn.learners.a2c.agent import ActorCritic
 from tfdqn.learners.a2c.learner import advantages
 from tfdqn.programs.evaluation import Evaluator
@@ -105,6 +106,17 @@ def test_actions_are_drawn_from_the_policy_and_never_an_illegal_one():
         assert legal is None or shares[0] == 0
     greedy, _ = agent.act(observation[:5], (), 0.0, tf.constant([1, 2], tf.int64))
     assert greedy.numpy().tolist() == [0] * 5
+
+
+def test_the_largest_number_there_is_draws_like_any_other(monkeypatch):
+    """2^24 - 1, and a half, is 2^24 in float32: no noise may be infinite for it, nor an action greedy."""
+    agent = ActorCritic((2,), 3, observation_dtype="float32")
+    agent.online.layers[-1].set_weights([np.zeros([32, 4]), np.log([0.2, 0.7, 0.1, 1.0])])
+    largest, large, middle = 2**24 - 1, 2**24 - 2**10, 2**23
+    numbers = [[0, largest, largest, largest], [largest, middle, middle, large]]  # what decides, then one an action
+    monkeypatch.setattr(seeds, "draw", lambda seed, num: tf.reshape(tf.constant(numbers, tf.int64), [num]))
+    action, _ = agent.act(tf.zeros([2, 2]), (), 1.0, tf.constant([1, 2], tf.int64))
+    assert action.numpy().tolist() == [1, 2]
 
 
 def test_it_learns_catch8():

@@ -83,8 +83,10 @@ def test_no_clipping_is_read_in_every_way_it_was_written(norm):
 @pytest.mark.parametrize("game", sorted(path.name for path in models.PRETRAINED.iterdir()))
 def test_packaged_agents_are_strict_json(game):
     with zipfile.ZipFile(models.PRETRAINED / game / models.BEST_MODEL) as archive:
-        for part in ("config.json", "metadata.json"):
-            json.loads(archive.read(part), parse_constant=pytest.fail)
+        agent, metadata = (
+            json.loads(archive.read(part), parse_constant=pytest.fail) for part in ("config.json", "metadata.json")
+        )
+    assert agent["registered_name"] == "tfdqn>DQN" and metadata["keras_version"].startswith("2.")
 
 
 def test_a_saved_model_loads_with_and_without_keras_and_learns_on(agent, tmp_path):

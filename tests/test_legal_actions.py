@@ -9,13 +9,14 @@ import tensorflow as tf
 import tfdqn
 from tests.finite import DISCOUNT, MODES, FiniteGame, Lab, Rules, rules
 from tfdqn import config as configuration
-from tfdqn import record
+from tfdqn import learners, record
 from tfdqn.errors import UserError
 from tfdqn.learners import losses
 from tfdqn.learners.dqn import heads
 from tfdqn.learners.dqn.agent import DQN
 from tfdqn.learners.dqn.learner import build_replay
 from tfdqn.programs.evaluation import Evaluator
+from tfdqn.programs.training import Trainer
 from tfdqn.replay.table import FrameReplay
 from tfdqn.replay.transitions import Transition
 from tfdqn.runtime import memory
@@ -338,6 +339,30 @@ def test_it_is_learnt_op_by_op():
 def test_other_rules_keep_to_it_as_well(given, epsilon, tolerance):
     lab = Lab(game=Ruled(), **{**HASTY, **given})
     assert error(lab, epsilon) <= tolerance and most_paid(lab) == -1.0
+
+
+class RuledToTheEnd(Ruled):
+    """One that allows nothing where the episode is over."""
+
+    def legal_actions(self, state):
+        return super().legal_actions(state) & ~state.is_over[:, tf.newaxis]
+
+
+@pytest.mark.parametrize("learner", learners.LEARNERS)
+def test_every_learner_takes_a_game_that_allows_nothing_when_it_is_over(learner):
+    replay = {"batch_size": 8, "replay_capacity": 2000, "replay_min_rows": 200}
+    given = {
+        "dqn": replay,
+        "pqn": {"num_steps": 8, "minibatches": 4},
+        "r2d2": {**replay, "burn_in": 2, "sequence_length": 4, "sequence_period": 2, "n_step": 2, "cell_units": 4},
+    }.get(learner, {})
+    game = RuledToTheEnd()
+    game.load(ROW)
+    trainer = Trainer(configuration.resolve({**given, "learner": learner, "num_envs": 16, "jit": False}), env=game)
+    carry = trainer.run_chunk(trainer.initial_carry(), 30, 10**9)
+    assert int(carry.metrics.updates) >= 10 and int(carry.metrics.episodes) > 20
+    assert int(carry.metrics.non_finite_updates) == 0
+    assert all(np.isfinite(weight).all() for weight in trainer.agent.get_weights())
 
 
 def test_evaluation_keeps_to_it():

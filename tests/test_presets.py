@@ -46,6 +46,8 @@ def test_any_one_flag_goes_with_any_preset(env, preset):
                     continue  # it asks for agents that differ, and nobody else can say in what
                 if (name, value) == ("cell", "none") and plain.learner == "r2d2":
                     continue  # nor that
+                if (name, value) == ("replay_min_rows", 2**62) and plain.learner == "r2d2":
+                    continue  # no capacity of whole periods is as large
                 lines, given = [], {"env": env, "preset": preset, name: value}
                 config = configuration.resolve(given, on_gpu=on_gpu, tell=lines.append)
                 assert getattr(config, name) == value
@@ -125,6 +127,17 @@ def test_a_learners_preset_gives_way_and_takes_a_gpus_sizes():
     config = configuration.resolve({"preset": "rainbow", "munchausen_alpha": 0.9}, tell=told.append)
     assert config.head == "scalar" and "of the preset 'rainbow' does not fit" in told[0]
     assert configuration.resolve({"preset": "rainbow"}, on_gpu=True).num_envs == 2048
+
+
+@pytest.mark.parametrize("given", [{"noisy": False}, {"population": 4}, {"vary": "seed=0:4"}])
+def test_a_preset_that_explores_by_noise_explores_without_it(given):
+    told = []
+    config = configuration.resolve({"preset": "rainbow", **given}, tell=told.append)
+    assert not config.noisy and (config.epsilon_start, config.epsilon_end) == (1.0, 0.05)
+    assert any(line.startswith("--epsilon-start 0.0 of the preset 'rainbow' does not fit") for line in told)
+    for own in ({"epsilon_start": 0.5}, {"epsilon_start": 0.0, "epsilon_end": 0.0}, {"exploration": "boltzmann"}):
+        config = configuration.resolve({"preset": "rainbow", **given, **own})
+        assert (config.epsilon_start, config.epsilon_end) == (own.get("epsilon_start", 0.0), 0.0)
 
 
 # On a GPU.

@@ -10,8 +10,10 @@ from tests.faults import harness
 from tests.test_cells import lstm_step
 from tests.test_losses import rescaled, unscaled
 from tfdqn import config as configuration
+from tfdqn.envs import make
 from tfdqn.errors import UserError
 from tfdqn.learners.r2d2.agent import R2D2, n_step_targets
+from tfdqn.learners.r2d2.learner import build_replay
 from tfdqn.networks.cells import LSTMState
 from tfdqn.programs.evaluation import Evaluator
 from tfdqn.programs.training import Trainer
@@ -259,6 +261,10 @@ def test_a_window_tells_again_what_the_players_saw_and_valued():
         ({"cell": "none"}, "--cell none: what R2D2 adds to DQN is a memory; use lstm, or --learner dqn"),
         ({"sequence_period": 7}, "--sequence-period 7: decisions between windows of --sequence-length 6"),
         ({"replay_capacity": 15 * 16}, "--replay-capacity 240: what is drawn spans 16 rows of each of 16 environments"),
+        (
+            {"replay_capacity": 16 * 1003, "replay_min_rows": 16 * 1003},
+            "--replay-min-rows 16048: the replay holds 16000 rows; use at most 16000",
+        ),
         ({"prioritized": False, "cell": "rnn"}, "--cell rnn"),
         ({"learner": "dqn"}, "--cell-units 32: memory has no such setting, only --learner pqn and --learner r2d2"),
     ],
@@ -270,6 +276,13 @@ def test_what_does_not_fit_is_refused_by_name(given, line):
     with pytest.raises(UserError) as error:
         configuration.resolve(settings)
     assert line in str(error.value)
+
+
+def test_the_replay_holds_the_rows_that_learning_waits_for():
+    """It is cut to whole periods of all environments: of the 100,000 rows of the preset 99,840 are left."""
+    config = configuration.resolve({"env": "memory", "learner": "r2d2", "replay_min_rows": 99_900})
+    replay = build_replay(config, make("memory"), "/CPU:0", LSTMState(*tf.zeros([2, 1, 4])))
+    assert replay.capacity >= config.replay_min_rows == 99_900
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,13 @@ class Planes(Environment):
         return tf.stack([yes, state.cell < 4, yes], axis=1)
 
 
+class Stops(Planes):
+    """Allows nothing at the end of the row, where the episode is over."""
+
+    def legal_actions(self, state):
+        return super().legal_actions(state) & (state.cell < 5)[:, tf.newaxis]
+
+
 class Once(Planes):
     """Draws nothing, has one action, and is over after it."""
 
@@ -136,6 +143,7 @@ def test_other_games_that_keep_the_contract_pass():
     found = assert_passes(Planes())
     assert "on average" in found["legal actions"].message
     assert found["time limit"].verdict == "info" and "sets none" in found["time limit"].message
+    assert_passes(Stops())
     found = assert_passes(Once())
     assert (found["noise"].message, found["actions"].message) == ("nothing is drawn", "only one")
 

@@ -186,7 +186,7 @@ class Environment(abc.ABC):
         """Draw what the player sees: [N, ...] as `observation_spec`; a screen is grey levels times 255, rounded."""
 
     def legal_actions(self, state: Any) -> tf.Tensor | None:
-        """Which actions the rules allow: [N, A] bool, at least one an environment; None: all, always.
+        """Which actions the rules allow: [N, A] bool, at least one where an episode goes on; None: all.
 
         Nobody takes another, at random or not, and no value of another counts in what is learnt. It is asked at each
         decision; while an action is held for more frames (`--action-repeat`), `step` takes it as it comes.

@@ -48,8 +48,8 @@ class Network:
     init_from: str = setting("", "folder of a run whose best agent's weights to start from", path=True)
     convolution: str = setting(
         "auto",
-        "convolutions as patches times a matrix, or TensorFlow's native ones; auto: patches on a CPU, on a GPU what is "
-        "quicker when measured at the start",
+        "convolutions as patches times a matrix, or TensorFlow's native ones; auto: patches, but for dqn on a GPU what "
+        "is quicker when measured at the start",
         choices=("auto", *CONVOLUTIONS),
     )
     precision: str = setting(
@@ -150,8 +150,13 @@ class Replay:
         100_000, "updates over which priority_beta rises to 1", low=1, high=2**53, varies=True
     )
 
+    def rows_held(self, config: Any) -> int:
+        """Rows that it holds when it is full: as many of each environment, and of windows whole periods."""
+        step = _ring_step(config)
+        return self.replay_capacity // step * step
+
     def check(self, config: Any) -> None:
-        capacity = self.replay_capacity - self.replay_capacity % config.num_envs
+        capacity = self.rows_held(config)
         smallest = config.window_rows * config.num_envs
         if capacity < smallest:
             raise UserError(
@@ -169,7 +174,7 @@ class Replay:
 
     def ways_to_fit(self, config: Any) -> Iterator[dict[str, Any]]:
         window, num_envs = config.window_rows, config.num_envs
-        capacity = self.replay_capacity - self.replay_capacity % num_envs
+        capacity, step = self.rows_held(config), _ring_step(config)
         if capacity < window * num_envs:
             yield {"replay_capacity": window * num_envs}
             yield {"num_envs": max(self.replay_capacity // window, 1)}
@@ -177,12 +182,17 @@ class Replay:
             yield {"frame_stride": 1}
             yield {"frame_stack": 1}
         if config.batch_size > capacity:
-            yield {"replay_capacity": -(-config.batch_size // num_envs) * num_envs}
+            yield {"replay_capacity": -(-config.batch_size // step) * step}
             yield {"batch_size": max(capacity, 1)}
         if self.replay_min_rows > capacity:
             # Raised if the user wants to begin later; a smaller replay is learnt from once it is full.
             yield {"replay_min_rows": max(capacity, 1)}
-            yield {"replay_capacity": -(-self.replay_min_rows // num_envs) * num_envs}
+            yield {"replay_capacity": -(-self.replay_min_rows // step) * step}
+
+
+def _ring_step(config: Any) -> int:
+    """What the replay's rows are a multiple of."""
+    return config.num_envs * getattr(config, "sequence_period", 1)
 
 
 EXPLORATIONS = ("epsilon_greedy", "boltzmann")

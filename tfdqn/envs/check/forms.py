@@ -153,7 +153,11 @@ def legal_actions(game: Game) -> str:
             (array.shape, array.dtype) == (expected, bool),
             f"legal_actions is {form(array)}, must be {list(expected)} bool",
         )
-        require(array.any(1).all(), f"legal_actions allows no action in frame {t}: end the episode, or allow one")
+        is_over = game.is_over(game.moves[t - 1].outcome.timestep) if t else False
+        require(
+            (array.any(1) | is_over).all(),
+            f"legal_actions allows no action in frame {t}: end the episode, or allow one",
+        )
     return f"{np.mean([np.asarray(legal) for legal in found]):.0%} on average"
 
 

@@ -83,7 +83,7 @@ class Game:
             at = self.at(STEP, t)
             outcome = arrays(self.outcome(tensors(state), tf.constant(action), at))
             moves.append(Move(at, state, action, outcome))
-            is_over = self._is_over(outcome.timestep)
+            is_over = self.is_over(outcome.timestep)
 
             def choose(new, old, is_over=is_over):
                 return np.where(is_over.reshape([-1] + [1] * (old.ndim - 1)), new, old)
@@ -121,7 +121,7 @@ class Game:
             choice = np.where(legal, choice, -1.0)
         return choice.argmax(1).astype(np.int32)
 
-    def _is_over(self, timestep: Any) -> np.ndarray:
+    def is_over(self, timestep: Any) -> np.ndarray:
         flags = [np.asarray(flag) for flag in timestep[2:]]
         if any(flag.shape != (self.num_envs,) or flag.dtype != bool for flag in flags):
             return np.zeros(self.num_envs, bool)  # another check tells

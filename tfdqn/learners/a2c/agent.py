@@ -57,6 +57,9 @@ class ActorCritic(NetworkAgent):
     def policy_and_value(self, inputs: tf.Tensor, legal: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
         """Log-probabilities of the actions [B, A] (of illegal ones -inf), and V(s) [B]."""
         output = self.online(self.entering(inputs))
+        if legal is not None:
+            # Where nothing is legal the episode is over, and no action counts; but all have to be numbers.
+            legal = tf.logical_or(legal, ~tf.reduce_any(legal, axis=1, keepdims=True))
         logits = losses.among(output[:, :-1], legal)
         return tf.nn.log_softmax(logits), output[:, -1]
 
@@ -66,7 +69,8 @@ class ActorCritic(NetworkAgent):
         # Draws in turn for every environment: one for each action's Gumbel noise, and one that decides which it is.
         numbers = seeds.draw(seed, tf.shape(log_policy)[0] * (self.num_actions + 1))
         uniform = (tf.cast(numbers % 2**24, tf.float32) + 0.5) / 2.0**24
-        uniform = tf.reshape(uniform, [-1, self.num_actions + 1])
+        # The largest number rounds to 1, whose noise would be infinite: that action would always be taken.
+        uniform = tf.reshape(tf.minimum(uniform, 1.0 - 2.0**-24), [-1, self.num_actions + 1])
         drawn = losses.greedy_action(log_policy - tf.math.log(-tf.math.log(uniform[:, 1:])), legal)
         return tf.where(uniform[:, 0] < epsilon, drawn, losses.greedy_action(log_policy, legal)), agent_state
 

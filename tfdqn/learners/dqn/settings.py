@@ -86,6 +86,10 @@ class Head:
         if self.noisy and population.is_one(config):
             yield {"noisy": False}
             yield {"population": 1}
+        is_greedy = config.exploration == "epsilon_greedy" and not config.epsilon_start
+        if not self.noisy and is_greedy and PRESETS.get(config.preset, {}).get("noisy"):
+            # The preset leaves exploring to the noise: without it nobody would.
+            yield {"epsilon_start": Exploration.epsilon_start, "epsilon_end": Exploration.epsilon_end}
         if self.head != "scalar" and config.loss != "huber":
             yield {"head": "scalar"}
             yield {"loss": "huber"}

@@ -70,7 +70,9 @@ class PQNLearner(RoundLearner):
         self.exploration = exploration.exploration(config)
 
     def value(self, observation, agent_state, legal):
-        return losses.max_value(self.agent.action_values(observation, agent_state), legal)
+        best = losses.max_value(self.agent.action_values(observation, agent_state), legal)
+        # Where nothing is legal the episode is over, and its value counts nowhere; but 0 * -inf would be no number.
+        return best if legal is None else tf.where(tf.reduce_any(legal, axis=-1), best, 0.0)
 
     def update(
         self,

@@ -47,7 +47,8 @@ class Rule:
 
 ROOMS = (Sizes, Network, Recurrence, Optimizer, Returns, Rule, Exploration)
 
-# Gallici et al. 2024 on MinAtar, but for Adam in the place of RAdam.
+# Gallici et al. 2024 on MinAtar, but for Adam in the place of RAdam, and for the rate, which falls to 0 there: over how
+# many updates, a game's preset or the user has to say.
 PRESET = {
     "num_envs": 128,
     "optimizer": "adam",
