@@ -51,6 +51,7 @@ ROOMS = (Sizes, Network, Recurrence, Optimizer, Returns, Rule, Exploration)
 # many updates, a game's preset or the user has to say.
 PRESET = {
     "num_envs": 128,
+    "network": "mlp_norm",  # layer normalisation is what it has in the place of a target network
     "optimizer": "adam",
     "optimizer_epsilon": 1e-8,
     "learning_rate": 5e-4,
