@@ -87,6 +87,9 @@ class ReplicaTrainer(SeveralTrainers):
         told = self._hosts.gather(counted.numbers())
         return type(counted.metrics).merged([counted.of_the_same_kind(row).metrics for row in told])
 
+    def rounds_to_look(self, env_frames, most):
+        return self.config.exchange_every_rounds
+
     def look(self, carries):
         counted = Counted(sum(int(each.env_frames) for each in carries), merged(carries))
         exchange = self._programs.average if self.config.exchange == "average" else self._programs.tell
