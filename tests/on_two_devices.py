@@ -341,6 +341,8 @@ def test_gradients_under_xla_on_a_cpu_and_games_of_the_host_are_refused(monkeypa
     monkeypatch.setattr(game, "steps_on_host", True, raising=False)
     with pytest.raises(UserError, match="--replicas 2: catch8 steps on the host, for one device; use 1"):
         loop._check_game(alone(**TOGETHER), game)
+    with pytest.raises(UserError, match="--population: catch8 steps on the host; train each agent in a run of its own"):
+        loop._check_game(alone(**TOGETHER, population=2), game)
 
 
 def test_a_run_takes_as_many_gpus_as_it_goes_evenly_onto(monkeypatch):
