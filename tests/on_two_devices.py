@@ -175,6 +175,8 @@ def test_parts_of_a_population_are_its_members_in_their_order():
     assert [population.count(part) for part in parts] == [4, 4]
     with pytest.raises(ValueError, match="3 parts"):
         population.parts(config, 3)
+    config = alone(vary="learning_rate=1e-3;seed=0:4;discount=0.9,0.99", replicas=2)  # one value, which is no difference
+    assert [member.seed for member in population.members(population.parts(config, 2)[1])] == [2, 2, 3, 3]
 
 
 @pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.slow)])

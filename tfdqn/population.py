@@ -68,17 +68,23 @@ def parts(config: Config, count: int) -> list[Config]:
     """
     if not divides(config, count):
         raise ValueError(f"{count} parts of {config.vary}")
-    (name, values), *others = _all_varied(config).items()
-    size = len(values) // count
+    name, values = _first_that_differs(config)
+    size, varied = len(values) // count, _all_varied(config)
     return [
-        config.replace(population=1, vary=grid(**{name: values[first : first + size]}, **dict(others)))
+        config.replace(population=1, vary=grid(**{**varied, name: values[first : first + size]}))
         for first in range(0, len(values), size)
     ]
 
 
 def divides(config: Config, count: int) -> bool:
     """Whether the members go into so many parts: by the first setting in which they differ."""
-    return len(next(iter(_all_varied(config).values()))) % count == 0
+    return len(_first_that_differs(config)[1]) % count == 0
+
+
+def _first_that_differs(config: Config) -> tuple[str, list[Any]]:
+    """The slowest setting of several values, and these; the last one where none has."""
+    varied = list(_all_varied(config).items())
+    return next((each for each in varied if len(each[1]) > 1), varied[-1])
 
 
 def count(config: Config) -> int:
