@@ -317,6 +317,10 @@ def test_a_number_that_is_not_finite_in_one_ends_the_run(tmp_path, exchange):
             "--replicas 2: --pbt selects among members on one",
         ),
         ({"population": 2, "exchange": "collective"}, "--exchange collective: agents side by side exchange nothing"),
+        (
+            {"population": 2, "exchange": "collective", "replicas": 0},
+            "--exchange collective: agents side by side exchange nothing",
+        ),
         ({"restart_share": 0.2}, "--replicas 2: of each one's part: --restart-share 0.2: not one of 4 environments"),
     ],
     ids=str,
