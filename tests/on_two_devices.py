@@ -18,6 +18,7 @@ from tfdqn import population, replicas, seeds, train
 from tfdqn.envs import make_for
 from tfdqn.errors import EXIT_NUMERIC, UserError
 from tfdqn.learners import metrics
+from tfdqn.learners.dqn import convolutions
 from tfdqn.programs.replicated import ReplicaTrainer
 from tfdqn.programs.spread import SpreadTrainer
 from tfdqn.programs.training import NEVER, Trainer
@@ -175,7 +176,8 @@ def test_parts_of_a_population_are_its_members_in_their_order():
     assert [population.count(part) for part in parts] == [4, 4]
     with pytest.raises(ValueError, match="3 parts"):
         population.parts(config, 3)
-    config = alone(vary="learning_rate=1e-3;seed=0:4;discount=0.9,0.99", replicas=2)  # one value, which is no difference
+    # What has one value is no difference.
+    config = alone(vary="learning_rate=1e-3;seed=0:4;discount=0.9,0.99", replicas=2)
     assert [member.seed for member in population.members(population.parts(config, 2)[1])] == [2, 2, 3, 3]
 
 
@@ -193,11 +195,11 @@ def test_a_population_on_two_devices_is_that_on_one(jit):
     assert one.agent.optimizer.iterations == several.agent.optimizer.iterations > 30
     ours, theirs = list(reports.rows()), list(whole_reports.rows())
     assert len(ours) == len(theirs) > 2
-    for (frames, updates, metrics), (their_frames, their_updates, their_metrics) in zip(ours, theirs, strict=True):
+    for (frames, updates, sums), (their_frames, their_updates, their_sums) in zip(ours, theirs, strict=True):
         np.testing.assert_array_equal(frames, their_frames)
         assert updates == their_updates and frames.shape == (8,)
         for name in ("episodes", "episode_frames", "updates"):
-            np.testing.assert_array_equal(getattr(metrics, name), getattr(their_metrics, name))
+            np.testing.assert_array_equal(getattr(sums, name), getattr(their_sums, name))
     epsilon = several.learner.exploration.epsilon_at(tf.constant(frames))
     np.testing.assert_array_equal(epsilon, one.learner.exploration.epsilon_at(tf.constant(frames)))
     assert len(set(epsilon.numpy())) > 1
@@ -225,6 +227,20 @@ def test_where_chunks_end_changes_nothing_of_a_spread_population(changes):
         assert 300 <= frames < 300 + 8 * several.config.action_repeat
     assert found[0] == found[1] and len(found[0][0]) == (300 // every)
     assert several.run_chunk(carry, 7, 300).iteration == found[0][1]  # it has all
+
+
+@pytest.mark.parametrize("kind", [SpreadTrainer, ReplicaTrainer])
+def test_what_is_chosen_by_its_time_is_chosen_once(monkeypatch, kind):
+    """Each device might find another kind of convolution the quicker, but a run has one to go on with."""
+    quickest = iter(["native", "patches"])
+
+    def choose(config, device, build):
+        return config.replace(convolution=next(quickest)) if config.convolution == "auto" else config
+
+    monkeypatch.setattr(convolutions, "choose", choose)
+    several = kind(alone(**TOGETHER, **({"population": 2} if kind is SpreadTrainer else {})), "/CPU:0")
+    assert [each.config.convolution for each in several.trainers] == ["native", "native"]
+    assert several.config.convolution == "native"
 
 
 def spread_run(run_dir, **changes):

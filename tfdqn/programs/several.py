@@ -71,16 +71,17 @@ class SeveralTrainers(abc.ABC):
 
     def __init__(self, config: Config, device: str, count: int, env: Environment | None):
         self.env = make_for(config) if env is None else env
-        kind, _, first = device.rpartition(":")
-        self.devices = [f"{kind}:{int(first) + place}" for place in range(count)]
-        self.trainers = self.make_trainers(config)
-        found = self.trainers[0].config
-        self.config = config.replace(convolution=found.convolution)  # what the device decides
+        kind, _, number = device.rpartition(":")
+        self.devices = [f"{kind}:{int(number) + place}" for place in range(count)]
+        first = self.make_trainer(config, 0)
+        # What a device decides by how long it takes, one decides for all: a resumed run has one setting for all, too.
+        self.config = config.replace(convolution=first.config.convolution)
+        self.trainers = [first, *(self.make_trainer(self.config, place) for place in range(1, count))]
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="replica")
 
     @abc.abstractmethod
-    def make_trainers(self, config: Config) -> list[Trainer]:
-        """One for each device."""
+    def make_trainer(self, config: Config, place: int) -> Trainer:
+        """The one for `devices[place]`."""
 
     @abc.abstractmethod
     def rounds_to_look(self, env_frames: int, most: int) -> int:

@@ -45,9 +45,9 @@ class SpreadTrainer(SeveralTrainers):
         self._most_frames = config.num_envs * config.iterations_per_update * config.action_repeat
         self.learner = Learners([trainer.learner for trainer in self.trainers])
 
-    def make_trainers(self, config):
-        parts = population.parts(config.replace(replicas=0), config.replicas)
-        return [Trainer(part, device, self.env) for part, device in zip(parts, self.devices, strict=True)]
+    def make_trainer(self, config, place):
+        part = population.parts(config.replace(replicas=0), config.replicas)[place]
+        return Trainer(part, self.devices[place], self.env)
 
     def initial_carry(self) -> Together:
         carries = [trainer.initial_carry() for trainer in self.trainers]
