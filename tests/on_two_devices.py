@@ -419,6 +419,15 @@ def test_parts_of_a_cpu_have_threads_of_their_own(monkeypatch, threads, of_each)
     assert os.environ[devices.OWN_THREADS_VARIABLE] == "1" and os.environ["TF_NUM_INTRAOP_THREADS"] == str(of_each)
 
 
+def test_a_process_that_has_begun_to_compute_is_left_as_it_is(monkeypatch):
+    """What it and its children read of threads stays the user's, where nothing of it could be followed."""
+    for name in (names := (devices.OWN_THREADS_VARIABLE, "TF_NUM_INTRAOP_THREADS")):
+        monkeypatch.delenv(name, raising=False)
+    tf.zeros([])
+    assert devices._cpus(3, 0, insists=False) == "/CPU:0"
+    assert not any(name in os.environ for name in names)
+
+
 def test_gpus_that_a_process_has_left_aside_are_not_counted(monkeypatch):
     monkeypatch.setattr(devices, "has_driver", lambda: False)
     machine = Machine(4, is_started=True, visible=[0])
