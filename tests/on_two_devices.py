@@ -435,6 +435,14 @@ def test_gpus_that_a_process_has_left_aside_are_not_counted(monkeypatch):
     assert devices.choose_device("gpu", replicas=lambda gpus: gpus) == "/GPU:0" and devices.count_gpus() == 1
 
 
+def test_an_agent_of_more_devices_than_there_are_plays_on_one(tmp_path):
+    tf.zeros([])  # something is computed
+    agent = tfdqn.Agent("catch8", replicas=4, device="cpu", num_envs=8, batch_size=16)
+    assert agent.act(np.zeros(agent.env.observation_spec.shape, np.uint8)) in range(agent.env.num_actions)
+    with pytest.raises(UserError, match="--replicas 4: this process has begun to compute with 2"):
+        agent.fit(total_env_frames=100, logdir=tmp_path, verbose=0)
+
+
 @pytest.mark.slow
 def test_an_agent_of_several_plays_learns_and_is_loaded(tmp_path):
     agent = tfdqn.Agent("catch8", replicas=2, device="cpu", jit=False, num_envs=8, batch_size=16, seed=1)
