@@ -390,6 +390,19 @@ def test_a_broken_population_ends_like_the_unbroken_one(whole, tmp_path):
     assert lines_of(run_dir / curves.METRICS_FILE) == lines_of(whole[0] / curves.METRICS_FILE)
 
 
+def test_a_checkpoint_has_what_the_replay_keeps_of_each_member_while_that_has_few_rows(tmp_path):
+    run = make_run(tmp_path / "run", population=6, prioritized=True, frame_stack=1)
+    run.progress.rounds = 2  # rows of each environment, fewer than members
+    run.train_chunk()
+    largest = np.arange(2.0, 8.0, dtype=np.float32)
+    run.trainer.learner.variables["replay/max_priority"].assign(largest)
+    run.saver.save_now()
+    run.close()
+    run = resume(tmp_path / "run", kind=PopulationRun)
+    np.testing.assert_array_equal(run.trainer.learner.variables["replay/max_priority"], largest)
+    run.close()
+
+
 def break_weights(run, numbers):
     """Let some members have a weight that is not finite."""
     kernel = run.trainer.agent.online.trainable_variables[0]
