@@ -410,6 +410,27 @@ def break_weights(run, numbers):
     kernel.assign(tf.where(is_broken, np.inf, kernel))
 
 
+def test_what_is_left_of_a_member_that_has_diverged_does_not_hang_on_where_chunks_end():
+    """Frames are counted of all, and population based training goes on with its games and its replay."""
+    settings = {"population": 2, "prioritized": True, "epsilon_start": 0.0, "epsilon_end": 0.0, "jit": False}
+    found = []
+    for chunk in (60, 4):
+        trainer = Trainer(configuration.resolve({**SMALL, **settings}))
+        for variable in trainer.agent.online.variables:  # whose targets are too large, but weights are finite
+            variable.assign(variable * np.reshape([1, 1e10], [2] + [1] * (variable.shape.rank - 1)))
+        carry = trainer.initial_carry()
+        while carry.iteration < 60:
+            carry = trainer.run_chunk(carry, chunk, 10**9)
+            ended = carry.metrics.non_finite_tensors.numpy() != 0
+            assert not ended[0] and (ended[1] or carry.iteration < 60)
+            if ended.any():
+                carry = trainer.cleared(carry, ended)
+        kept = {name: value for name, value in trainer.learner.variables.items() if name.startswith("replay/")}
+        found.append([np.asarray(each) for each in tf.nest.flatten((carry.env_state, carry.env_frames, kept))])
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 @pytest.mark.slow
 def test_a_member_that_diverges_is_named_and_the_others_go_on(tmp_path, capfd):
     settings = {"population": 1, "vary": "learning_rate=1e-3,1e-2", "total_env_frames": 3000}
