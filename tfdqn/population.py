@@ -100,7 +100,7 @@ def tuned(config: Config) -> tuple[str, ...]:
 
 
 def check_pbt(config: Config) -> None:
-    """Refuse population based training of what is no population, or has nothing to tune.
+    """Refuse population based training of what is no population, has nothing to tune, or never selects.
 
     Raises:
       UserError: so it is, or `vary` cannot be read.
@@ -117,6 +117,11 @@ def check_pbt(config: Config) -> None:
         raise UserError(
             f"--pbt: --vary names no setting to tune, as {', '.join(OWN)} stay each member's own; add --vary "
             "learning_rate=1e-4,1e-3 or another"
+        )
+    if config.eval_every_frames > config.total_env_frames:
+        raise UserError(
+            f"--pbt: selects at evaluations, and --eval-every-frames {config.eval_every_frames} leaves none before the "
+            f"end, --total-env-frames {config.total_env_frames}; use at most that"
         )
 
 
