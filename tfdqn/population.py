@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tfdqn.errors import UserError, nearest
@@ -97,6 +97,22 @@ def tuned(config: Config) -> tuple[str, ...]:
     if not getattr(config, "pbt", False):
         return ()
     return tuple(name for name, _ in _varied(config) if name not in OWN)
+
+
+def check_used(config: Config, needs: Mapping[str, tuple[str, Callable[[Any], bool]]]) -> None:
+    """Refuse a setting in `vary` that changes nothing: members that are to differ in it would be all the same.
+
+    Args:
+      config: a run's.
+      needs: by the setting, what it needs, as a flag, and whether a configuration has that.
+
+    Raises:
+      UserError: there is one, or `vary` cannot be read.
+    """
+    for name, _ in _varied(config):
+        flag, is_there = needs.get(name, ("", lambda config: True))
+        if not is_there(config):
+            raise UserError(f"--vary {name}: changes nothing without {flag}; add that, or leave it out")
 
 
 def check_pbt(config: Config) -> None:
