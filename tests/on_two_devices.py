@@ -5,6 +5,8 @@
 
 import json
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -26,7 +28,7 @@ from tfdqn.runs import loop
 from tfdqn.runs.loop import Run
 from tfdqn.runs.population_run import PopulationRun
 from tfdqn.runs.saving import named_tensors
-from tfdqn.runtime import compiled, devices
+from tfdqn.runtime import compiled, devices, loops
 from tfdqn.runtime.signals import StopRequest
 
 devices._cpus(2, 0, insists=True)  # before anything is computed in this process
@@ -162,6 +164,29 @@ def test_sums_of_several_are_those_of_one():
     merged = sums.merged([parts[0], parts[1]._replace(**broken)])
     assert (merged.episodes, merged.score, getattr(merged, largest)) == (4, 2.0, -1.0)
     assert {name: getattr(merged, name) for name in broken} == broken
+
+
+def test_programs_that_are_traced_side_by_side_are_each_made_for_their_own_device():
+    """As of replicas on GPUs that exchange gradients: whoever is done first does not make the others' for a CPU."""
+    both, first_is_done = threading.Barrier(2), threading.Event()
+
+    def trace(device, waits):
+        with loops.made_for(device):
+            both.wait(timeout=60)
+            if waits:
+                first_is_done.wait(timeout=60)
+            tensor = tf.ones([2])
+            found.append(loops.by_itself(tensor) is not tensor)
+        first_is_done.set()
+
+    found = []
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(2) as threads:
+        patch.setattr(loops, "_is_in_xla", lambda: True)
+        patch.setattr(loops, "_by_itself", tf.identity)
+        list(threads.map(trace, ["/GPU:0", "/GPU:1"], [False, True]))
+    assert found == [True, True]
+    tensor = tf.ones([2])
+    assert loops.by_itself(tensor) is tensor
 
 
 # Agents side by side, some on each device.
