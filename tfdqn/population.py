@@ -109,7 +109,7 @@ def check_used(config: Config, needs: Mapping[str, tuple[str, Callable[[Any], bo
     Raises:
       UserError: there is one, or `vary` cannot be read.
     """
-    for name, _ in _varied(config):
+    for name, _ in _varied(config) if is_one(config) else ():
         flag, is_there = needs.get(name, ("", lambda config: True))
         if not is_there(config):
             raise UserError(f"--vary {name}: changes nothing without {flag}; add that, or leave it out")
