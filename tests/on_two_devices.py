@@ -28,7 +28,7 @@ from tfdqn.runs import loop
 from tfdqn.runs.loop import Run
 from tfdqn.runs.population_run import PopulationRun
 from tfdqn.runs.saving import named_tensors
-from tfdqn.runtime import compiled, devices, loops
+from tfdqn.runtime import compiled, devices, hosts, loops
 from tfdqn.runtime.signals import StopRequest
 
 devices._cpus(2, 0, insists=True)  # before anything is computed in this process
@@ -266,6 +266,19 @@ def test_what_is_chosen_by_its_time_is_chosen_once(monkeypatch, kind):
     several = kind(alone(**TOGETHER, **({"population": 2} if kind is SpreadTrainer else {})), "/CPU:0")
     assert [each.config.convolution for each in several.trainers] == ["native", "native"]
     assert several.config.convolution == "native"
+
+
+def test_what_is_chosen_by_its_time_the_chief_has_chosen(monkeypatch):
+    class Second(hosts.Hosts):
+        rank, count = 1, 2
+
+        def from_chief(self, text):
+            return "native"
+
+    monkeypatch.setattr(hosts, "_here", Second())
+    several = together(replicas=4)
+    assert [each.config.convolution for each in several.trainers] == ["native", "native"]
+    assert several.config.convolution == "native" and several.numbers == range(2, 4)
 
 
 def spread_run(run_dir, **changes):

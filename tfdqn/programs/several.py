@@ -19,6 +19,7 @@ from tfdqn.config import Config
 from tfdqn.envs import Environment, make_for
 from tfdqn.learners.metrics import MAX_REPORTS, Metrics
 from tfdqn.programs.training import NEVER, Carry, Trainer
+from tfdqn.runtime import hosts
 
 
 class Together:
@@ -73,10 +74,12 @@ class SeveralTrainers(abc.ABC):
         self.env = make_for(config) if env is None else env
         kind, _, number = device.rpartition(":")
         self.devices = [f"{kind}:{int(number) + place}" for place in range(count)]
-        first = self.make_trainer(config, 0)
         # What a device decides by how long it takes, one decides for all: a resumed run has one setting for all, too.
-        self.config = config.replace(convolution=first.config.convolution)
-        self.trainers = [first, *(self.make_trainer(self.config, place) for place in range(1, count))]
+        us = hosts.here()
+        made = [self.make_trainer(config, 0)] if us.is_chief else []
+        chosen = us.from_chief("".join(each.config.convolution for each in made))
+        self.config = config.replace(convolution=chosen)
+        self.trainers = made + [self.make_trainer(self.config, place) for place in range(len(made), count)]
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="replica")
 
     @abc.abstractmethod
