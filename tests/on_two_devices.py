@@ -5,6 +5,8 @@
 
 import json
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from tfdqn import population, replicas, seeds, train
 from tfdqn.envs import make_for
 from tfdqn.errors import EXIT_NUMERIC, UserError
 from tfdqn.learners import metrics
+from tfdqn.learners.dqn import convolutions
 from tfdqn.programs.replicated import ReplicaTrainer
 from tfdqn.programs.spread import SpreadTrainer
 from tfdqn.programs.training import NEVER, Trainer
@@ -25,7 +28,7 @@ from tfdqn.runs import loop
 from tfdqn.runs.loop import Run
 from tfdqn.runs.population_run import PopulationRun
 from tfdqn.runs.saving import named_tensors
-from tfdqn.runtime import compiled, devices
+from tfdqn.runtime import compiled, devices, hosts, loops
 from tfdqn.runtime.signals import StopRequest
 
 devices._cpus(2, 0, insists=True)  # before anything is computed in this process
@@ -163,6 +166,29 @@ def test_sums_of_several_are_those_of_one():
     assert {name: getattr(merged, name) for name in broken} == broken
 
 
+def test_programs_that_are_traced_side_by_side_are_each_made_for_their_own_device():
+    """As of replicas on GPUs that exchange gradients: whoever is done first does not make the others' for a CPU."""
+    both, first_is_done = threading.Barrier(2), threading.Event()
+
+    def trace(device, waits):
+        with loops.made_for(device):
+            both.wait(timeout=60)
+            if waits:
+                first_is_done.wait(timeout=60)
+            tensor = tf.ones([2])
+            found.append(loops.by_itself(tensor) is not tensor)
+        first_is_done.set()
+
+    found = []
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(2) as threads:
+        patch.setattr(loops, "_is_in_xla", lambda: True)
+        patch.setattr(loops, "_by_itself", lambda tensor: tensor + 0.0)
+        list(threads.map(trace, ["/GPU:0", "/GPU:1"], [False, True]))
+    assert found == [True, True]
+    tensor = tf.ones([2])
+    assert loops.by_itself(tensor) is tensor
+
+
 # Agents side by side, some on each device.
 
 MANY = {"log_every_frames": 80, "population": 2, "vary": "learning_rate=1e-3,3e-4;epsilon_end=0.1,0.2"}
@@ -175,6 +201,9 @@ def test_parts_of_a_population_are_its_members_in_their_order():
     assert [population.count(part) for part in parts] == [4, 4]
     with pytest.raises(ValueError, match="3 parts"):
         population.parts(config, 3)
+    # What has one value is no difference.
+    config = alone(vary="learning_rate=1e-3;seed=0:4;discount=0.9,0.99", replicas=2)
+    assert [member.seed for member in population.members(population.parts(config, 2)[1])] == [2, 2, 3, 3]
 
 
 @pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.slow)])
@@ -189,30 +218,67 @@ def test_a_population_on_two_devices_is_that_on_one(jit):
         for ours, theirs in zip(several.agent.weights_of(number), one.agent.weights_of(number), strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5)
     assert one.agent.optimizer.iterations == several.agent.optimizer.iterations > 30
-    # One looks after every round, several after ten.
-    (frames, updates, metrics), *_ = reports.rows()
-    (their_frames, their_updates, _), *_ = whole_reports.rows()
-    assert frames.shape == metrics.episodes.shape == (8,) and min(frames) >= min(their_frames) >= 300
-    assert updates >= their_updates
+    ours, theirs = list(reports.rows()), list(whole_reports.rows())
+    assert len(ours) == len(theirs) > 2
+    for (frames, updates, sums), (their_frames, their_updates, their_sums) in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(frames, their_frames)
+        assert updates == their_updates and frames.shape == (8,)
+        for name in ("episodes", "episode_frames", "updates"):
+            np.testing.assert_array_equal(getattr(sums, name), getattr(their_sums, name))
     epsilon = several.learner.exploration.epsilon_at(tf.constant(frames))
     np.testing.assert_array_equal(epsilon, one.learner.exploration.epsilon_at(tf.constant(frames)))
     assert len(set(epsilon.numpy())) > 1
 
 
-@pytest.mark.slow  # the next test breaks a run, too
-def test_where_chunks_end_changes_nothing_of_a_spread_population():
+@pytest.mark.parametrize(
+    "changes",
+    [{"action_repeat": 3, "log_every_frames": 10**12}, pytest.param({}, marks=pytest.mark.slow)],
+    ids=str,
+)
+def test_where_chunks_end_changes_nothing_of_a_spread_population(changes):
+    """Nor does it play on for long where there are no reports."""
     found = []
     for chunk in (60, 7):
-        several = SpreadTrainer(alone(**TOGETHER, **MANY), "/CPU:0")  # looks every ten rounds
-        carry, rows, next_report, chunks = several.initial_carry(), [], 200, 0
+        several = SpreadTrainer(alone(**TOGETHER | MANY | changes), "/CPU:0")
+        every = several.config.log_every_frames
+        carry, rows, next_report, chunks = several.initial_carry(), [], every, 0
         while int(carry.env_frames.numpy().min()) < 300:
             carry, reports = several.run_reporting_chunk(carry, chunk, 300, next_report)
             next_report, chunks = reports.next_env_frames, chunks + 1
             rows += [(frames.tolist(), updates, metrics.score.tolist()) for frames, updates, metrics in reports.rows()]
         found.append((rows, int(carry.iteration), [each.tolist() for each in several.agent.weights_of(5)]))
         assert (chunks == 1) == (chunk == 60)
-    assert found[0] == found[1] and found[0][1] == 50 and len(found[0][0]) == 3
-    assert several.run_chunk(carry, 7, 300).iteration == 50  # it has all
+        frames = carry.env_frames.numpy().min()
+        assert 300 <= frames < 300 + 8 * several.config.action_repeat
+    assert found[0] == found[1] and len(found[0][0]) == (300 // every)
+    assert several.run_chunk(carry, 7, 300).iteration == found[0][1]  # it has all
+
+
+@pytest.mark.parametrize("kind", [SpreadTrainer, ReplicaTrainer])
+def test_what_is_chosen_by_its_time_is_chosen_once(monkeypatch, kind):
+    """Each device might find another kind of convolution the quicker, but a run has one to go on with."""
+    quickest = iter(["native", "patches"])
+
+    def choose(config, device, build):
+        return config.replace(convolution=next(quickest)) if config.convolution == "auto" else config
+
+    monkeypatch.setattr(convolutions, "choose", choose)
+    several = kind(alone(**TOGETHER, **({"population": 2} if kind is SpreadTrainer else {})), "/CPU:0")
+    assert [each.config.convolution for each in several.trainers] == ["native", "native"]
+    assert several.config.convolution == "native"
+
+
+def test_what_is_chosen_by_its_time_the_chief_has_chosen(monkeypatch):
+    class Second(hosts.Hosts):
+        rank, count = 1, 2
+
+        def from_chief(self, text):
+            return "native"
+
+    monkeypatch.setattr(hosts, "_here", Second())
+    several = together(replicas=4)
+    assert [each.config.convolution for each in several.trainers] == ["native", "native"]
+    assert several.config.convolution == "native" and several.numbers == range(2, 4)
 
 
 def spread_run(run_dir, **changes):
@@ -305,6 +371,10 @@ def test_a_number_that_is_not_finite_in_one_ends_the_run(tmp_path, exchange):
             "--replicas 2: --pbt selects among members on one",
         ),
         ({"population": 2, "exchange": "collective"}, "--exchange collective: agents side by side exchange nothing"),
+        (
+            {"population": 2, "exchange": "collective", "replicas": 0},
+            "--exchange collective: agents side by side exchange nothing",
+        ),
         ({"restart_share": 0.2}, "--replicas 2: of each one's part: --restart-share 0.2: not one of 4 environments"),
     ],
     ids=str,
@@ -331,6 +401,8 @@ def test_gradients_under_xla_on_a_cpu_and_games_of_the_host_are_refused(monkeypa
     monkeypatch.setattr(game, "steps_on_host", True, raising=False)
     with pytest.raises(UserError, match="--replicas 2: catch8 steps on the host, for one device; use 1"):
         loop._check_game(alone(**TOGETHER), game)
+    with pytest.raises(UserError, match="--population: catch8 steps on the host; train each agent in a run of its own"):
+        loop._check_game(alone(**TOGETHER, population=2), game)
 
 
 def test_a_run_takes_as_many_gpus_as_it_goes_evenly_onto(monkeypatch):
@@ -385,11 +457,28 @@ def test_parts_of_a_cpu_have_threads_of_their_own(monkeypatch, threads, of_each)
     assert os.environ[devices.OWN_THREADS_VARIABLE] == "1" and os.environ["TF_NUM_INTRAOP_THREADS"] == str(of_each)
 
 
+def test_a_process_that_has_begun_to_compute_is_left_as_it_is(monkeypatch):
+    """What it and its children read of threads stays the user's, where nothing of it could be followed."""
+    for name in (names := (devices.OWN_THREADS_VARIABLE, "TF_NUM_INTRAOP_THREADS")):
+        monkeypatch.delenv(name, raising=False)
+    tf.zeros([])
+    assert devices._cpus(3, 0, insists=False) == "/CPU:0"
+    assert not any(name in os.environ for name in names)
+
+
 def test_gpus_that_a_process_has_left_aside_are_not_counted(monkeypatch):
     monkeypatch.setattr(devices, "has_driver", lambda: False)
     machine = Machine(4, is_started=True, visible=[0])
     monkeypatch.setattr(devices, "_tensorflow_config", lambda: machine)
     assert devices.choose_device("gpu", replicas=lambda gpus: gpus) == "/GPU:0" and devices.count_gpus() == 1
+
+
+def test_an_agent_of_more_devices_than_there_are_plays_on_one(tmp_path):
+    tf.zeros([])  # something is computed
+    agent = tfdqn.Agent("catch8", replicas=4, device="cpu", num_envs=8, batch_size=16)
+    assert agent.act(np.zeros(agent.env.observation_spec.shape, np.uint8)) in range(agent.env.num_actions)
+    with pytest.raises(UserError, match="--replicas 4: this process has begun to compute with 2"):
+        agent.fit(total_env_frames=100, logdir=tmp_path, verbose=0)
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from tfdqn.errors import EXIT_IO, UserError
 from tfdqn.learners.dqn import building
 from tfdqn.learners.dqn.agent import DQN
 from tfdqn.programs import training
-from tfdqn.programs.evaluation import Scores
+from tfdqn.programs.evaluation import Scores, Stopped
 from tfdqn.runs import checkpoints, models, monitor, run_config, run_folder
 from tfdqn.runs.loop import Run
 from tfdqn.runtime.signals import StopRequest
@@ -70,6 +70,27 @@ def test_evaluations_play_longer_for_an_agent_that_outgrows_them_and_its_score_i
     limits = [(0, 100), (1, 100), (0, 200), (1, 200), (2, 200), (3, 200), (1, 400), (3, 400), (1, 800), (3, 800)]
     assert played == limits
     assert run.progress.best_env_frames == 3 and run.progress.eval_max_frames == 800
+    run.monitor.close()
+
+
+def test_a_best_agent_that_is_cut_short_when_it_is_scored_again_keeps_score_and_limit(tmp_path):
+    """So the resumed run, which evaluates again, compares under one limit."""
+    run = make_run(tmp_path / "run", **SHORT)
+    play_like(run, [30, 60])
+    evaluate_in_turn(run, 1)
+    evaluate = run.evaluator.evaluate
+
+    def stopping(episodes, seed=0, *, max_frames=None, **more):
+        if max_frames > 100:
+            raise Stopped
+        return evaluate(episodes, seed, max_frames=max_frames, **more)
+
+    run.evaluator.evaluate = stopping
+    kernel = run.trainer.agent.online.variables[0]
+    kernel.assign(tf.ones_like(kernel))
+    with pytest.raises(Stopped):
+        run._evaluate()
+    assert (run.progress.eval_max_frames, run.progress.best_score) == (100, 30)
     run.monitor.close()
 
 

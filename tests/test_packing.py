@@ -149,4 +149,4 @@ def test_turns_are_numbered_from_the_first_however_they_are_counted(wrap, device
     total, places = wrap(program)()
     assert places.numpy().tolist() == [0, 1, 2, 3, 4]
     assert int(total) == 2**5 + sum(i * 2 ** (4 - i) for i in range(5))
-    assert loops._is_for_cpu
+    assert loops._is_for_cpu.get()

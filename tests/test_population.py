@@ -87,6 +87,14 @@ def test_from_python_a_grid_is_said_by_name():
         ),
         ({"vary": "start_curriculum=0,0.5"}, "--start-curriculum 0.5: catch8 is equally difficult from start to end"),
         ({"vary": "seed=1,1"}, "--vary seed=1: is there twice"),
+        ({"vary": "target_tau=0.1,0.2"}, "--vary target_tau: changes nothing without --target soft; add that"),
+        ({"vary": "priority_beta=0,1"}, "--vary priority_beta: changes nothing without --prioritized"),
+        ({"vary": "learning_rate_end=1e-6"}, "changes nothing without --learning-rate-decay-updates"),
+        ({"vary": "temperature_end=1,2"}, "changes nothing without --exploration boltzmann"),
+        (
+            {"vary": "target_update_period_updates=5,6", "target": "soft"},
+            "changes nothing without --target hard",
+        ),
         ({"vary": "seed=1;seed=2"}, "--vary seed: is there twice"),
         ({"vary": "seed=0:3", "population": 2}, "--population 2: --vary names the seeds already"),
         ({"vary": "seed=0:2000"}, "makes 257 agents; at most 256"),
@@ -390,11 +398,45 @@ def test_a_broken_population_ends_like_the_unbroken_one(whole, tmp_path):
     assert lines_of(run_dir / curves.METRICS_FILE) == lines_of(whole[0] / curves.METRICS_FILE)
 
 
+def test_a_checkpoint_has_what_the_replay_keeps_of_each_member_while_that_has_few_rows(tmp_path):
+    run = make_run(tmp_path / "run", population=6, prioritized=True, frame_stack=1)
+    run.progress.rounds = 2  # rows of each environment, fewer than members
+    run.train_chunk()
+    largest = np.arange(2.0, 8.0, dtype=np.float32)
+    run.trainer.learner.variables["replay/max_priority"].assign(largest)
+    run.saver.save_now()
+    run.close()
+    run = resume(tmp_path / "run", kind=PopulationRun)
+    np.testing.assert_array_equal(run.trainer.learner.variables["replay/max_priority"], largest)
+    run.close()
+
+
 def break_weights(run, numbers):
     """Let some members have a weight that is not finite."""
     kernel = run.trainer.agent.online.trainable_variables[0]
     is_broken = np.isin(np.arange(kernel.shape[0]), numbers).reshape(-1, 1, 1)
     kernel.assign(tf.where(is_broken, np.inf, kernel))
+
+
+def test_what_is_left_of_a_member_that_has_diverged_does_not_hang_on_where_chunks_end():
+    """Frames are counted of all, and population based training goes on with its games and its replay."""
+    settings = {"population": 2, "prioritized": True, "epsilon_start": 0.0, "epsilon_end": 0.0, "jit": False}
+    found = []
+    for chunk in (60, 4):
+        trainer = Trainer(configuration.resolve({**SMALL, **settings}))
+        for variable in trainer.agent.online.variables:  # whose targets are too large, but weights are finite
+            variable.assign(variable * np.reshape([1, 1e10], [2] + [1] * (variable.shape.rank - 1)))
+        carry = trainer.initial_carry()
+        while carry.iteration < 60:
+            carry = trainer.run_chunk(carry, chunk, 10**9)
+            ended = carry.metrics.non_finite_tensors.numpy() != 0
+            assert not ended[0] and (ended[1] or carry.iteration < 60)
+            if ended.any():
+                carry = trainer.cleared(carry, ended)
+        kept = {name: value for name, value in trainer.learner.variables.items() if name.startswith("replay/")}
+        found.append([np.asarray(each) for each in tf.nest.flatten((carry.env_state, carry.env_frames, kept))])
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 @pytest.mark.slow

@@ -40,6 +40,10 @@ def tuning(**changes):
         ({"pbt": True, "vary": "learning_rate=1e-4,1e-3,1e-2"}, "--pbt: selects among 4 agents or more, not 3"),
         ({"pbt": True, "population": 8}, "--pbt: --vary names no setting to tune, as seed, start_curriculum"),
         ({"pbt": True, "vary": "seed=0:4"}, "restart_share stay each member's own; add --vary learning_rate=1e-4,1e-3"),
+        (
+            {**PBT, "eval_every_frames": 1001, "total_env_frames": 1000},
+            "--eval-every-frames 1001 leaves none before the end, --total-env-frames 1000; use at most that",
+        ),
         ({"pbt": True, "learner": "pqn", "network": "mlp_norm"}, "catch8 has no such setting, only --learner dqn"),
     ],
 )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfdqn import config as configuration
-from tfdqn import console, train
+from tfdqn import console, replicas, train
 from tfdqn.envs import loading, registry
 from tfdqn.errors import EXIT_IO, EXIT_REFUSED, UserError
 from tfdqn.runs import checkpoints, member, models, run_config
@@ -296,7 +296,13 @@ class Agent:
 
     def _start_device(self) -> str:
         if self._device is None:
-            self._device = train.device_of(self._config)
+            try:
+                self._device = train.device_of(self._config)
+            except UserError:
+                if not replicas.is_one(self._config):
+                    raise
+                # There are not as many as it is trained on; to play, one is enough.
+                self._device = train.device_of(self._config.replace(replicas=1))
         return self._device
 
     # Keeping.

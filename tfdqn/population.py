@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tfdqn.errors import UserError, nearest
@@ -68,17 +68,23 @@ def parts(config: Config, count: int) -> list[Config]:
     """
     if not divides(config, count):
         raise ValueError(f"{count} parts of {config.vary}")
-    (name, values), *others = _all_varied(config).items()
-    size = len(values) // count
+    name, values = _first_that_differs(config)
+    size, varied = len(values) // count, _all_varied(config)
     return [
-        config.replace(population=1, vary=grid(**{name: values[first : first + size]}, **dict(others)))
+        config.replace(population=1, vary=grid(**{**varied, name: values[first : first + size]}))
         for first in range(0, len(values), size)
     ]
 
 
 def divides(config: Config, count: int) -> bool:
     """Whether the members go into so many parts: by the first setting in which they differ."""
-    return len(next(iter(_all_varied(config).values()))) % count == 0
+    return len(_first_that_differs(config)[1]) % count == 0
+
+
+def _first_that_differs(config: Config) -> tuple[str, list[Any]]:
+    """The slowest setting of several values, and these; the last one where none has."""
+    varied = list(_all_varied(config).items())
+    return next((each for each in varied if len(each[1]) > 1), varied[-1])
 
 
 def count(config: Config) -> int:
@@ -93,8 +99,24 @@ def tuned(config: Config) -> tuple[str, ...]:
     return tuple(name for name, _ in _varied(config) if name not in OWN)
 
 
+def check_used(config: Config, needs: Mapping[str, tuple[str, Callable[[Any], bool]]]) -> None:
+    """Refuse a setting in `vary` that changes nothing: members that are to differ in it would be all the same.
+
+    Args:
+      config: a run's.
+      needs: by the setting, what it needs, as a flag, and whether a configuration has that.
+
+    Raises:
+      UserError: there is one, or `vary` cannot be read.
+    """
+    for name, _ in _varied(config) if is_one(config) else ():
+        flag, is_there = needs.get(name, ("", lambda config: True))
+        if not is_there(config):
+            raise UserError(f"--vary {name}: changes nothing without {flag}; add that, or leave it out")
+
+
 def check_pbt(config: Config) -> None:
-    """Refuse population based training of what is no population, or has nothing to tune.
+    """Refuse population based training of what is no population, has nothing to tune, or never selects.
 
     Raises:
       UserError: so it is, or `vary` cannot be read.
@@ -111,6 +133,11 @@ def check_pbt(config: Config) -> None:
         raise UserError(
             f"--pbt: --vary names no setting to tune, as {', '.join(OWN)} stay each member's own; add --vary "
             "learning_rate=1e-4,1e-3 or another"
+        )
+    if config.eval_every_frames > config.total_env_frames:
+        raise UserError(
+            f"--pbt: selects at evaluations, and --eval-every-frames {config.eval_every_frames} leaves none before the "
+            f"end, --total-env-frames {config.total_env_frames}; use at most that"
         )
 
 

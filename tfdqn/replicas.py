@@ -44,6 +44,8 @@ class Replicas:
     )
 
     def check(self, config: Any) -> None:
+        if population.is_one(config) and self.exchange != "average":
+            raise UserError(f"--exchange {self.exchange}: agents side by side exchange nothing; leave it out")
         if not is_one(config):
             return
         count = self.replicas
@@ -55,8 +57,6 @@ class Replicas:
                 raise UserError(
                     f"--replicas {count}: the agents side by side do not go into so many equal parts; use {fewer}"
                 )
-            if self.exchange != "average":
-                raise UserError(f"--exchange {self.exchange}: agents side by side exchange nothing; leave it out")
             return
         if self.exchange == "collective" and config.device == "cpu" and config.jit and not config.eager:
             raise UserError(NO_COLLECTIVES)

@@ -26,6 +26,7 @@ class Explore(NamedTuple):
     temperature: (
         tf.Tensor | tuple
     ) = ()  # [] or [N] float32, all others are drawn from softmax(Q / it); (): they are the best
+    rests: tf.Tensor | tuple = ()  # [N] bool, where all actions count as worth the same; (): nowhere
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +142,9 @@ def choose(q: tf.Tensor, explore: tf.Tensor | Explore, seed: tf.Tensor, legal: t
       seed: [2] int64; of a population, [P, 2], and N is that of all members.
       legal: [N, A] bool, what the rules allow; None: every action.
     """
-    epsilon, temperature = explore if isinstance(explore, Explore) else Explore(explore)
+    epsilon, temperature, rests = explore if isinstance(explore, Explore) else Explore(explore)
+    if not isinstance(rests, tuple):
+        q = tf.where(rests[:, tf.newaxis], 0.0, q)
     if isinstance(temperature, tuple):
         draws, values = seeds.draw_rows(seed, tf.shape(q)[0]), q
     else:

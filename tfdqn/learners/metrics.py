@@ -168,6 +168,15 @@ def note_non_finite(metrics: Metrics, flags: tf.Tensor, update: tf.Tensor, count
     )
 
 
+def has_ended(metrics: Metrics) -> tf.Tensor:
+    """Of a population, which members have met a number that is not finite, [P] bool.
+
+    What such a one computes counts no more from then on in its games and its replay. The host clears it later, and how
+    much later hangs on time; when something is due hangs on all members' frames.
+    """
+    return metrics.non_finite_tensors != 0
+
+
 def bits(flags: tf.Tensor) -> tf.Tensor:
     """Flags [..., K] bool as one integer, [...] int64; all from the 62nd on share a bit."""
     places = tf.constant([2 ** min(i, SHARED_BIT) for i in range(flags.shape[-1])], tf.int64)

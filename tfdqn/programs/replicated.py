@@ -59,23 +59,18 @@ class ReplicaTrainer(SeveralTrainers):
         self.is_broken = False
         count = config.replicas // self._hosts.count
         self.numbers = range(self._hosts.rank * count, (self._hosts.rank + 1) * count)
+        self._ends = exchange.ends(config.replicas, count) if config.exchange == "collective" else [None] * count
         super().__init__(config, device, count, env)
         self.learner = Learners(self.numbers, [trainer.learner for trainer in self.trainers])
         self._programs = Exchanging(config, self.devices, self.learner)
         self._is_chiefs = False  # whether what is learnt is known to be the same in all processes
 
-    def make_trainers(self, config):
-        count = len(self.numbers)
-        ends = exchange.ends(config.replicas, count) if config.exchange == "collective" else [None] * count
-        places = zip(self.numbers, self.devices, ends, strict=True)
-        return [self._trainer(config, *place) for place in places]
-
-    def _trainer(self, config: Config, number: int, device: str, end: exchange.Exchange | None) -> Trainer:
-        part = replicas.config_of(config)
-        share = Share(config.seed, number * part.num_envs, config.replicas, end)
+    def make_trainer(self, config, place):
+        part, number = replicas.config_of(config), self.numbers[place]
+        share = Share(config.seed, number * part.num_envs, config.replicas, self._ends[place])
         if number:  # so that each draws for itself what it learns from
             part = part.replace(seed=seeds.stream(config.seed, "replica", number) % 2**31)
-        return Trainer(part, device, self.env, share)
+        return Trainer(part, self.devices[place], self.env, share)
 
     def initial_carry(self) -> Together:
         carries = (trainer.initial_carry() for trainer in self.trainers)
@@ -86,6 +81,9 @@ class ReplicaTrainer(SeveralTrainers):
         counted = Counted(0, merged(carry.each))
         told = self._hosts.gather(counted.numbers())
         return type(counted.metrics).merged([counted.of_the_same_kind(row).metrics for row in told])
+
+    def rounds_to_look(self, env_frames, most):
+        return self.config.exchange_every_rounds
 
     def look(self, carries):
         counted = Counted(sum(int(each.env_frames) for each in carries), merged(carries))

@@ -1,7 +1,7 @@
 """One run on several devices, each of which has a `Trainer` of its own: what is common to all ways of sharing a run.
 
-They go on in step, and after so many rounds the host looks at what is due. As nothing is done but at a look, no result
-depends on time.
+They go on in step, and after so many rounds the host looks at what is due. As these are the same however long a chunk
+is, no result depends on time.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import abc
 import functools
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -19,6 +19,7 @@ from tfdqn.config import Config
 from tfdqn.envs import Environment, make_for
 from tfdqn.learners.metrics import MAX_REPORTS, Metrics
 from tfdqn.programs.training import NEVER, Carry, Trainer
+from tfdqn.runtime import hosts
 
 
 class Together:
@@ -67,25 +68,32 @@ class SeveralTrainers(abc.ABC):
 
     Attributes:
       trainers: one for each device.
-      look_every_rounds: that are played between two looks.
-      STOPS_BETWEEN: whether a chunk may end between two looks; else it plays on to the next one.
     """
-
-    STOPS_BETWEEN: ClassVar[bool] = False
 
     def __init__(self, config: Config, device: str, count: int, env: Environment | None):
         self.env = make_for(config) if env is None else env
-        kind, _, first = device.rpartition(":")
-        self.devices = [f"{kind}:{int(first) + place}" for place in range(count)]
-        self.trainers = self.make_trainers(config)
-        found = self.trainers[0].config
-        self.config = config.replace(convolution=found.convolution)  # what the device decides
-        self.look_every_rounds = config.exchange_every_rounds
+        kind, _, number = device.rpartition(":")
+        self.devices = [f"{kind}:{int(number) + place}" for place in range(count)]
+        # What a device decides by how long it takes, one decides for all: a resumed run has one setting for all, too.
+        us = hosts.here()
+        made = [self.make_trainer(config, 0)] if us.is_chief else []
+        chosen = us.from_chief("".join(each.config.convolution for each in made))
+        self.config = config.replace(convolution=chosen)
+        self.trainers = made + [self.make_trainer(self.config, place) for place in range(len(made), count)]
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="replica")
 
     @abc.abstractmethod
-    def make_trainers(self, config: Config) -> list[Trainer]:
-        """One for each device."""
+    def make_trainer(self, config: Config, place: int) -> Trainer:
+        """The one for `devices[place]`."""
+
+    @abc.abstractmethod
+    def rounds_to_look(self, env_frames: int, most: int) -> int:
+        """Rounds to play before the next look.
+
+        Args:
+          env_frames: after which something is due.
+          most: rounds that are left of the chunk.
+        """
 
     @abc.abstractmethod
     def look(self, carries: Sequence[Carry]) -> np.ndarray:
@@ -120,33 +128,22 @@ class SeveralTrainers(abc.ABC):
     def run_reporting_chunk(
         self, carry: Together, max_rounds: int, stop_env_frames: int, next_report: int
     ) -> tuple[Together, Closed]:
-        """As of `Trainer`, but that it closes reports, and stops for a count of frames, where the host looks."""
+        """As of `Trainer`, but that it closes reports, and stops, where the host looks."""
         if not max_rounds:
             return type(carry)(carry.env_frames, *self.compile(carry.each)), Closed(next_report, ())
         self.begin()
         done, closed, least = 0, [], int(np.min(carry.env_frames))
-        left = self._rounds_to_look(carry)
-        # What has come to the count of frames goes on to the next look.
-        while done < max_rounds if least < stop_env_frames else left < self.look_every_rounds:
-            rounds = min(left, max_rounds - done) if self.STOPS_BETWEEN and least < stop_env_frames else left
-            done, left = done + rounds, left - rounds
+        while done < max_rounds and least < stop_env_frames and len(closed) < MAX_REPORTS:
+            rounds = self.rounds_to_look(min(stop_env_frames, next_report) - least, max_rounds - done)
             carries = list(self._threads.map(functools.partial(self._go_on, rounds), self.trainers, carry.each))
-            frames = self.look(carries)
+            done, frames = done + rounds, self.look(carries)
             least = int(frames.min())
-            if not left:
-                left = self.look_every_rounds
-                if least >= next_report:
-                    closed.append((frames, int(self.agent.optimizer.iterations), self.seen(carries)))
-                    next_report = (least // self.config.log_every_frames + 1) * self.config.log_every_frames
-                    carries = [each._replace(metrics=each.metrics.restarted()) for each in carries]
+            if least >= next_report:
+                closed.append((frames, int(self.agent.optimizer.iterations), self.seen(carries)))
+                next_report = (least // self.config.log_every_frames + 1) * self.config.log_every_frames
+                carries = [each._replace(metrics=each.metrics.restarted()) for each in carries]
             carry = type(carry)(tf.constant(frames), *carries)
-            if len(closed) == MAX_REPORTS:
-                break
         return carry, Closed(next_report, closed)
-
-    def _rounds_to_look(self, carry: Together) -> int:
-        rounds = int(carry.iteration) // self.trainers[0].learner.iterations_per_round
-        return self.look_every_rounds - rounds % self.look_every_rounds
 
     def _go_on(self, rounds: int, trainer: Trainer, carry: Carry) -> Carry:
         """One device's part, in its own thread; once it is done."""

@@ -38,19 +38,16 @@ def joined(carries: Sequence[Carry]) -> Metrics:
 
 
 class SpreadTrainer(SeveralTrainers):
-    """Trains a population on several devices; see `SeveralTrainers`."""
-
-    STOPS_BETWEEN = True
+    """Trains a population on several devices, as `Trainer` does on one; see `SeveralTrainers`."""
 
     def __init__(self, config: Config, device: str, env: Environment | None = None):
         super().__init__(config, device, config.replicas, env)
-        # With nothing to exchange, only reports and evaluations are to be looked for.
-        self.look_every_rounds = -(-config.log_every_frames // (config.num_envs * config.iterations_per_update))
+        self._most_frames = config.num_envs * config.iterations_per_update * config.action_repeat
         self.learner = Learners([trainer.learner for trainer in self.trainers])
 
-    def make_trainers(self, config):
-        parts = population.parts(config.replace(replicas=0), config.replicas)
-        return [Trainer(part, device, self.env) for part, device in zip(parts, self.devices, strict=True)]
+    def make_trainer(self, config, place):
+        part = population.parts(config.replace(replicas=0), config.replicas)[place]
+        return Trainer(part, self.devices[place], self.env)
 
     def initial_carry(self) -> Together:
         carries = [trainer.initial_carry() for trainer in self.trainers]
@@ -63,6 +60,11 @@ class SpreadTrainer(SeveralTrainers):
     def cleared(self, carry: Together, ended: np.ndarray) -> Together:
         pairs = zip(self.trainers, carry.each, np.split(ended, len(carry.each)), strict=True)
         return type(carry)(carry.env_frames, *(trainer.cleared(part, these) for trainer, part, these in pairs))
+
+    def rounds_to_look(self, env_frames, most):
+        # As no member plays more in a round, nothing is due before the last of these. They are fewer each time, as
+        # resets play no frame, and at last one: so it is found due after the round after which it is.
+        return max(min(-(-env_frames // self._most_frames), most), 1)
 
     def look(self, carries):
         return np.concatenate([carry.env_frames for carry in carries])

@@ -19,7 +19,7 @@ from tfdqn.config import Config
 from tfdqn.envs import Environment, make_for
 from tfdqn.envs.rollout import play, push_frame, sample_noise, select, stack_frames, training_start
 from tfdqn.learners.base import Agent, Decision
-from tfdqn.learners.metrics import MAX_REPORTS, SHARED_BIT, Metrics, Reports, note_non_finite
+from tfdqn.learners.metrics import MAX_REPORTS, SHARED_BIT, Metrics, Reports, has_ended, note_non_finite
 from tfdqn.members import members_of
 from tfdqn.programs.restarts import Memory, Nothing, Past, Practice
 from tfdqn.replay.transitions import Row
@@ -369,6 +369,8 @@ class Trainer:
         if share.first:
             explore_seed = self._skipping(explore_seed, exploration.draws(self.env.num_actions))
         explore = exploration.at(carry.env_frames if share.count == 1 else carry.env_frames * share.count)
+        if self._members.shape:
+            explore = explore._replace(rests=self._members.rows_of(has_ended(carry.metrics), self.config.num_envs))
         return self.agent.act(observation, carry.agent_state, explore, explore_seed, legal)
 
     def _stream(self, name: str) -> int | list[int]:

@@ -37,8 +37,7 @@ class Judge:
         while progress.eval_max_frames <= self._evaluator.env.time_limit and (
             self._is_outgrown_by(scores) or self._is_undecided(scores)
         ):
-            progress.eval_max_frames *= 2
-            self._score_best_again()
+            self._play_longer()
             scores = self._scores()
         return scores
 
@@ -53,9 +52,9 @@ class Judge:
         run.best_weights = self._evaluator.agent.online.get_weights()
         return True
 
-    def _scores(self) -> Scores:
+    def _scores(self, limit: int | None = None) -> Scores:
         # The same draws each time, so that evaluations differ by the agent alone.
-        config, limit = self._run.config, self._run.progress.eval_max_frames
+        config, limit = self._run.config, limit or self._run.progress.eval_max_frames
         return self._evaluator.evaluate(config.eval_episodes, config.seed, stream="evaluation", max_frames=limit)
 
     def _is_outgrown_by(self, scores: Scores) -> bool:
@@ -80,15 +79,17 @@ class Judge:
             return None
         return float(np.where(is_cut, env.best_score, scores.scores).astype(np.float64).mean())
 
-    def _score_best_again(self) -> None:
-        """Under the limit that holds now."""
+    def _play_longer(self) -> None:
+        """Double the limit and score the best agent under it: both, or neither where that is cut short."""
         progress, agent = self._run.progress, self._evaluator.agent
-        if progress.best_score is None:
-            return
-        weights = agent.online.get_weights()
-        agent.online.set_weights(self._run.best_weights)
-        try:
-            scores = self._scores()
-        finally:
-            agent.online.set_weights(weights)
-        progress.best_score, progress.best_score_ceiling = scores.summary()["score_mean"], self._ceiling(scores)
+        limit, scores = 2 * progress.eval_max_frames, None
+        if progress.best_score is not None:
+            weights = agent.online.get_weights()
+            agent.online.set_weights(self._run.best_weights)
+            try:
+                scores = self._scores(limit)
+            finally:
+                agent.online.set_weights(weights)
+        progress.eval_max_frames = limit
+        if scores is not None:
+            progress.best_score, progress.best_score_ceiling = scores.summary()["score_mean"], self._ceiling(scores)

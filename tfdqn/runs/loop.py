@@ -419,10 +419,10 @@ def _check_game(config: Config, env: Environment) -> None:
         catalogue.check_fits(config.network, env.observation_spec.stacked(config.frame_stack))
     except ValueError as error:
         raise UserError(f"--{error}") from None
+    if population.is_one(config) and env.steps_on_host:  # which nobody need have spread over several devices
+        raise UserError(f"--population: {env.name} steps on the host; train each agent in a run of its own")
     if replicas.is_one(config) and env.steps_on_host:
         raise UserError(f"--replicas {config.replicas}: {env.name} steps on the host, for one device; use 1")
-    if population.is_one(config) and env.steps_on_host:
-        raise UserError(f"--population: {env.name} steps on the host; train each agent in a run of its own")
     share = max(each.start_curriculum for each in population.members(config))
     if share and not env.has_difficulties:
         raise UserError(f"--start-curriculum {share}: {env.name} is equally difficult from start to end; use 0")

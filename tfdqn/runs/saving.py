@@ -346,7 +346,10 @@ class Saver:
         run, tensors = self.run, self._tensors()
         replay = run.trainer.replay
         steps = int(replay.num_rows) // replay.num_envs if replay else 0
+        # Of tables [steps, environments, ...]; what there is one of for each member of a population is kept whole.
         filled = {
-            name: min(steps, v.shape[0]) for name, v in tensors.items() if name.startswith("replay/") and v.shape.rank
+            name: min(steps, v.shape[0])
+            for name, v in tensors.items()
+            if name.startswith("replay/") and v.shape.rank > 1
         }
         self.path, self._facts = checkpoints.save(run.run_dir, tensors, facts, filled), facts

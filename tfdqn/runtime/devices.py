@@ -142,8 +142,6 @@ def _cpus(count: int, threads: int, insists: bool) -> str:
     if count == 1:
         _use_threads(threads)
         return "/CPU:0"
-    _use_threads(threads or max(count_cores() // count, 1))
-    os.environ.setdefault(OWN_THREADS_VARIABLE, "1")
     config = _tensorflow_config()
     (cpu,) = config.list_physical_devices("CPU")
     try:
@@ -154,6 +152,9 @@ def _cpus(count: int, threads: int, insists: bool) -> str:
             raise UserError(
                 f"--replicas {count}: this process has begun to compute with {found}; use that, or another process"
             ) from None
+        return "/CPU:0"  # what TensorFlow would read below is of no use to it any more, but child processes would
+    _use_threads(threads or max(count_cores() // count, 1))
+    os.environ.setdefault(OWN_THREADS_VARIABLE, "1")
     return "/CPU:0"
 
 

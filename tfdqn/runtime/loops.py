@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 from collections.abc import Callable, Iterator, Sequence
 
 import tensorflow as tf
@@ -15,7 +16,8 @@ from tfdqn.runtime import held, packing
 HELD_LIMIT = 2**12
 STACK_LIMIT = 2**16  # bytes of a stack that is carried as one: to copy it costs less than to launch a kernel a layer
 
-_is_for_cpu = True
+# Of a thread: replicas that exchange gradients on GPUs are traced side by side.
+_is_for_cpu: contextvars.ContextVar[bool] = contextvars.ContextVar("is_for_cpu", default=True)
 
 
 def is_cpu(device: str) -> bool:
@@ -26,12 +28,11 @@ def is_cpu(device: str) -> bool:
 @contextlib.contextmanager
 def made_for(device: str) -> Iterator[None]:
     """Meanwhile programs are traced for that TensorFlow device: for `repeat`, which is called where none is known."""
-    global _is_for_cpu
-    before, _is_for_cpu = _is_for_cpu, is_cpu(device)
+    token = _is_for_cpu.set(is_cpu(device))
     try:
         yield
     finally:
-        _is_for_cpu = before
+        _is_for_cpu.reset(token)
 
 
 def repeat(times: int, turn: Callable[..., tuple], state: tuple) -> tuple:
@@ -49,7 +50,7 @@ def repeat(times: int, turn: Callable[..., tuple], state: tuple) -> tuple:
     def goes_on(number, *_):
         return number < times
 
-    if _is_for_cpu:
+    if _is_for_cpu.get():
         start = (tf.constant(0), *state)
         return tf.while_loop(goes_on, lambda number, *state: (number + 1, *turn(number, *state)), start)[1:]
 
@@ -65,7 +66,7 @@ def made_once(stack: tf.Tensor) -> tf.Tensor:
     XLA makes again what is cheap to make, in every kernel that reads it. Then what it was made of has to outlive it: as
     a copy, where a loop writes the one over the other.
     """
-    if _is_for_cpu or not _is_in_layers(stack):
+    if _is_for_cpu.get() or not _is_in_layers(stack):
         return stack
     return tf.stack(gen_xla_ops.xla_optimization_barrier(tf.unstack(stack)))
 
@@ -76,7 +77,7 @@ def by_itself(tensor: tf.Tensor) -> tf.Tensor:
     So a product of it stays one by itself. Of products with one factor in common XLA makes a single one, and puts the
     others behind one another first: weights that way, which is cheap, and gradients, which is a copy of a batch.
     """
-    if _is_for_cpu or not _is_in_xla():
+    if _is_for_cpu.get() or not _is_in_xla():
         return tensor
     return _by_itself(tensor)
 

@@ -17,7 +17,7 @@ from tfdqn.learners import base, exploration
 from tfdqn.learners.dqn import building, convolutions, rules
 from tfdqn.learners.dqn.agent import DQN
 from tfdqn.learners.dqn.metrics import CAUSES, GRADIENTS, METRICS
-from tfdqn.learners.metrics import Metrics, note_non_finite
+from tfdqn.learners.metrics import Metrics, has_ended, note_non_finite
 from tfdqn.learners.replaying import ReplayLearner
 from tfdqn.members import Members, members_of
 from tfdqn.metric import Metric
@@ -59,8 +59,10 @@ class DQNLearner(ReplayLearner):
         seed = seeds.at(self._members.stream("replay"), updates)
         transitions, weights, index = self.replay.sample(seed, self.config.batch_size)
         result = self.agent.learn(transitions, weights)
-        self.replay.update(index, tf.abs(result.td_error))
-        sums = note_non_finite(sums, ~result.is_finite, updates + 1, 1)
+        sums, error = note_non_finite(sums, ~result.is_finite, updates + 1, 1), tf.abs(result.td_error)
+        if self._members.shape:
+            error = tf.where(self._members.rows_of(has_ended(sums), self.config.batch_size), 0.0, error)
+        self.replay.update(index, error)
         return sums.with_update(result.reported())
 
     @contextlib.contextmanager
