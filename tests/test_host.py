@@ -99,7 +99,7 @@ def test_rows_are_what_was_played_in_each_autoreset_mode(mode):
         rows = rows_of(trainer, number)
         assert [tuple(row["frame"]) for row in rows] == [(number, *place) for place in expected[:11]]
         played = {
-            (episode, time): action for episode, time, action in trainer._stage.games._vector.envs[number].actions
+            (episode, time): action for episode, time, action in trainer.stage.games._vector.envs[number].actions
         }
         for row, (episode, time) in zip(rows, expected, strict=False):
             assert row["is_boundary"] == (time == LENGTH)
@@ -112,7 +112,7 @@ def test_rows_are_what_was_played_in_each_autoreset_mode(mode):
     # Scores count every frame that was played, also those without a row.
     ends = 2 * 2
     assert int(carry.metrics.episodes) == ends and int(carry.metrics.episode_frames) == LENGTH * ends
-    envs = trainer._stage.games._vector.envs
+    envs = trainer.stage.games._vector.envs
     total = sum(10 * (time + 1) + action for env in envs for e, time, action in env.actions if e < 2)
     assert float(carry.metrics.score) == total
     # The games are one step ahead of the carry.
@@ -128,7 +128,7 @@ def test_rows_hold_their_own_frames_where_the_environments_write_into_one_buffer
         trainer, carry = make_trainer(None, game=game, eager=eager, jit=jit)
     finally:
         del gymnasium.registry["Counting-v0"]
-    assert not trainer._stage.games._vector.copy
+    assert not trainer.stage.games._vector.copy
     for number in range(2):
         frames = [tuple(row["frame"][1:]) for row in rows_of(trainer, number)]
         assert frames == [(t // (LENGTH + 1), t % (LENGTH + 1)) for t in range(11)]
@@ -141,7 +141,7 @@ def test_each_action_answers_to_what_is_shown(mode, stack):
     """Greedy actions on the game's own frames: also on the first of an episode that begins in the step of an end."""
     trainer, _ = make_trainer(mode, frame_stack=stack, replay_min_rows=200, learning_rate=0.0001)
     for number in range(2):
-        for episode, time, action in trainer._stage.games._vector.envs[number].actions:
+        for episode, time, action in trainer.stage.games._vector.envs[number].actions:
             # Where the first frame has no row, the next one begins the episode for learning, and so for acting.
             least = 1 if episode and time and mode != AutoresetMode.NEXT_STEP else 0
             frames = [[number, episode, max(t, least)] for t in range(time - stack + 1, time + 1)]
@@ -156,7 +156,7 @@ def test_eager_and_compiled_runs_agree():
     )
     assert int(eager.agent.optimizer.iterations) > 20
     for number in range(2):
-        actions = [trainer._stage.games._vector.envs[number].actions for trainer in (eager, compiled)]
+        actions = [trainer.stage.games._vector.envs[number].actions for trainer in (eager, compiled)]
         assert actions[0] == actions[1]
     np.testing.assert_allclose(float(carry.metrics.loss), float(other.metrics.loss), rtol=1e-4)
     for ours, theirs in zip(eager.agent.online.get_weights(), compiled.agent.online.get_weights(), strict=True):
@@ -189,7 +189,7 @@ def test_updates_between_two_copies_of_the_target_are_a_program_that_writes_none
         return trainer
 
     copied = []
-    monkeypatch.setattr(HostTrainer, "_update", count_calls(HostTrainer._update, copied))
+    monkeypatch.setattr(host.Pieces, "_update", count_calls(host.Pieces._update, copied))
     calm = trained()
     assert len(copied) == 2  # each program was traced once
     assert int(calm.agent.optimizer.iterations) > 2 * period
@@ -222,7 +222,7 @@ def test_a_carry_from_elsewhere_goes_on_with_new_episodes_and_cuts_the_old_ones(
 @pytest.mark.parametrize("eager", [False, True])
 def test_what_a_game_raises_is_raised_and_nothing_goes_on_from_there(eager, capfd):
     trainer, carry = make_trainer(AutoresetMode.NEXT_STEP, 3, eager=eager)
-    games = trainer._stage.games
+    games = trainer.stage.games
 
     def fail(action):
         raise RuntimeError("the rules are lost")
