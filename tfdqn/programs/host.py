@@ -1,8 +1,9 @@
 """Training and evaluation around games that step on the host.
 
-A decision is a step of the games in Python and one program of XLA, which writes the last decision's row, takes in the
-frames that followed and chooses the next actions; the updates of a round are another. Each action is chosen before the
-updates of the round in which it is played: one round of lag, for one program in place of two.
+A chunk is one program, as it is of compiled games, in which a step of the games is a call of their Python
+(`tfdqn.runtime.python_calls`). Each action is chosen before the updates of the round in which it is played: one round
+of lag, so that the games' next step hangs on no update, and can run beside it. Where no program can call Python, on a
+GPU, without XLA, and for games that call TensorFlow themselves, a chunk is several programs (`Pieces`).
 
 What a checkpoint holds is what a compiled game's holds, but for the games: they begin new episodes when a run goes on.
 Shapes: N environments.
@@ -10,11 +11,14 @@ Shapes: N environments.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.eager import context
 
 from tfdqn import cli, seeds
 from tfdqn.config import Config
@@ -72,17 +76,37 @@ class Stage:
     Attributes:
       games: under way.
       failure: what the games raised in the middle of a program.
+      calls_tensorflow: whether they have been seen to call TensorFlow themselves.
     """
 
     def __init__(self, games: HostGames):
         self.games = games
         self.failure: BaseException | None = None
+        self.calls_tensorflow = False
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """Inside, what the games call in this thread is looked at."""
+
+        def look(frame, event, _):
+            if frame.f_globals.get("__name__", "").partition(".")[0] == "tensorflow":
+                self.calls_tensorflow = True
+
+        before = sys.getprofile()
+        sys.setprofile(look)
+        try:
+            yield
+        finally:
+            sys.setprofile(before)
 
     def fill(self, action: np.ndarray, frame: np.ndarray, numbers: np.ndarray, *shown: np.ndarray) -> None:
         """Fill in what `HostGames.step` gives; `LOST` from when on they have raised."""
         if self.failure is None:
             try:
-                step = self.games.step(action.copy())
+                # The program may hold the thread that TensorFlow would compute with: whoever asked it would wait for
+                # ever. As a graph's nothing is computed, and whoever asks for a result raises.
+                with context.graph_mode():
+                    step = self.games.step(action.copy())
                 numbers[0], numbers[1], numbers[2] = step.reward, step.termination, step.truncation
                 frame[...] = step.frame
                 for each in shown:
@@ -90,6 +114,7 @@ class Stage:
                 return
             except BaseException as error:  # no program would learn of it
                 self.failure = error
+                self.calls_tensorflow |= bool(tf.compat.v1.get_default_graph().get_operations())
         numbers[1] = LOST
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -112,11 +137,7 @@ def seeds_of(seed: int, start: int, count: int, first: int = 0) -> list[int]:
 
 
 class HostTrainer(Trainer):
-    """A `Trainer` of a `HostEnvironment`; the same calls mean the same.
-
-    Its loops are TensorFlow's own, which call the games' Python, and programs of XLA for all else. So a step costs no
-    call of a program from Python, and the games' next step runs beside the updates of a round: the games are one step
-    ahead of the carry.
+    """A `Trainer` of a `HostEnvironment`; the same calls mean the same. The games are one step ahead of the carry.
 
     Raises:
       UserError: settings that need a game's state.
@@ -129,20 +150,25 @@ class HostTrainer(Trainer):
         self._iteration = -1  # of the carry that the games belong to
         self._fill, self.learner.is_filled_first = None, False  # updates may look whether there is enough to learn from
         self._choose_program = compiled.program(self._choose, jit=config.jit, eager=config.eager)
-        self._pieces = None
+        self._pieces: Pieces | None = None
         if config.jit and not config.eager and loops.is_cpu(device) and python_calls.are_possible():
             frames = tf.TensorSpec([config.num_envs, *env.observation_shape], env.observation_spec.dtype)
             numbers = tf.TensorSpec([3, config.num_envs], tf.float32)
             specs = [frames, numbers] if self.stage.games.skips_resets else [frames, numbers, frames]
             self._play = python_calls.PythonCall(self.stage.fill, specs)
         else:
-            self._pieces = Pieces(self)
-            self._chunk = compiled.program(self._pieces.run, jit=False, eager=config.eager)
+            self._fall_to_pieces()
+
+    def _fall_to_pieces(self) -> None:
+        """Have a chunk be several programs from now on."""
+        self._pieces = Pieces(self)
+        self._chunk = compiled.program(self._pieces.run, jit=False, eager=self.config.eager)
 
     def initial_carry(self) -> Carry:
         """Fresh episodes in every environment, nothing counted."""
         config = self.config
-        frame = self._begin_games(0)
+        with self.stage.watched():
+            frame = self._begin_games(0)
         with tf.device(self.device):
             depth = (config.frame_stack - 1) * config.frame_stride + 1
             agent_state = self.agent.initial_state(config.num_envs)
@@ -165,7 +191,12 @@ class HostTrainer(Trainer):
     def _started(self, carry: Carry) -> Carry:
         """With the first decision played."""
         pending = self._choose_program(carry)
-        played = [tf.constant(value) for value in self.stage.step(pending.action.numpy())]
+        action = pending.action.numpy()
+        with self.stage.watched():
+            played = self.stage.step(action)
+        if self.stage.calls_tensorflow and not self._pieces:
+            self._fall_to_pieces()
+        played = [tf.constant(value) for value in played]
         return carry._replace(env_state=pending._replace(played=Played.of(played)))
 
     def _begin_games(self, iteration: int) -> np.ndarray:
@@ -177,21 +208,25 @@ class HostTrainer(Trainer):
         self, carry: Carry, max_rounds: int, stop_env_frames: int, next_report: int
     ) -> tuple[Carry, Reports]:
         with tf.device(self.device):
+            plays = max_rounds and int(carry.env_frames) < stop_env_frames
+            if plays and int(carry.iteration) != self._iteration:
+                carry = self._begin_again(carry)
             if self._pieces:
                 self._pieces.warm(carry)
-            if not max_rounds or int(carry.env_frames) >= stop_env_frames:  # plays nothing
+            if not plays:
                 return super().run_reporting_chunk(carry, max_rounds, stop_env_frames, next_report)
-            if int(carry.iteration) != self._iteration:
-                carry = self._begin_again(carry)
         self.stage.failure = None
         try:
             carry, reports = super().run_reporting_chunk(carry, max_rounds, stop_env_frames, next_report)
             if self.stage.failure is not None:
-                raise self.stage.failure
+                raise self.stage.failure  # which ended the program
         except BaseException:
             self._iteration = -1  # the games have gone on, and nobody knows how far
             if self.stage.failure is None:
                 raise
+            if self.stage.calls_tensorflow and not self._pieces:
+                message = f"{self.env.name}: calls TensorFlow, as it did not in its first step; use --no-jit"
+                raise UserError(message) from self.stage.failure
             raise self.stage.failure from None
         self._iteration = int(carry.iteration)
         return carry, reports
@@ -311,8 +346,9 @@ class HostTrainer(Trainer):
 class Pieces:
     """The same chunk in several programs, where none can call Python: on a GPU, and without XLA.
 
-    Its loops are TensorFlow's own, which call the games' Python, and programs of XLA for all else. So a step costs no
-    call of a program from Python, and the games' next step runs beside the updates of a round.
+    Its loops are TensorFlow's own, which call the games' Python, and programs of XLA for all else: one writes the last
+    decision's row, takes in the frames that followed and chooses the next actions; the updates of a round are another,
+    beside which the games' next step runs. A step costs no call of a program from Python.
 
     Args:
       trainer: whose chunk it is.
