@@ -20,6 +20,7 @@ from tfdqn.errors import UserError  # noqa: E402
 from tfdqn.programs import host  # noqa: E402
 from tfdqn.programs.host import HostEvaluator, HostTrainer  # noqa: E402
 from tfdqn.runs import run_config  # noqa: E402
+from tfdqn.runtime import python_calls  # noqa: E402
 
 LENGTH = 4  # frames of an episode
 
@@ -75,6 +76,73 @@ def make_trainer(mode, steps=11, game=None, **settings):
     return trainer, carry
 
 
+class Pictures(Counting):
+    """Images, in episodes of lengths that their seeds decide; every third is cut off."""
+
+    observation_space = gymnasium.spaces.Box(0, 255, (5, 4), np.uint8)
+    action_space = gymnasium.spaces.Discrete(3, start=-1)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        gymnasium.Env.reset(self, seed=seed)
+        self.length = int(self.np_random.integers(1, 9))
+        return self._picture(), {"length": self.length}
+
+    def _picture(self):
+        return self.np_random.integers(0, 256, (5, 4), np.uint8)
+
+    def step(self, action):
+        self.actions.append(int(action))
+        self.time += 1
+        is_over, is_cut = self.time >= self.length, self.episode % 3 == 0
+        # Some environments say both.
+        return (
+            self._picture(),
+            self.np_random.normal() * action,
+            is_over and not is_cut,
+            is_over and self.length > 4,
+            {},
+        )
+
+
+@pytest.mark.parametrize("name", ["CartPole-v1", "MountainCar-v0", "Pictures-v0"])
+@pytest.mark.parametrize("num_envs", [1, 3])
+def test_environments_stepped_here_are_those_that_gymnasiums_own_vector_steps(name, num_envs):
+    """In every number, over many episodes: also of one that is cut off, and of one that begins in the next step."""
+    gymnasium.register("Pictures-v0", lambda: Pictures(0), max_episode_steps=7)
+    try:
+        game = from_gymnasium.make(name)
+        ours = game.begin(num_envs)
+        vector = gymnasium.make_vec(
+            name, num_envs, vectorization_mode="sync", vector_kwargs={"autoreset_mode": AutoresetMode.NEXT_STEP}
+        )
+    finally:
+        del gymnasium.registry["Pictures-v0"]
+    theirs = from_gymnasium.VectorGames(vector, game.observation_spec)
+    assert type(ours) is from_gymnasium.SteppedGames and ours.skips_resets and theirs.skips_resets
+    dice, ends = np.random.default_rng(0), np.zeros(2, int)
+    for start in range(2):  # in the middle of episodes, too
+        seeds = [10 * start + i for i in range(num_envs)]
+        np.testing.assert_array_equal(ours.reset(seeds), theirs.reset(seeds))
+        for _ in range(1500):
+            action = dice.integers(0, game.num_actions, num_envs, np.int32)
+            one, other = ours.step(action), theirs.step(action)
+            for field, left, right in zip(one._fields, one, other, strict=True):
+                assert left.dtype == right.dtype, field
+                np.testing.assert_array_equal(left, right, err_msg=field)
+            ends += [one.termination.sum(), one.truncation.sum()]
+    assert ends.sum() > 10 * num_envs and (name == "CartPole-v1" or ends[1] > 0)
+
+
+def test_an_observation_of_another_shape_than_its_space_is_refused():
+    games = from_gymnasium.make("CartPole-v1").begin(1)
+    games.reset([0])
+    env = games._vector.envs[0]
+    env.step = lambda action: (np.zeros(3, np.float32), 1.0, False, False, {})
+    with pytest.raises(ValueError, match=r"shows \(3,\), in a space of \(4,\)"):
+        games.step(np.zeros(1, np.int32))
+
+
 def count_calls(function, calls):
     def counted(*given):
         calls.append(given)
@@ -98,9 +166,7 @@ def test_rows_are_what_was_played_in_each_autoreset_mode(mode):
     for number in range(2):
         rows = rows_of(trainer, number)
         assert [tuple(row["frame"]) for row in rows] == [(number, *place) for place in expected[:11]]
-        played = {
-            (episode, time): action for episode, time, action in trainer._stage.games._vector.envs[number].actions
-        }
+        played = {(episode, time): action for episode, time, action in trainer.stage.games._vector.envs[number].actions}
         for row, (episode, time) in zip(rows, expected, strict=False):
             assert row["is_boundary"] == (time == LENGTH)
             assert row["is_first"] == (time == (first if episode else 0))
@@ -112,7 +178,7 @@ def test_rows_are_what_was_played_in_each_autoreset_mode(mode):
     # Scores count every frame that was played, also those without a row.
     ends = 2 * 2
     assert int(carry.metrics.episodes) == ends and int(carry.metrics.episode_frames) == LENGTH * ends
-    envs = trainer._stage.games._vector.envs
+    envs = trainer.stage.games._vector.envs
     total = sum(10 * (time + 1) + action for env in envs for e, time, action in env.actions if e < 2)
     assert float(carry.metrics.score) == total
     # The games are one step ahead of the carry.
@@ -128,7 +194,7 @@ def test_rows_hold_their_own_frames_where_the_environments_write_into_one_buffer
         trainer, carry = make_trainer(None, game=game, eager=eager, jit=jit)
     finally:
         del gymnasium.registry["Counting-v0"]
-    assert not trainer._stage.games._vector.copy
+    assert not trainer.stage.games._vector.copy
     for number in range(2):
         frames = [tuple(row["frame"][1:]) for row in rows_of(trainer, number)]
         assert frames == [(t // (LENGTH + 1), t % (LENGTH + 1)) for t in range(11)]
@@ -141,7 +207,7 @@ def test_each_action_answers_to_what_is_shown(mode, stack):
     """Greedy actions on the game's own frames: also on the first of an episode that begins in the step of an end."""
     trainer, _ = make_trainer(mode, frame_stack=stack, replay_min_rows=200, learning_rate=0.0001)
     for number in range(2):
-        for episode, time, action in trainer._stage.games._vector.envs[number].actions:
+        for episode, time, action in trainer.stage.games._vector.envs[number].actions:
             # Where the first frame has no row, the next one begins the episode for learning, and so for acting.
             least = 1 if episode and time and mode != AutoresetMode.NEXT_STEP else 0
             frames = [[number, episode, max(t, least)] for t in range(time - stack + 1, time + 1)]
@@ -156,7 +222,7 @@ def test_eager_and_compiled_runs_agree():
     )
     assert int(eager.agent.optimizer.iterations) > 20
     for number in range(2):
-        actions = [trainer._stage.games._vector.envs[number].actions for trainer in (eager, compiled)]
+        actions = [trainer.stage.games._vector.envs[number].actions for trainer in (eager, compiled)]
         assert actions[0] == actions[1]
     np.testing.assert_allclose(float(carry.metrics.loss), float(other.metrics.loss), rtol=1e-4)
     for ours, theirs in zip(eager.agent.online.get_weights(), compiled.agent.online.get_weights(), strict=True):
@@ -171,6 +237,30 @@ def test_results_do_not_depend_on_the_chunks_length():
     for ours, theirs in zip(whole.agent.online.get_weights(), parts.agent.online.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert parts.trace_count == 1
+
+
+@pytest.mark.parametrize(
+    ("mode", "settings"),
+    [
+        (AutoresetMode.NEXT_STEP, {"frame_stack": 2}),
+        (AutoresetMode.SAME_STEP, {"iterations_per_update": 3, "updates_per_iteration": 2}),
+    ],
+)
+def test_one_program_does_to_the_bit_what_several_do(mode, settings, monkeypatch):
+    settings |= {"jit": True, "epsilon_start": 0.3, "epsilon_end": 0.3}
+    settings |= {"target": "hard", "target_update_period_updates": 5}
+    one, carry = make_trainer(mode, 20, **settings)
+    monkeypatch.setattr(python_calls, "are_possible", lambda: False)
+    several, other = make_trainer(mode, 20, **settings)
+    assert not one._pieces and several._pieces and one.trace_count == 1
+    assert int(one.agent.optimizer.iterations) > 10
+    for ours, theirs in zip(tf.nest.flatten(carry), tf.nest.flatten(other), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    for name, variable in one.learner.variables.items():
+        np.testing.assert_array_equal(variable, several.learner.variables[name], err_msg=name)
+    for number in range(2):
+        actions = [trainer.stage.games._vector.envs[number].actions for trainer in (one, several)]
+        assert actions[0] == actions[1]
 
 
 @pytest.mark.parametrize("period, updates", [(17, 1), (33, 2)])
@@ -189,7 +279,7 @@ def test_updates_between_two_copies_of_the_target_are_a_program_that_writes_none
         return trainer
 
     copied = []
-    monkeypatch.setattr(HostTrainer, "_update", count_calls(HostTrainer._update, copied))
+    monkeypatch.setattr(host.Pieces, "_update", count_calls(host.Pieces._update, copied))
     calm = trained()
     assert len(copied) == 2  # each program was traced once
     assert int(calm.agent.optimizer.iterations) > 2 * period
@@ -219,21 +309,65 @@ def test_a_carry_from_elsewhere_goes_on_with_new_episodes_and_cuts_the_old_ones(
     assert int(carry.env_frames) == 2 * 5
 
 
-@pytest.mark.parametrize("eager", [False, True])
-def test_what_a_game_raises_is_raised_and_nothing_goes_on_from_there(eager, capfd):
-    trainer, carry = make_trainer(AutoresetMode.NEXT_STEP, 3, eager=eager)
-    games = trainer._stage.games
+@pytest.mark.parametrize(("eager", "jit"), [(False, True), (False, False), (True, True)])
+def test_what_a_game_raises_is_raised_and_nothing_goes_on_from_there(eager, jit, capfd):
+    """Nor is anything made up: rounds are of three decisions, and the games are lost in the middle of one."""
+    settings = {"eager": eager, "jit": jit, "iterations_per_update": 3, "replay_min_rows": 4, "n_step": 1}
+    trainer, carry = make_trainer(AutoresetMode.NEXT_STEP, 1, **settings)
+    assert bool(trainer._pieces) == (eager or not jit)
+    games, calls = trainer.stage.games, []
 
     def fail(action):
-        raise RuntimeError("the rules are lost")
+        calls.append(action)
+        if len(calls) == 2:
+            raise RuntimeError("the rules are lost")
+        return works(action)
 
     games.step, works = fail, games.step
     with pytest.raises(RuntimeError, match="the rules are lost"):
         trainer.run_reporting_chunk(carry, 2, 10**9, 10**9)
+    updates = trainer.config.updates_per_iteration  # of the first round alone
+    assert len(calls) == 2 and int(trainer.agent.optimizer.iterations) == updates
+    held = [row["frame"][2] for row in rows_of(trainer, 0)]
+    # In a plain graph, what waits for no step of the games goes ahead: a frame that they have shown.
+    assert held == [0, 1, 2, 3, 4, 0][: 5 if jit else 6]
     games.step = works
     carry, _ = trainer.run_reporting_chunk(carry, 2, 10**9, 10**9)
     assert "2 new episodes begin" in capfd.readouterr().err
-    assert rows_of(trainer, 0)[-1]["frame"][1] == 1  # the second episode
+    cut, fresh = rows_of(trainer, 0)[len(held) :][:2]
+    assert cut["is_boundary"] and fresh["is_first"] and fresh["frame"][1] > cut["frame"][1] and fresh["frame"][2] == 0
+
+
+class CallsTensorFlow(Counting):
+    since = 0
+
+    def step(self, action):
+        observation, *rest = super().step(action)
+        if len(self.actions) > self.since:
+            observation = tf.reverse(tf.reverse(observation, [0]), [0]).numpy()
+        return observation, *rest
+
+
+def test_a_game_that_calls_tensorflow_is_played_between_programs():
+    gymnasium.register("CallsTensorFlow-v0", lambda: CallsTensorFlow(0))
+    try:
+        trainer, _ = make_trainer(None, game=from_gymnasium.make("CallsTensorFlow-v0"), jit=True)
+    finally:
+        del gymnasium.registry["CallsTensorFlow-v0"]
+    assert trainer._pieces
+    assert [row["frame"][2] for row in rows_of(trainer, 1)] == [0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0]
+
+
+def test_a_game_that_calls_tensorflow_later_on_is_stopped(monkeypatch):
+    """Where it was not seen to from the start: it might wait for ever."""
+    monkeypatch.setattr(CallsTensorFlow, "since", 5)
+    gymnasium.register("CallsTensorFlow-v0", lambda: CallsTensorFlow(0))
+    try:
+        game = from_gymnasium.make("CallsTensorFlow-v0")
+        with pytest.raises(UserError, match=r"gym:CallsTensorFlow-v0: calls TensorFlow.*use --no-jit"):
+            make_trainer(None, game=game, jit=True)
+    finally:
+        del gymnasium.registry["CallsTensorFlow-v0"]
 
 
 def test_evaluation_plays_the_first_episode_of_each_environment():

@@ -27,7 +27,7 @@ class Door(contender.Contender):
     def __init__(self, settings: Mapping[str, Any]):
         config = configuration.resolve({**PINNED, **settings, "device": "cpu"})
         env = make_for(config)
-        self._trainer = programs.trainer_of(env)(config, DEVICE, env)
+        self._trainer = programs.trainer_of(env, config)(config, DEVICE, env)
         self._carry, self._updates = self._trainer.initial_carry(), 0
         self.run(config.replay_min_rows // config.num_envs // config.iterations_per_update + 1)
 

@@ -55,7 +55,7 @@ class Environment(abc.ABC):
     # Colour of each grey level for people: {level: (red, green, blue)}, each 0..255.
     palette: ClassVar[dict[int, tuple[int, int, int]]] = {level: (level, level, level) for level in range(256)}
 
-    steps_on_host: ClassVar[bool] = False  # it is played in Python, between compiled calls: see `tfdqn.envs.host`
+    steps_on_host: ClassVar[bool] = False  # it is played in Python, which programs call: see `tfdqn.envs.host`
 
     # What a game of an earlier version may say, and what it says today.
     _RETIRED: ClassVar[dict[str, str]] = {

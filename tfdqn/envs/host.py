@@ -1,7 +1,7 @@
 """Games that step on the host, in Python: the contract of those that no program can hold, such as Gymnasium's.
 
-Training and evaluation are then compiled calls around their steps (`tfdqn.programs.host`). Importing this module does
-not import TensorFlow. Shapes: N environments.
+Training is a program that calls them, or several around their steps, as evaluation is (`tfdqn.programs.host`).
+Importing this module does not import TensorFlow. Shapes: N environments.
 """
 
 from __future__ import annotations

@@ -227,7 +227,9 @@ class Trainer:
             if loops.is_cpu(self.device):
                 stop = tf.minimum(stop_env_frames, reports.next_env_frames)
                 rounds, carry = tf.while_loop(
-                    lambda rounds, carry: (rounds < max_rounds) & (least(carry.env_frames) < stop),
+                    lambda rounds, carry: self._goes_on(
+                        (rounds < max_rounds) & (least(carry.env_frames) < stop), carry
+                    ),
                     one_round,
                     (rounds, carry),
                 )
@@ -244,12 +246,16 @@ class Trainer:
 
         def goes_on(rounds, carry, reports):
             is_short = least(carry.env_frames) < stop_env_frames
-            return (rounds < max_rounds) & is_short & (reports.count < MAX_REPORTS)
+            return self._goes_on((rounds < max_rounds) & is_short & (reports.count < MAX_REPORTS), carry)
 
         start = (tf.zeros([], tf.int64), carry, reports)
         written, stacks = self._written(learns), [carry.history]
         _, carry, reports = loops.while_loop(goes_on, turn, start, self.device, written, stacks)
         return carry._replace(metrics=self._guard_weights(carry.metrics)), reports
+
+    def _goes_on(self, is_wanted: tf.Tensor, carry: Carry) -> tf.Tensor:
+        """Whether there is another round, or decision, where counts leave room for it."""
+        return is_wanted
 
     def _written(self, learns: bool) -> list[tf.Variable]:
         """What a round writes."""
