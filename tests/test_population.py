@@ -18,7 +18,7 @@ from tfdqn.learners.base import NoState
 from tfdqn.networks import stacked
 from tfdqn.programs.restarts import Past, Practice
 from tfdqn.programs.training import Trainer
-from tfdqn.runs import checkpoints, curves, statistics
+from tfdqn.runs import checkpoints, curves, run_config, statistics
 from tfdqn.runs.population_run import PopulationRun
 from tfdqn.runtime import compiled
 from tfdqn.runtime.signals import StopRequest
@@ -385,11 +385,12 @@ def test_a_broken_population_ends_like_the_unbroken_one(whole, tmp_path):
     run._lock.close()
     run.monitor.report({0: 1}, 1, 1.0, {0: {"train/loss": 1.0}}, {})  # lost: after the checkpoint
     run.monitor.close()
-    run = resume(run_dir, kind=PopulationRun)
+    run = resume(run_dir, kind=PopulationRun, minutes=99.0)
     assert 2500 <= run.env_frames < 2900
     assert run.train()["members"] == whole[1]["members"]
     for member in whole[2].members:
         other = run.members[member.number]
+        assert run_config.read_config(other.run_dir) == other.config == member.config.replace(minutes=99.0)
         assert lines_of(other.run_dir / curves.METRICS_FILE) == lines_of(member.run_dir / curves.METRICS_FILE)
         for ours, theirs in zip(other.player_weights(), member.player_weights(), strict=True):
             np.testing.assert_array_equal(ours, theirs)
@@ -497,6 +498,8 @@ def test_a_population_from_python_leaves_its_best_member(tmp_path):
     expected = tfdqn.load(agent.run_dir / f"members/{best:02d}")
     for ours, theirs in zip(agent.model.online.get_weights(), expected.model.online.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+    assert (agent.config.seed, agent.config.vary) == (best + 1, "")
+    assert agent.config.replace(convolution="patches") == expected.config
 
 
 # How scores are summed up.
@@ -563,3 +566,18 @@ def test_other_commands_take_a_population_as_its_members(whole):
         np.testing.assert_array_equal(ours, theirs)
     listed = list_runs.listed(run_dir)
     assert (listed.best_score, listed.state) == (best.progress.best_score, "finished")
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_the_best_member_that_is_saved_is_one_agent_with_its_own_settings(whole, number, tmp_path, monkeypatch):
+    run_dir, _, run = whole
+    held = checkpoints.peek(run_dir)
+    scored = [{**each, "best_score": float(place == number)} for place, each in enumerate(held["members"])]
+    monkeypatch.setattr(checkpoints, "peek", lambda _: {**held, "members": scored})
+    agent, best = tfdqn.load(run_dir), run.members[number]
+    agent.save(tmp_path / "mine")
+    loaded = tfdqn.load(tmp_path / "mine")
+    assert agent.config == loaded.config == best.config
+    assert (loaded.config.vary, loaded.config.population, loaded.run_dir) == ("", 1, None)
+    for ours, theirs in zip(loaded.model.online.get_weights(), best.best_weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
