@@ -18,7 +18,7 @@ from tfdqn.learners.base import NoState
 from tfdqn.networks import stacked
 from tfdqn.programs.restarts import Past, Practice
 from tfdqn.programs.training import Trainer
-from tfdqn.runs import checkpoints, curves, run_config, statistics
+from tfdqn.runs import checkpoints, curves, donor, run_config, statistics
 from tfdqn.runs.population_run import PopulationRun
 from tfdqn.runtime import compiled
 from tfdqn.runtime.signals import StopRequest
@@ -566,6 +566,23 @@ def test_other_commands_take_a_population_as_its_members(whole):
         np.testing.assert_array_equal(ours, theirs)
     listed = list_runs.listed(run_dir)
     assert (listed.best_score, listed.state) == (best.progress.best_score, "finished")
+
+
+def test_to_begin_from_a_population_a_member_has_to_be_named(whole, tmp_path):
+    run_dir, result, run = whole
+    best = run.members[result["best_member"]].run_dir
+
+    def refused(folder, said):
+        with pytest.raises(
+            UserError, match=f"--init-from {folder}: holds a population; name one of .*, such as {said}"
+        ):
+            donor.check_donor(configuration.resolve({**SETTINGS, "init_from": str(folder)}))
+
+    refused(run_dir, f"{best}, its best one$")
+    donor.check_donor(configuration.resolve({**SETTINGS, "init_from": str(best)}))
+    run_config.write_config(run.config, tmp_path)  # as one that was never evaluated
+    (tmp_path / "members" / "01").mkdir(parents=True)
+    refused(tmp_path, f"{tmp_path}/members/01$")
 
 
 @pytest.mark.parametrize("number", range(3))
