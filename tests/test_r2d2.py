@@ -294,9 +294,13 @@ def test_the_replay_holds_the_rows_that_learning_waits_for():
             'cell = "lstm"\ncell_units = 32',
             "its previous_action_reward is False, not True; use --no-previous-action-reward",
         ),
+        (
+            'cell = "lstm"\ncell_units = 32\nprevious_action_reward = true\nrescale_epsilon = 0.01',
+            "its rescale_epsilon is 0.01, not 0.001; use --rescale-epsilon 0.01",
+        ),
     ],
 )
-def test_the_weights_of_another_memory_are_refused_by_name(tmp_path, theirs, line):
+def test_the_weights_of_another_memory_or_scale_are_refused_by_name(tmp_path, theirs, line):
     (tmp_path / "config.toml").write_text(f'env = "memory"\nlearner = "r2d2"\n{theirs}\n')
     with pytest.raises(UserError) as error:
         donor.check_donor(configuration.resolve({**SMALL, "init_from": str(tmp_path)}))

@@ -14,7 +14,7 @@ from tfdqn.runs import member, models, run_config
 def differences(config: Config, other: Config) -> list[str]:
     """The settings by which one's agent cannot take the other's weights."""
     names = ["env", "env_args", "learner", "downsample", "frame_stack", "network", "members", "head", "dueling"]
-    names += ["cell", "cell_units", "previous_action_reward"]
+    names += ["cell", "cell_units", "previous_action_reward", "rescale_epsilon"]  # the last says what its values mean
     names += ["noisy", "spectral_norm"]
     names += {"categorical": ["atoms", "value_min", "value_max"], "quantile": ["quantiles"]}.get(
         getattr(config, "head", None), []
