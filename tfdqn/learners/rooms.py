@@ -226,11 +226,23 @@ class Exploration:
             raise UserError(
                 f"--epsilon-end {self.epsilon_end}: above --epsilon-start; use at most {self.epsilon_start}"
             )
+        if self._is_heated():
+            raise UserError(
+                f"--temperature-end {self.temperature_end}: above --temperature-start; use at most "
+                f"{self.temperature_start}"
+            )
 
     def ways_to_fit(self, config: Any) -> Iterator[dict[str, Any]]:
         if self.epsilon_end > self.epsilon_start:
             yield {"epsilon_end": self.epsilon_start}
             yield {"epsilon_start": self.epsilon_end}
+        if self._is_heated():
+            yield {"temperature_end": self.temperature_start}
+            yield {"temperature_start": self.temperature_end}
+
+    def _is_heated(self) -> bool:
+        """Whether the temperature rises, of an exploration that has one."""
+        return self.exploration == "boltzmann" and self.temperature_end > self.temperature_start
 
 
 @room("population", "many agents in one program")
