@@ -103,6 +103,10 @@ def test_from_python_a_grid_is_said_by_name():
             "--population 2: catch8 has no such setting, only --learner dqn; leave it out",
         ),
         ({"population": 2, "noisy": True}, "--noisy: is not for agents side by side"),
+        (
+            {"vary": "seed=1,2", "convolution": "native"},
+            "--convolution native: agents side by side compute theirs as patches; leave it out",
+        ),
         ({"vary": "epsilon_end=0.5", "epsilon_start": 0.2}, "--epsilon-end 0.5: above --epsilon-start"),
     ],
 )

@@ -68,6 +68,16 @@ class Network:
                 f"--network {self.network}: unknown; {nearest(self.network, NETWORKS)} (or your own: "
                 "path/to/my_network.py:my_body)"
             )
+        if self._is_ignored(config):
+            raise UserError("--convolution native: agents side by side compute theirs as patches; leave it out")
+
+    def ways_to_fit(self, config: Any) -> Iterator[dict[str, Any]]:
+        if self._is_ignored(config):
+            yield {"convolution": "patches"}
+
+    def _is_ignored(self, config: Any) -> bool:
+        """Whether native convolutions were asked of what has none."""
+        return self.convolution == "native" and population.is_one(config)
 
 
 @room("dueling", "the value and the advantages apart")
