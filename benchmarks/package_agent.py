@@ -28,7 +28,7 @@ from tfdqn import cli, files
 from tfdqn import config as configuration
 from tfdqn.envs import registry
 from tfdqn.errors import UserError
-from tfdqn.runs import checkpoints, models, run_config
+from tfdqn.runs import checkpoints, donor, models, run_config
 from tfdqn.runtime import devices
 
 EPISODES = 1_000
@@ -141,7 +141,7 @@ def check_alike(configs: Sequence[configuration.Config], but_for: set[str], why:
     """Raise UserError unless one agent's network, screen and actions are the others', but for some settings."""
     first = configs[0]
     for other in configs[1:]:
-        names = set(run_config.differences(first, other)) - but_for
+        names = set(donor.differences(first, other)) - but_for
         seen = ("super_resolution", "frame_stride", "action_repeat")
         # Not every game has each of them.
         names |= {name for name in seen if getattr(first, name, None) != getattr(other, name, None)}

@@ -44,6 +44,10 @@ BAD_INPUT = [
     (["--epsilon-start", "1.1"], "use 1"),
     (["--epsilon-start", "0.01", "--epsilon-end", "0.05"], "use at most 0.01"),
     (["--epsilon-end", "-1"], "use 0"),
+    (
+        ["--exploration", "boltzmann", "--temperature-start", "0.5", "--temperature-end", "2"],
+        "--temperature-end 2.0: above --temperature-start; use at most 0.5",
+    ),
     (["--learning-rate-decay-updates", "9", "--learning-rate-end", "1", "--learning-rate", "0.1"], "use at most 0.1"),
     (["--optimizer", "adm"], "did you mean 'adam'"),
     (["--loss", "hubre"], "did you mean 'huber'"),

@@ -88,6 +88,7 @@ def test_nothing_is_timed_where_nothing_is_to_be_chosen(monkeypatch):
     assert _chosen(monkeypatch, "/CPU:0", {}) == ("patches", [])
     assert _chosen(monkeypatch, "/GPU:0", {}, network="mlp") == ("patches", [])
     assert _chosen(monkeypatch, "/GPU:0", {}, deterministic=True) == ("patches", [])
+    assert _chosen(monkeypatch, "/GPU:0", {}, population=2) == ("patches", [])
     for way in CONVOLUTIONS:
         for device in ("/CPU:0", "/GPU:0"):
             assert _chosen(monkeypatch, device, {}, convolution=way) == (way, [])

@@ -1,5 +1,6 @@
 """What a program can check of the documentation: links, names of files, tests and flags, settings, and its Python."""
 
+import dataclasses
 import importlib
 import importlib.util
 import re
@@ -195,3 +196,29 @@ def test_the_page_of_metrics_has_every_learners_metrics_once():
     expected = {tag for tag in reported("dqn") if not tag.startswith("train/")}
     expected = [*expected, *(tag for name in learners.LEARNERS for tag in reported(name) if tag.startswith("train/"))]
     assert sorted(told) == sorted(expected)
+
+
+def test_no_help_text_speaks_of_a_setting_that_a_run_with_it_does_not_have():
+    from tfdqn import config, learners
+    from tfdqn.envs import registry
+
+    for env in (entry.name for entry in registry.games()):
+        for learner in learners.LEARNERS:
+            helps = {
+                field.name: field.metadata["help"]
+                for room in config.rooms(env, learner)
+                for field in dataclasses.fields(room)
+            }
+            for name, text in helps.items():
+                others = set(re.findall(r"\w+_\w+", text.replace("-", "_"))) & config.FIELDS.keys()
+                assert others <= helps.keys(), (env, learner, name)
+
+
+def test_what_every_learner_reports_has_no_unit_that_one_has_not():
+    """Action values: one learner's are returns and another's are rescaled."""
+    from tfdqn import learners
+    from tfdqn.runs.monitor import reported
+
+    told = [reported(name) for name in learners.LEARNERS]
+    units = {each["train/mean_q"].unit for each in told if "train/mean_q" in each}
+    assert units == {"return", ""} and told[0]["eval/q_values"].unit == ""

@@ -21,7 +21,7 @@ from tfdqn import evaluate, record, train
 from tfdqn.errors import EXIT_REFUSED, UserError
 from tfdqn.programs import training
 from tfdqn.programs.evaluation import Evaluator
-from tfdqn.runs import checkpoints, locks, models, run_config
+from tfdqn.runs import checkpoints, donor, locks, models, run_config
 from tfdqn.runs.loop import Run
 from tfdqn.runtime.signals import StopRequest
 
@@ -99,9 +99,7 @@ def test_a_folder_does_not_decide_which_code_runs(stranger, tmp_path, monkeypatc
     message, _ = refusal_of(evaluate, "runs/first", "--env", "catch8")
     assert message == "--env catch8: runs/first has my_game.py:MyGame; use --env my_game.py:MyGame"
     # To begin with its weights, the game has been named already.
-    run_config.check_donor(
-        configuration.resolve({"env": "my_game.py:MyGame", "init_from": str(stranger / "runs/first")})
-    )
+    donor.check_donor(configuration.resolve({"env": "my_game.py:MyGame", "init_from": str(stranger / "runs/first")}))
     message, _ = refusal_of(train, "--env", "catch8", "--init-from", "runs/first")
     assert what in message
 

@@ -18,7 +18,7 @@ from tfdqn.learners.base import NoState
 from tfdqn.networks import stacked
 from tfdqn.programs.restarts import Past, Practice
 from tfdqn.programs.training import Trainer
-from tfdqn.runs import checkpoints, curves, statistics
+from tfdqn.runs import checkpoints, curves, donor, run_config, statistics
 from tfdqn.runs.population_run import PopulationRun
 from tfdqn.runtime import compiled
 from tfdqn.runtime.signals import StopRequest
@@ -103,6 +103,10 @@ def test_from_python_a_grid_is_said_by_name():
             "--population 2: catch8 has no such setting, only --learner dqn; leave it out",
         ),
         ({"population": 2, "noisy": True}, "--noisy: is not for agents side by side"),
+        (
+            {"vary": "seed=1,2", "convolution": "native"},
+            "--convolution native: agents side by side compute theirs as patches; leave it out",
+        ),
         ({"vary": "epsilon_end=0.5", "epsilon_start": 0.2}, "--epsilon-end 0.5: above --epsilon-start"),
     ],
 )
@@ -385,11 +389,12 @@ def test_a_broken_population_ends_like_the_unbroken_one(whole, tmp_path):
     run._lock.close()
     run.monitor.report({0: 1}, 1, 1.0, {0: {"train/loss": 1.0}}, {})  # lost: after the checkpoint
     run.monitor.close()
-    run = resume(run_dir, kind=PopulationRun)
+    run = resume(run_dir, kind=PopulationRun, minutes=99.0)
     assert 2500 <= run.env_frames < 2900
     assert run.train()["members"] == whole[1]["members"]
     for member in whole[2].members:
         other = run.members[member.number]
+        assert run_config.read_config(other.run_dir) == other.config == member.config.replace(minutes=99.0)
         assert lines_of(other.run_dir / curves.METRICS_FILE) == lines_of(member.run_dir / curves.METRICS_FILE)
         for ours, theirs in zip(other.player_weights(), member.player_weights(), strict=True):
             np.testing.assert_array_equal(ours, theirs)
@@ -497,6 +502,8 @@ def test_a_population_from_python_leaves_its_best_member(tmp_path):
     expected = tfdqn.load(agent.run_dir / f"members/{best:02d}")
     for ours, theirs in zip(agent.model.online.get_weights(), expected.model.online.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+    assert (agent.config.seed, agent.config.vary) == (best + 1, "")
+    assert agent.config.replace(convolution="patches") == expected.config
 
 
 # How scores are summed up.
@@ -563,3 +570,35 @@ def test_other_commands_take_a_population_as_its_members(whole):
         np.testing.assert_array_equal(ours, theirs)
     listed = list_runs.listed(run_dir)
     assert (listed.best_score, listed.state) == (best.progress.best_score, "finished")
+
+
+def test_to_begin_from_a_population_a_member_has_to_be_named(whole, tmp_path):
+    run_dir, result, run = whole
+    best = run.members[result["best_member"]].run_dir
+
+    def refused(folder, said):
+        with pytest.raises(
+            UserError, match=f"--init-from {folder}: holds a population; name one of .*, such as {said}"
+        ):
+            donor.check_donor(configuration.resolve({**SETTINGS, "init_from": str(folder)}))
+
+    refused(run_dir, f"{best}, its best one$")
+    donor.check_donor(configuration.resolve({**SETTINGS, "init_from": str(best)}))
+    run_config.write_config(run.config, tmp_path)  # as one that was never evaluated
+    (tmp_path / "members" / "01").mkdir(parents=True)
+    refused(tmp_path, f"{tmp_path}/members/01$")
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_the_best_member_that_is_saved_is_one_agent_with_its_own_settings(whole, number, tmp_path, monkeypatch):
+    run_dir, _, run = whole
+    held = checkpoints.peek(run_dir)
+    scored = [{**each, "best_score": float(place == number)} for place, each in enumerate(held["members"])]
+    monkeypatch.setattr(checkpoints, "peek", lambda _: {**held, "members": scored})
+    agent, best = tfdqn.load(run_dir), run.members[number]
+    agent.save(tmp_path / "mine")
+    loaded = tfdqn.load(tmp_path / "mine")
+    assert agent.config == loaded.config == best.config
+    assert (loaded.config.vary, loaded.config.population, loaded.run_dir) == ("", 1, None)
+    for ours, theirs in zip(loaded.model.online.get_weights(), best.best_weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)

@@ -88,7 +88,8 @@ def test_every_decision_of_a_round_is_learnt_from_once_an_epoch_and_no_last_fram
     )
     seen = []
 
-    def learn(observation, action, target, weight):
+    def learn(observation, action, target, weight, legal):
+        assert legal is None  # of a game that allows all
         seen.append((action.numpy(), weight.numpy()))
         return result
 
@@ -132,11 +133,56 @@ def test_a_step_is_the_gradient_of_half_the_squared_error_in_float64():
         slope = (slope @ before[i].T) * (activations[i // 2] > 0)
 
 
+@pytest.mark.parametrize("cell", ["none", "gru"])
+def test_shown_values_are_of_legal_actions_and_of_no_last_frame(cell):
+    """Whatever the network says of others: as of the learners with a replay, which draw no last frame."""
+    agent = QNetwork((3,), 2, network="mlp", observation_dtype="float32", cell=cell, cell_units=3)
+    agent.compile(tf.keras.optimizers.SGD(0.5))
+    rng = np.random.default_rng(1)
+    shape = (2, 12) if agent.remembers else (12,)
+    observation = tf.constant(rng.normal(size=(*shape, 3)), tf.float32)
+    weight = np.ones(shape, np.float32)
+    weight[..., 1] = weight[..., 4] = 0
+    legal = rng.random((*shape, 2)) < 0.5
+    legal[..., 0] |= ~legal[..., 1]
+    legal[..., 4, :] = False  # nothing is, where an episode is over
+    given = {"is_first": tf.zeros(shape, tf.bool), "state": agent.initial_state(12)} if agent.remembers else {}
+    q = (agent.online.unroll(observation, *given.values())[0] if agent.remembers else agent(observation)).numpy()
+    zeros = tf.zeros(shape)
+    before = agent.get_weights()
+    for allowed in (legal, None):
+        agent.set_weights(before)
+        told = None if allowed is None else tf.constant(allowed)
+        result = agent.learn(observation, tf.zeros(shape, tf.int32), zeros, tf.constant(weight), **given, legal=told)
+        best = np.where(True if allowed is None else allowed, q, -np.inf).max(axis=-1)[weight > 0]
+        np.testing.assert_allclose([result.mean_q, result.max_q], [best.mean(), best.max()], rtol=1e-5)
+
+
+@pytest.mark.parametrize("cell", ["none", "gru"])
+def test_what_the_rules_allow_goes_along_into_each_minibatch(monkeypatch, cell):
+    shape = {"minibatches": 2, "cell": cell, "eager": True, "epochs": 1}
+    trainer = Trainer(configuration.resolve({**SMALL, **shape}))
+    learner, carry = trainer.learner, trainer.initial_carry()
+    action = tf.reshape(tf.range(48), [6, 8])
+    legal = (action[..., tf.newaxis] // 2 ** tf.range(3)) % 2 == 1  # says whose it is
+    gathered, seen = learner.begin_round()._replace(action=action, legal=legal), []
+
+    def learn(entries, sums, allowed):
+        seen.append(entries[1].numpy().size)
+        np.testing.assert_array_equal(allowed, (entries[1][..., tf.newaxis] // 2 ** tf.range(3)) % 2 == 1)
+        return sums
+
+    monkeypatch.setattr(learner, "_learn", learn)
+    observation = tf.zeros([8, 8, 8, 1], tf.uint8)
+    learner.update(gathered, observation, carry.agent_state, carry.metrics, tf.ones([8, 3], tf.bool))
+    assert seen == [24, 24]
+
+
 def test_a_round_is_bootstrapped_from_what_the_rules_allow(monkeypatch):
     trainer = Trainer(configuration.resolve({**SMALL, "eager": True, "discount": 1.0}))
     learner, carry = trainer.learner, trainer.initial_carry()
     seen = []
-    monkeypatch.setattr(learner, "_learn", lambda entries, sums: seen.append(entries[2].numpy()) or sums)
+    monkeypatch.setattr(learner, "_learn", lambda entries, sums, _: seen.append(entries[2].numpy()) or sums)
     gathered = learner.begin_round()._replace(discount=tf.ones([6, 8]))
     observation = tf.random.stateless_uniform([8, 8, 8, 1], [1, 2], 0, 256, tf.int32)
     observation = tf.cast(observation, tf.uint8)

@@ -125,7 +125,7 @@ def test_a_minibatch_is_the_whole_round_of_some_environments(monkeypatch):
     )
     seen = []
 
-    def learn(entries, sums):
+    def learn(entries, sums, _):
         _, action, _, weight, is_first, state = entries
         envs = action[0].numpy()
         seen.append(envs)

@@ -73,6 +73,9 @@ def test_any_one_flag_goes_with_any_preset(env, preset):
         ({"env": "cave", "loss": "mse"}, {"head": "scalar"}),
         ({"env": "cave", "value_max": -5.0}, {"value_min": -7.0}),
         ({"env": "cave", "epsilon_start": 0.0}, {"epsilon_end": 0.0}),
+        ({"exploration": "boltzmann", "temperature_start": 0.01}, {"temperature_end": 0.01}),
+        ({"exploration": "boltzmann", "temperature_end": 2.0}, {"temperature_start": 2.0}),
+        ({"temperature_start": 0.01}, {"temperature_end": 0.05}),  # nobody's
         ({"env": "cave", "replay_capacity": 1400}, {"num_envs": 200, "batch_size": 256, "replay_min_rows": 1400}),
         ({"env": "cave", "preset": "article", "super_resolution": True}, {"downsample": 1}),
         ({"env": "cave", "preset": "article", "restart_share": 0.25}, {"num_envs": 4}),

@@ -9,7 +9,7 @@ from tfdqn import config as configuration
 from tfdqn.learners import losses
 from tfdqn.learners.dqn import heads
 from tfdqn.learners.dqn.agent import DQN
-from tfdqn.runs import run_config
+from tfdqn.runs import donor
 
 WRAPS = {
     "eager": lambda function: function,
@@ -164,5 +164,5 @@ def test_an_agent_with_quantiles_is_saved_and_loaded(tmp_path):
 
 def test_weights_of_another_number_of_quantiles_do_not_fit():
     ours, theirs = (configuration.resolve({"head": "quantile", "quantiles": count}) for count in (5, 7))
-    assert run_config.differences(ours, theirs) == ["quantiles"]
-    assert run_config.differences(*(config.replace(head="scalar") for config in (ours, theirs))) == []
+    assert donor.differences(ours, theirs) == ["quantiles"]
+    assert donor.differences(*(config.replace(head="scalar") for config in (ours, theirs))) == []

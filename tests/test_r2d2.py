@@ -18,7 +18,7 @@ from tfdqn.networks.cells import LSTMState
 from tfdqn.programs.evaluation import Evaluator
 from tfdqn.programs.training import Trainer
 from tfdqn.replay.sequences import Windows
-from tfdqn.runs import run_config
+from tfdqn.runs import donor
 from tfdqn.runtime import compiled
 
 WRAP = {"eager": lambda function: function, "graph": tf.function, "xla": compiled.xla}
@@ -294,12 +294,16 @@ def test_the_replay_holds_the_rows_that_learning_waits_for():
             'cell = "lstm"\ncell_units = 32',
             "its previous_action_reward is False, not True; use --no-previous-action-reward",
         ),
+        (
+            'cell = "lstm"\ncell_units = 32\nprevious_action_reward = true\nrescale_epsilon = 0.01',
+            "its rescale_epsilon is 0.01, not 0.001; use --rescale-epsilon 0.01",
+        ),
     ],
 )
-def test_the_weights_of_another_memory_are_refused_by_name(tmp_path, theirs, line):
+def test_the_weights_of_another_memory_or_scale_are_refused_by_name(tmp_path, theirs, line):
     (tmp_path / "config.toml").write_text(f'env = "memory"\nlearner = "r2d2"\n{theirs}\n')
     with pytest.raises(UserError) as error:
-        run_config.check_donor(configuration.resolve({**SMALL, "init_from": str(tmp_path)}))
+        donor.check_donor(configuration.resolve({**SMALL, "init_from": str(tmp_path)}))
     assert line in str(error.value)
 
 

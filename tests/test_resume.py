@@ -21,7 +21,7 @@ from tfdqn.envs.catch import rules as catch
 from tfdqn.errors import EXIT_IO, EXIT_NUMERIC, EXIT_REFUSED, UserError
 from tfdqn.learners.dqn import building
 from tfdqn.programs.evaluation import Scores
-from tfdqn.runs import checkpoints, locks, models, monitor, run_config
+from tfdqn.runs import checkpoints, donor, locks, models, monitor, run_config
 from tfdqn.runs.checkpoints import DATA, FOLDER
 from tfdqn.runs.saving import Saver, read_facts
 
@@ -164,10 +164,10 @@ def test_the_averaged_network_is_evaluated_and_kept(tmp_path):
 
 
 def test_a_run_starts_from_anothers_best_agent_and_refuses_one_that_does_not_fit(unbroken, tmp_path):
-    donor = harness.weights(unbroken[0] / models.BEST_MODEL)
+    held = harness.weights(unbroken[0] / models.BEST_MODEL)
     run = make_run(tmp_path / "run", seed=9, init_from=str(unbroken[0]))
     ours = run.trainer.agent.online.get_weights()
-    assert sum(any(np.array_equal(w, held) for held in donor.values()) for w in ours) == len(ours)
+    assert sum(any(np.array_equal(w, each) for each in held.values()) for w in ours) == len(ours)
     for online, target in zip(ours, run.trainer.agent.target.get_weights(), strict=True):
         np.testing.assert_array_equal(online, target)
     run.monitor.close()
@@ -180,8 +180,8 @@ def test_a_run_starts_from_anothers_best_agent_and_refuses_one_that_does_not_fit
     ]:
         config = configuration.resolve({**SETTINGS, "init_from": str(unbroken[0]), **changes})
         with pytest.raises(UserError, match=f"--init-from .*{message}"):
-            run_config.check_donor(config)
-    run_config.check_donor(configuration.resolve({**SETTINGS, "init_from": str(unbroken[0]), "value_max": 3.0}))
+            donor.check_donor(config)
+    donor.check_donor(configuration.resolve({**SETTINGS, "init_from": str(unbroken[0]), "value_max": 3.0}))
 
 
 def test_settings_that_an_older_run_did_not_know_are_not_todays_presets(tmp_path):

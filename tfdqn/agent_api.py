@@ -76,7 +76,7 @@ class Agent:
 
     @property
     def config(self) -> Config:
-        """All of its settings."""
+        """All of its settings; of a population's best agent, those of that member."""
         return self._config
 
     @property
@@ -171,7 +171,7 @@ class Agent:
         """Keep what a run has left: nothing, if it has failed before its first checkpoint."""
         if checkpoints.exist(run.run_dir):
             self._run_dir, self._folder = run.run_dir, run.best_dir
-            self._config = run.config.replace(convolution=self._config.convolution)
+            self._config = run.best_config.replace(convolution=self._config.convolution)
             self._player = self._evaluator = None
 
     def _begin(self, length: Mapping[str, Any], logdir: Path, run_name: str | None, stop: StopRequest) -> Run:
@@ -356,6 +356,8 @@ def load(path: str | Path, *, env: str | Environment | None = None, network: str
             raise UserError(f"{path}: {error}", EXIT_REFUSED) from None
     agent = Agent(**{**configuration.plain(config), **given})
     agent._folder, agent._run_dir = member.best_folder(folder), folder if has_run else None
+    if agent._folder != folder:  # a member; but how long it is to be trained is the whole run's
+        agent._config = run_config.read_config(agent._folder, named)
     return agent
 
 

@@ -38,7 +38,7 @@ class Replicas:
     )
     exchange_every_rounds: int = setting(
         100,
-        "rounds (iterations_per_update decisions and the updates then due) that replicas go on without looking up",
+        "rounds (the decisions before updates are due, and these) that replicas go on without looking up",
         low=1,
         high=1_000_000,
     )

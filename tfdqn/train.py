@@ -14,7 +14,7 @@ from tfdqn import cli, flags, paths, population
 from tfdqn import config as configuration
 from tfdqn.envs import make_for
 from tfdqn.errors import EXIT_IO, UserError
-from tfdqn.runs import checkpoints, locks, run_config, run_folder, worker_run
+from tfdqn.runs import checkpoints, donor, locks, run_config, run_folder, worker_run
 from tfdqn.runs.population_run import run_of
 from tfdqn.runs.saving import read_facts
 from tfdqn.runtime import devices, hosts, memory
@@ -157,7 +157,7 @@ def start(
     given = _with_local_paths(given)
     tell = _teller()
     config = configuration.resolve(given, on_gpu=devices.is_gpu(given.get("device", "auto")), tell=tell)
-    run_config.check_donor(config)
+    donor.check_donor(config)
     run_dir, *others = run_folder.folders(config, run_folder.check_writable(logdir), run_name)
     if config.device == "cpu" or (config.device == "auto" and not devices.has_driver()):
         _check_memory(config, game)

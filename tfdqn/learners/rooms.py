@@ -68,6 +68,16 @@ class Network:
                 f"--network {self.network}: unknown; {nearest(self.network, NETWORKS)} (or your own: "
                 "path/to/my_network.py:my_body)"
             )
+        if self._is_ignored(config):
+            raise UserError("--convolution native: agents side by side compute theirs as patches; leave it out")
+
+    def ways_to_fit(self, config: Any) -> Iterator[dict[str, Any]]:
+        if self._is_ignored(config):
+            yield {"convolution": "patches"}
+
+    def _is_ignored(self, config: Any) -> bool:
+        """Whether native convolutions were asked of what has none."""
+        return self.convolution == "native" and population.is_one(config)
 
 
 @room("dueling", "the value and the advantages apart")
@@ -226,11 +236,23 @@ class Exploration:
             raise UserError(
                 f"--epsilon-end {self.epsilon_end}: above --epsilon-start; use at most {self.epsilon_start}"
             )
+        if self._is_heated():
+            raise UserError(
+                f"--temperature-end {self.temperature_end}: above --temperature-start; use at most "
+                f"{self.temperature_start}"
+            )
 
     def ways_to_fit(self, config: Any) -> Iterator[dict[str, Any]]:
         if self.epsilon_end > self.epsilon_start:
             yield {"epsilon_end": self.epsilon_start}
             yield {"epsilon_start": self.epsilon_end}
+        if self._is_heated():
+            yield {"temperature_end": self.temperature_start}
+            yield {"temperature_start": self.temperature_end}
+
+    def _is_heated(self) -> bool:
+        """Whether the temperature rises, of an exploration that has one."""
+        return self.exploration == "boltzmann" and self.temperature_end > self.temperature_start
 
 
 @room("population", "many agents in one program")

@@ -42,7 +42,10 @@ PLAYER = Metric(
 MOVIE = Metric("eval/film", "pictures", f"the first episode as it was played, {MOVIE_FRAMES} decisions at most")
 ACTIONS = Metric("eval/actions", "histogram", "the actions of the highest values in that episode", over="decisions")
 Q_VALUES = Metric(
-    "eval/q_values", "histogram", "action values in that episode", over="decisions and actions", unit="return"
+    "eval/q_values",
+    "histogram",
+    "action values in that episode, as the agent has them: returns, R2D2's rescaled, or A2C's log-probabilities",
+    over="decisions and actions",
 )
 SCORES = Metric("eval/scores", "histogram", "scores of all episodes", over="episodes", unit="score")
 WEIGHTS = Metric("eval/weights", "histogram", "the network's weights, all together", over="weights")

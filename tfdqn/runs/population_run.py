@@ -77,9 +77,7 @@ class PopulationRun(Run):
 
     def _write_config(self) -> None:
         super()._write_config()
-        if not self._tuned:
-            return
-        held = self._selection.values()
+        held = self._selection.values() if self._tuned else {}
         for each in self.members:
             each.config = each.begun.replace(**{name: values[each.number] for name, values in held.items()})
             self._give_config(each)
@@ -207,6 +205,10 @@ class PopulationRun(Run):
     @property
     def best_dir(self) -> Path:
         return self.best_member.run_dir
+
+    @property
+    def best_config(self) -> Config:
+        return self.best_member.config
 
     def _result(self) -> dict[str, Any]:
         start, rows, scored = time.monotonic(), [], []

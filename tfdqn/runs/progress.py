@@ -140,6 +140,11 @@ class RunState(Player):
         return self.run_dir
 
     @property
+    def best_config(self) -> Config:
+        """The settings of that agent."""
+        return self.config
+
+    @property
     def updates(self) -> int:
         return int(self.trainer.agent.optimizer.iterations)
 

@@ -18,7 +18,6 @@ from tfdqn import console, files
 from tfdqn.config import Config
 from tfdqn.envs import loading, registry
 from tfdqn.errors import EXIT_REFUSED, UserError
-from tfdqn.runs import models
 from tfdqn.settings import flag_of, without_number
 
 CONFIG_FILE = "config.toml"
@@ -145,35 +144,3 @@ def refuse_other_source(run_dir: Path, held: Mapping[str, Any], config: Config, 
     if not is_accepted:
         raise UserError(f"{what}; to go on with it as it is now, add --accept-changed-env", EXIT_REFUSED)
     console.say(f"tfdqn: warning: {what}, and the run goes on with it")
-
-
-def differences(config: Config, other: Config) -> list[str]:
-    """The settings by which one's agent cannot take the other's weights."""
-    names = ["env", "env_args", "learner", "downsample", "frame_stack", "network", "members", "head", "dueling"]
-    names += ["cell", "cell_units", "previous_action_reward"]
-    names += ["noisy", "spectral_norm"]
-    names += {"categorical": ["atoms", "value_min", "value_max"], "quantile": ["quantiles"]}.get(
-        getattr(config, "head", None), []
-    )
-    return [name for name in names if getattr(config, name, None) != getattr(other, name, None)]
-
-
-def check_donor(config: Config) -> None:
-    """Refuse an `init_from` whose agent does not fit, before anything is made."""
-    if not config.init_from:
-        return
-    # Code that this run has itself may run for its donor.
-    code = {name: getattr(config, name) for name in configuration.CODE_FIELDS}
-    named = {name: value for name, value in code.items() if loading.is_spec(value)}
-    try:
-        donor = read_config(config.init_from, named)
-    except UserError as error:
-        raise UserError(f"--init-from {error}; name a run's folder, such as runs/NAME") from None
-    for name in differences(config, donor):
-        ours, theirs, flag = getattr(config, name), getattr(donor, name), name.replace("_", "-")
-        use = f"--{'' if theirs else 'no-'}{flag}" if isinstance(theirs, bool) else f"--{flag} {theirs}"
-        raise UserError(f"--init-from {config.init_from}: its {name} is {theirs}, not {ours}; use {use}")
-    if not (Path(config.init_from) / models.BEST_MODEL).is_file():
-        raise UserError(
-            f"--init-from {config.init_from}: holds no {models.BEST_MODEL}; the run ended before an evaluation"
-        )

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from tfdqn import cli
+from tfdqn import cli, population
 from tfdqn.config import Config
 from tfdqn.learners.dqn.agent import DQN
 from tfdqn.networks import catalogue
@@ -34,8 +34,9 @@ def choose(config: Config, device: str, build_learner: Callable[[Config], DQN]) 
     """
     if config.convolution != "auto":
         return config
-    # What depends on the time it takes may differ between two runs.
-    if "GPU" not in device or config.deterministic or not catalogue.body_of(config.network).has_convolutions:
+    # What depends on the time it takes may differ between two runs, and stacked networks know patches alone.
+    is_fixed = "GPU" not in device or config.deterministic or population.is_one(config)
+    if is_fixed or not catalogue.body_of(config.network).has_convolutions:
         return config.replace(convolution="patches")
     choices = [config.replace(convolution=convolution) for convolution in CONVOLUTIONS]
     seconds = {choice: seconds_an_update(choice, build_learner(choice)) for choice in choices}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
@@ -30,7 +31,7 @@ class LearnResult(NamedTuple):
 
     loss: tf.Tensor  # [] float32, the weighted mean of half the squared TD error
     td_error: tf.Tensor  # [] float32, the weighted mean of its size
-    mean_q: tf.Tensor  # [] float32, mean over the batch of max_a Q(s, a)
+    mean_q: tf.Tensor  # [] float32, mean over the decisions of max_a Q(s, a), of the legal actions
     max_q: tf.Tensor  # [] float32, the largest of these
     gradient_norm: tf.Tensor  # [] float32, global norm before clipping
     is_finite: tf.Tensor  # [3] bool: the targets, the loss, the gradient
@@ -85,15 +86,17 @@ class QNetwork(NetworkAgent):
         weight: tf.Tensor,
         is_first: tf.Tensor | None = None,
         state: Any = None,
+        legal: tf.Tensor | None = None,
     ) -> LearnResult:
         """Take one step of the optimizer towards targets.
 
         Args:
           observation: [B, ...]; where it remembers, [T, B, ...], sequences of T decisions.
           action: [B] int32, whose value is to become `target` [B] float32; of sequences [T, B].
-          weight: [B] or [T, B] float32; with 0, an entry does not count.
+          weight: [B] or [T, B] float32, 1 or 0; with 0, an entry does not count.
           is_first: [T, B] bool, of sequences: where an episode begins.
           state: of sequences: what was carried when they began, [B, ...]. No gradient reaches what was before.
+          legal: [B, A] or [T, B, A] bool, the actions whose values are shown; None: all.
         """
         total = tf.maximum(tf.reduce_sum(weight), 1.0)
         with held.Tape(self.online.trainable_variables) as tape:
@@ -101,6 +104,7 @@ class QNetwork(NetworkAgent):
             td_error = losses.masked_value(q, action) - target
             loss = tf.reduce_sum(weight * losses.squared(td_error)) / total
         norm, is_finite = self.descend(tape, loss, target * weight)
-        best = losses.max_value(q)
+        best = losses.max_value(q, legal)
         size = tf.reduce_sum(weight * tf.abs(td_error)) / total
-        return LearnResult(loss, size, tf.reduce_mean(best), tf.reduce_max(best), norm, is_finite)
+        mean_q = tf.reduce_sum(tf.where(weight > 0, best, 0.0)) / total
+        return LearnResult(loss, size, mean_q, tf.reduce_max(tf.where(weight > 0, best, -math.inf)), norm, is_finite)

@@ -94,10 +94,12 @@ class PQNLearner(RoundLearner):
         )
         weight = tf.cast(~gathered.is_boundary, tf.float32)
         entries = (gathered.observation, gathered.action, target, weight)
+        allowed = gathered.legal
         if self.agent.remembers:  # an environment's decisions stay together, to be played again in turn
             entries, axis, count = (*entries, gathered.is_first), 1, config.num_envs
         else:
-            entries, axis, count = one_row(entries), 0, config.num_steps * config.num_envs
+            entries, allowed = one_row((entries, allowed))
+            axis, count = 0, config.num_steps * config.num_envs
         size = count // config.minibatches
 
         def epoch(number, sums):
@@ -109,7 +111,8 @@ class PQNLearner(RoundLearner):
                 chosen = tf.reshape(order, [config.minibatches, size])[number]
                 picked = [tf.gather(each, chosen, axis=axis) for each in entries]
                 state = tf.nest.map_structure(lambda each: tf.gather(each, chosen), gathered.state)
-                return number + 1, self._learn([*picked, state] if self.agent.remembers else picked, sums)
+                shown = None if isinstance(allowed, tuple) else tf.gather(allowed, chosen, axis=axis)
+                return number + 1, self._learn([*picked, state] if self.agent.remembers else picked, sums, shown)
 
             return number + 1, repeated(config.minibatches, minibatch, sums)
 
@@ -119,8 +122,8 @@ class PQNLearner(RoundLearner):
 
         return repeated(config.epochs, epoch, sums)
 
-    def _learn(self, entries: Sequence[Any], sums: Metrics) -> Metrics:
-        return self.noted(sums, self.agent.learn(*entries))
+    def _learn(self, entries: Sequence[Any], sums: Metrics, legal: tf.Tensor | None) -> Metrics:
+        return self.noted(sums, self.agent.learn(*entries, legal=legal))
 
 
 LEARNER = PQNLearner

@@ -9,7 +9,7 @@ CAUSES = ("the lambda return", "the loss", "the gradient")  # of weights that ar
 METRICS = (
     Metric("train/loss", "mean", "half the squared TD error", over="updates"),
     Metric("train/td_error", "mean", "absolute TD error, of Q(s, a) minus its target", over="updates", unit="return"),
-    Metric("train/mean_q", "mean", "max_a Q(s, a), averaged over the minibatch", over="updates", unit="return"),
-    Metric("train/max_q", "max", "the largest Q(s, a) of the minibatch", over="updates", unit="return"),
+    Metric("train/mean_q", "mean", "max_a Q(s, a), averaged over the decisions learnt", over="updates", unit="return"),
+    Metric("train/max_q", "max", "the largest Q(s, a) of the decisions learnt", over="updates", unit="return"),
     Metric("train/gradient_norm", "mean", "global norm of the gradient, before clipping", over="updates"),
 )
