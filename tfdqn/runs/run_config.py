@@ -44,7 +44,11 @@ def read_settings(run_dir: str | os.PathLike) -> dict[str, Any]:
         raise UserError(f"{run_dir}: not a run folder ({CONFIG_FILE} is missing)")
     # What an older version did not know yet takes the value that changes nothing, not that of today's preset.
     known = {name: field.default for name, field in configuration.FIELDS.items()}
-    return {**known, **configuration.read_toml(path / CONFIG_FILE)}
+    try:
+        return {**known, **configuration.read_toml(path / CONFIG_FILE)}
+    except UserError as error:  # the file is not one that a user has named with --config
+        reason = str(error).removeprefix(f"--config {path / CONFIG_FILE}: ")
+        raise UserError(f"{path / CONFIG_FILE}: {reason}", error.exit_code) from None
 
 
 def read_config(run_dir: str | os.PathLike, named: Mapping[str, Any] | None = None) -> Config:
