@@ -67,6 +67,9 @@ def read_config(run_dir: str | os.PathLike, named: Mapping[str, Any] | None = No
         held, flag = settings[name], flag_of(name)
         if named.get(name, held) == held and (name in named or not loading.is_spec(held)):
             continue
+        if name in named and loading.is_moved(named[name], held):
+            settings[name] = named[name]  # where the user says that it is now, or is seen from here
+            continue
         if name in named:
             raise UserError(f"{flag} {named[name]}: {run_dir} has {held}; use {flag} {shlex.quote(held)}")
         raise UserError(
@@ -85,8 +88,9 @@ def resumed_config(run_dir: str, given: Mapping[str, Any]) -> Config:
     try:
         refuse_changes(run_dir, read_settings(run_dir), given)
         config = read_config(run_dir, given)
-    except UserError as error:
-        raise UserError(f"--resume {error}", EXIT_REFUSED) from None
+    except UserError as error:  # of the folder, unless it is of code that was named
+        flag = "--resume " if str(error).startswith(str(run_dir)) else ""
+        raise UserError(f"{flag}{error}", EXIT_REFUSED) from None
     refuse_changes(run_dir, configuration.plain(config), given)
     changes = {name: value for name, value in given.items() if name in configuration.CHANGEABLE_FIELDS}
     return configuration.resolve({**configuration.plain(config), **changes})
@@ -105,6 +109,8 @@ def refuse_changes(run_dir: str | os.PathLike, ours: Mapping[str, Any], wanted: 
 
 def _is_alike(name: str, ours: Any, wanted: Any) -> bool:
     """Whether two values let a run compute the same: which of its kind a device is decides nothing."""
+    if name in configuration.CODE_FIELDS and loading.is_moved(str(wanted), str(ours)):
+        return True  # a game's source is compared by itself
     field = configuration.FIELDS[name]
     return without_number(field, ours) == without_number(field, wanted)
 
@@ -172,7 +178,8 @@ def check_donor(config: Config) -> None:
     try:
         donor = read_config(config.init_from, named)
     except UserError as error:
-        raise UserError(f"--init-from {error}; name a run's folder, such as runs/NAME") from None
+        is_run = (Path(config.init_from) / CONFIG_FILE).is_file()
+        raise UserError(f"--init-from {error}{'' if is_run else '; name a run folder, such as runs/NAME'}") from None
     for name in differences(config, donor):
         ours, theirs, flag = getattr(config, name), getattr(donor, name), name.replace("_", "-")
         use = f"--{'' if theirs else 'no-'}{flag}" if isinstance(theirs, bool) else f"--{flag} {theirs}"
