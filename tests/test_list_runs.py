@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +13,8 @@ import tfdqn
 from tests.faults import harness
 from tests.whole_runs import SETTINGS, make_run, train_until
 from tfdqn import __main__ as command
+from tfdqn import cli, evaluate, list_runs, train
 from tfdqn import config as configuration
-from tfdqn import list_runs, train
 from tfdqn.errors import EXIT_REFUSED, UserError
 from tfdqn.runs import checkpoints, locks, member, models, run_config
 
@@ -101,6 +102,34 @@ def test_a_run_that_trains_now_is_told_and_not_touched(logdir, capsys):
     assert listed(logdir, capsys)["b-stopped"]["state"] == "stopped"
     after = {path: path.stat().st_mtime_ns for path in (logdir / "b-stopped").rglob("*")}
     assert {path for path in after if before.get(path) != after[path]} <= {logdir / "b-stopped" / locks.LOCK_FILE}
+
+
+def test_a_run_that_may_not_be_read_does_not_end_the_list(logdir, capsys, monkeypatch):
+    peek = checkpoints.peek
+
+    def refused(run_dir):
+        if run_dir.name == "b-stopped":
+            raise PermissionError(13, "Permission denied", str(run_dir / checkpoints.FOLDER))
+        return peek(run_dir)
+
+    monkeypatch.setattr(checkpoints, "peek", refused)
+    rows = listed(logdir, capsys)
+    assert rows["b-stopped"]["state"] == "broken: Permission denied" and rows["c-in-time"]["state"] == "finished"
+
+
+@pytest.mark.parametrize("command, words, code", [(train, ["--resume"], 5), (evaluate, ["--member", "best"], 2)])
+def test_what_may_not_be_read_is_one_line(command, words, code, logdir, tmp_path, capsys, monkeypatch):
+    shutil.copytree(logdir / "b-stopped", tmp_path / "run")
+    (tmp_path / "run" / "members" / "00").mkdir(parents=True)
+
+    def refused(run_dir):
+        raise PermissionError(13, "Permission denied", str(run_dir / checkpoints.FOLDER))
+
+    monkeypatch.setattr(checkpoints, "_committed", refused)
+    with pytest.raises(SystemExit) as end:
+        cli.run(command.main, [*words, str(tmp_path / "run")])
+    told = capsys.readouterr().err
+    assert end.value.code == code and told.count("\n") == 1 and told.endswith("Permission denied\n")
 
 
 def test_a_folder_that_holds_no_runs(tmp_path, logdir, capsys, monkeypatch):

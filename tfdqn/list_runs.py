@@ -62,6 +62,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def listed(run_dir: Path) -> Listed:
     """What the files of a run's folder tell, whole or not; nothing is verified, locked or changed."""
     try:
+        return _told_by_files(run_dir)
+    except OSError as error:  # of others: the list goes on
+        return Listed(run_dir.name, "", 0, None, f"broken: {error.strerror or error}")
+
+
+def _told_by_files(run_dir: Path) -> Listed:
+    try:
         config = run_config.read_settings(run_dir)
     except UserError as error:
         reason = str(error).removeprefix(str(run_dir)).lstrip(":/ ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import time
@@ -105,8 +106,9 @@ def main(argv: Sequence[str] | None = None, start_seconds: float | None = None) 
             raise
         except OSError as error:
             where, hint = error.filename or run_dir or arguments.logdir, ""
-            if run_dir is not None and checkpoints.exist(Path(run_dir)):
-                hint = f"; {stop.hint}"
+            with contextlib.suppress(OSError):  # where not even that can be looked for
+                if run_dir is not None and checkpoints.exist(Path(run_dir)):
+                    hint = f"; {stop.hint}"
             raise UserError(f"{where}: {error.strerror or error}{hint}", EXIT_IO) from None
         exit_code = result.pop("exit_code", 0)
         if arguments.json:
