@@ -320,6 +320,17 @@ def test_a_saved_agent_plays_alike_wherever_it_is_loaded(trained, tmp_path):
     assert error.value.exit_code == EXIT_IO
 
 
+def test_what_is_carried_on_is_of_as_many_as_see(tmp_path):
+    """One of another batch would be broadcast, and the wrong memory taken."""
+    agent, screens = tfdqn.Agent("catch8", learner="pqn", cell="gru"), np.zeros([2, 8, 8], np.uint8)
+    _, one = agent.act_with_state(screens[0])
+    _, two = agent.act_with_state(screens)
+    for seen, carried in ((screens, one), (screens[0], two), (screens, 3), (screens, ())):
+        with pytest.raises(ValueError, match="agent_state: is not what was returned with"):
+            agent.act_with_state(seen, carried)
+    agent.act_with_state(screens, two)
+
+
 def test_a_loaded_agent_learns_on_from_what_it_knows(trained, tmp_path):
     trained.agent.save(tmp_path / "mine")
     agent = tfdqn.load(tmp_path / "mine")

@@ -248,8 +248,11 @@ class Agent:
         draw = seeds.at(seeds.stream(seed, "play"), 0)
         if legal_actions is not None and is_one:
             legal_actions = tf.convert_to_tensor(legal_actions)[tf.newaxis]
+        begun = self.model.initial_state(len(batch))
         if agent_state is None:
-            agent_state = self.model.initial_state(len(batch))
+            agent_state = begun
+        elif _shapes(agent_state) != _shapes(begun):  # memories of another batch would go in side by side with it
+            raise ValueError(f"agent_state: is not what was returned with {len(batch)} observations before")
         elif reward is not None:
             paid = as_tensor([reward] if is_one else reward, tf.float32, [len(batch)], "reward")
             agent_state = self.model.rewarded(agent_state, paid)
@@ -391,6 +394,13 @@ def _arguments_of(game: Environment, name: str, said: str | None) -> str:
             f"env_args is {said or '{}'} there, but {name} was made with {json.dumps(made)}; make it with the same"
         )
     return said
+
+
+def _shapes(state: Any) -> list[tuple[int, ...]]:
+    """Of each tensor of what an agent carries on."""
+    import tensorflow as tf
+
+    return [tuple(getattr(each, "shape", ())) for each in tf.nest.flatten(state)]
 
 
 def _weights_in(folder: Path) -> Path:
