@@ -320,6 +320,19 @@ def test_a_saved_agent_plays_alike_wherever_it_is_loaded(trained, tmp_path):
     assert error.value.exit_code == EXIT_IO
 
 
+def test_the_best_of_a_population_is_saved_with_its_own_settings(tmp_path):
+    """As the agent that it is, and no population again."""
+    member = {"seed": 5, "learning_rate": 0.01}
+    tfdqn.Agent("catch8", **member).save(tmp_path / "run" / "members" / "01")
+    best = tfdqn.Agent("catch8", vary="seed=4:6;learning_rate=0.01,0.001")
+    best._folder = tmp_path / "run" / "members" / "01"
+    best.save(tmp_path / "saved")
+    held = tfdqn.load(tmp_path / "saved").config
+    assert {name: getattr(held, name) for name in member} == member and not held.vary
+    screen = np.zeros([8, 8], np.uint8)
+    np.testing.assert_array_equal(tfdqn.load(tmp_path / "saved").q_values(screen), best.q_values(screen))
+
+
 def test_what_is_carried_on_is_of_as_many_as_see(tmp_path):
     """One of another batch would be broadcast, and the wrong memory taken."""
     agent, screens = tfdqn.Agent("catch8", learner="pqn", cell="gru"), np.zeros([2, 8, 8], np.uint8)

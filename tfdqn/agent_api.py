@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfdqn import config as configuration
-from tfdqn import console, paths, replicas, train
+from tfdqn import console, paths, population, replicas, train
 from tfdqn.envs import loading, registry
 from tfdqn.errors import EXIT_IO, EXIT_REFUSED, UserError
 from tfdqn.runs import checkpoints, member, models, run_config
@@ -329,11 +329,14 @@ class Agent:
         folder = Path(paths.local("", str(path)))
         if (folder / run_config.CONFIG_FILE).exists():
             raise UserError(f"{path}: holds an agent already; choose another folder")
-        model = self.model
+        model, config = self.model, self._config
+        if population.is_one(config) and self._folder is not None:  # of which it is the best member
+            named = {name: getattr(config, name) for name in configuration.CODE_FIELDS}
+            config = run_config.read_config(self._folder, named)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             models.save_agent(model, folder / models.BEST_MODEL)
-            run_config.write_config(self._config.replace(init_from=""), folder)
+            run_config.write_config(config.replace(init_from=""), folder)
         except OSError as error:
             raise UserError(f"{path}: {error.strerror or error}; choose another folder", EXIT_IO) from None
 
