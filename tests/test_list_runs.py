@@ -197,6 +197,8 @@ def test_a_member_is_named_by_digits(tmp_path):
     for number in ("00", "01", "²"):
         (tmp_path / "members" / number).mkdir(parents=True)
     assert member.numbers_of(tmp_path) == [0, 1] and member.chosen(tmp_path, "1") == [1]
+    with pytest.raises(UserError, match="has no checkpoint, which tells how good its members are; name one"):
+        member.chosen(tmp_path, "best")
     with pytest.raises(UserError, match="--member ²: must be best, all, or a number from 0 to 1"):
         member.chosen(tmp_path, "²")
 

@@ -146,6 +146,8 @@ def chosen(run_dir: Path, which: str) -> list[int]:
 
 def _best_of(run_dir: Path, found: Sequence[int]) -> int:
     held = checkpoints.peek(run_dir).get("members", [])
+    if not held:
+        raise UserError(f"{run_dir}: has no checkpoint, which tells how good its members are; name one, as --member 0")
     try:
         scores = {number: float(held[number]["best_score"]) for number in found if _is_scored(held[number])}
     except (TypeError, ValueError, KeyError, IndexError):
