@@ -5,6 +5,7 @@ import dataclasses
 import gc
 import io
 import json
+import math
 import os
 import signal
 import subprocess
@@ -174,6 +175,32 @@ def test_minutes_count_from_this_fit_and_one_fits_length_is_not_the_nexts(traine
     assert {each["env"] for each in asked} == {"catch8"}
 
 
+def test_a_fit_that_goes_on_takes_no_other_folder_and_no_minutes_that_are_none(trained, monkeypatch):
+    agent, asked = tfdqn.load(trained.agent.run_dir), []
+    monkeypatch.setattr(train, "resume", lambda run_dir, given, *_, **__: asked.append(run_dir) or 1 / 0)
+    with pytest.raises(UserError, match="this agent has its run already"):
+        agent.fit(logdir=agent.run_dir.parent / "other")
+    with pytest.raises(UserError, match=r"--minutes -0.001: must be greater than 0"):
+        agent.fit(minutes=-0.001)
+    assert not asked
+    for logdir in (agent.run_dir.parent, "runs"):
+        with pytest.raises(ZeroDivisionError):
+            agent.fit(logdir=logdir, callbacks=None)
+    assert asked == [agent.run_dir] * 2
+
+
+def test_a_folder_of_the_home_is_found_there(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(train, "start", lambda given, stop, logdir, **_: asked.append(logdir) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        tfdqn.Agent("catch8").fit(logdir="~/runs")
+    assert asked == [f"{tmp_path}/runs"]
+    for use in (tfdqn.load, tfdqn.Agent("catch8").save):
+        with pytest.raises(UserError, match="no such user"):
+            use("~nobody-of-that-name/mine")
+
+
 def test_evaluate_gives_the_commands_numbers(trained, capsys):
     agent = trained.agent
     flags = ["--episodes", "6", "--seed", "3", "--epsilon", "0.5", "--json"]
@@ -221,6 +248,12 @@ def test_what_is_no_observation_is_said_in_one_line(trained, observation, kind, 
         with pytest.raises(kind, match=message) as error:
             method(observation)
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("epsilon", [-0.1, 1.1, math.nan])
+def test_a_share_of_random_actions_is_one(trained, epsilon):
+    with pytest.raises(ValueError, match=f"epsilon is {epsilon}, but must be between 0 and 1"):
+        trained.agent.act(np.zeros([8, 8, 2], np.uint8), epsilon=epsilon)
 
 
 def test_without_stacks_an_observation_is_as_the_game_shows_it():
@@ -285,6 +318,17 @@ def test_a_saved_agent_plays_alike_wherever_it_is_loaded(trained, tmp_path):
     with pytest.raises(UserError, match="model") as error:
         agent.save(tmp_path / "mine" / "model.keras")
     assert error.value.exit_code == EXIT_IO
+
+
+def test_what_is_carried_on_is_of_as_many_as_see(tmp_path):
+    """One of another batch would be broadcast, and the wrong memory taken."""
+    agent, screens = tfdqn.Agent("catch8", learner="pqn", cell="gru"), np.zeros([2, 8, 8], np.uint8)
+    _, one = agent.act_with_state(screens[0])
+    _, two = agent.act_with_state(screens)
+    for seen, carried in ((screens, one), (screens[0], two), (screens, 3), (screens, ())):
+        with pytest.raises(ValueError, match="agent_state: is not what was returned with"):
+            agent.act_with_state(seen, carried)
+    agent.act_with_state(screens, two)
 
 
 def test_a_loaded_agent_learns_on_from_what_it_knows(trained, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,11 +11,12 @@ import pytest
 
 import tfdqn
 from tests.faults import harness
-from tests.whole_runs import make_run, train_until
+from tests.whole_runs import SETTINGS, make_run, train_until
 from tfdqn import __main__ as command
-from tfdqn import list_runs
-from tfdqn.errors import UserError
-from tfdqn.runs import checkpoints, locks, run_config
+from tfdqn import cli, evaluate, list_runs, train
+from tfdqn import config as configuration
+from tfdqn.errors import EXIT_REFUSED, UserError
+from tfdqn.runs import checkpoints, locks, member, models, run_config
 
 ROOT = Path(__file__).parent.parent
 
@@ -102,6 +104,34 @@ def test_a_run_that_trains_now_is_told_and_not_touched(logdir, capsys):
     assert {path for path in after if before.get(path) != after[path]} <= {logdir / "b-stopped" / locks.LOCK_FILE}
 
 
+def test_a_run_that_may_not_be_read_does_not_end_the_list(logdir, capsys, monkeypatch):
+    peek = checkpoints.peek
+
+    def refused(run_dir):
+        if run_dir.name == "b-stopped":
+            raise PermissionError(13, "Permission denied", str(run_dir / checkpoints.FOLDER))
+        return peek(run_dir)
+
+    monkeypatch.setattr(checkpoints, "peek", refused)
+    rows = listed(logdir, capsys)
+    assert rows["b-stopped"]["state"] == "broken: Permission denied" and rows["c-in-time"]["state"] == "finished"
+
+
+@pytest.mark.parametrize("command, words, code", [(train, ["--resume"], 5), (evaluate, ["--member", "best"], 2)])
+def test_what_may_not_be_read_is_one_line(command, words, code, logdir, tmp_path, capsys, monkeypatch):
+    shutil.copytree(logdir / "b-stopped", tmp_path / "run")
+    (tmp_path / "run" / "members" / "00").mkdir(parents=True)
+
+    def refused(run_dir):
+        raise PermissionError(13, "Permission denied", str(run_dir / checkpoints.FOLDER))
+
+    monkeypatch.setattr(checkpoints, "_committed", refused)
+    with pytest.raises(SystemExit) as end:
+        cli.run(command.main, [*words, str(tmp_path / "run")])
+    told = capsys.readouterr().err
+    assert end.value.code == code and told.count("\n") == 1 and told.endswith("Permission denied\n")
+
+
 def test_a_folder_that_holds_no_runs(tmp_path, logdir, capsys, monkeypatch):
     assert list_runs.main([str(tmp_path), "--json"]) == 0
     assert list_runs.main([str(tmp_path)]) == 0
@@ -117,6 +147,60 @@ def test_a_folder_that_holds_no_runs(tmp_path, logdir, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="runs: no such folder"):
         list_runs.main([])
+
+
+def test_an_agent_alone_is_no_broken_run_and_cannot_go_on(tmp_path, capsys):
+    config = configuration.resolve(SETTINGS)
+    for place in ("run/members/00", "run", "saved", "run-without"):
+        (tmp_path / place).mkdir(parents=True, exist_ok=True)
+        run_config.write_config(config, tmp_path / place)
+        (tmp_path / place / models.BEST_MODEL).write_text("weights")
+    for place in ("run", "run-without"):
+        (tmp_path / place / checkpoints.FOLDER).mkdir()
+    states = {name: row["state"] for name, row in listed(tmp_path, capsys).items()}
+    assert states == {"run": "broken: no checkpoint", "run-without": "broken: no checkpoint", "saved": "agent"}
+    with pytest.raises(UserError, match=f"holds the members of a run; name the folder that holds it, {tmp_path}"):
+        list_runs.main([str(tmp_path / "run" / "members")])
+    for place, message in {
+        "run/members/00": f"go on together; use --resume {tmp_path / 'run'}",
+        "saved": f"begins with that agent by --init-from {tmp_path / 'saved'}",
+    }.items():
+        with pytest.raises(UserError, match=message) as error:
+            train.main(["--resume", str(tmp_path / place)])
+        assert error.value.exit_code == EXIT_REFUSED
+        assert not (tmp_path / place / locks.LOCK_FILE).exists()
+    with pytest.raises(UserError, match="holds a population; name one of its members, such as "):
+        train.main(["--init-from", str(tmp_path / "run"), "--logdir", str(tmp_path)])
+
+
+def test_what_is_wrong_with_a_runs_settings_is_said_of_its_file(tmp_path):
+    """Not of a flag that nobody has given."""
+    for text, message in {"[game\n": "not TOML", "learning_rate = nan\n": "--learning-rate nan: must be a num"}.items():
+        (tmp_path / run_config.CONFIG_FILE).write_text(text)
+        with pytest.raises(UserError, match=message) as error:
+            run_config.read_settings(tmp_path)
+        assert str(error.value).startswith(f"{tmp_path / run_config.CONFIG_FILE}: {message[:8]}")
+        assert str(tmp_path) not in list_runs.listed(tmp_path).state
+
+
+def test_a_run_without_its_best_agent_names_the_one_that_it_ended_with(tmp_path):
+    with pytest.raises(UserError, match=r"before its first evaluation\)$"):
+        models.load_weights(None, tmp_path / models.BEST_MODEL)
+    with pytest.raises(UserError, match=r"final.keras: no such file \(it is written when training ends\)"):
+        models.load_weights(None, tmp_path / models.FINAL_MODEL)
+    (tmp_path / models.FINAL_MODEL).write_text("weights")
+    with pytest.raises(UserError, match="; --model final takes"):
+        models.load_weights(None, tmp_path / models.BEST_MODEL)
+
+
+def test_a_member_is_named_by_digits(tmp_path):
+    for number in ("00", "01", "²"):
+        (tmp_path / "members" / number).mkdir(parents=True)
+    assert member.numbers_of(tmp_path) == [0, 1] and member.chosen(tmp_path, "1") == [1]
+    with pytest.raises(UserError, match="has no checkpoint, which tells how good its members are; name one"):
+        member.chosen(tmp_path, "best")
+    with pytest.raises(UserError, match="--member ²: must be best, all, or a number from 0 to 1"):
+        member.chosen(tmp_path, "²")
 
 
 # --- The command `tfdqn`. ---

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tfdqn import check_env, new_game
-from tfdqn.errors import UserError
+from tfdqn.errors import EXIT_IO, UserError
 
 ROOT = Path(__file__).parent.parent
 
@@ -44,6 +44,16 @@ def test_a_new_game_passes_its_test_and_the_check_that_is_named(tmp_path, monkey
     game.write_text(game.read_text().replace("termination=is_there", "termination=tf.zeros_like(is_there)"))
     tested = python(tmp_path, "-m", "pytest", "-q", "test_maze_runner.py", "-k", "pays")
     assert tested.returncode == 1 and "1 failed" in tested.stdout, tested.stdout
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_what_a_check_finds_is_not_lost_in_silence(flags, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)  # closed, as by >&-
+    with pytest.raises(UserError, match="standard output is closed") as error:
+        check_env.main(["catch8", "--steps", "2", "--num-envs", "4", *flags])
+    assert error.value.exit_code == EXIT_IO
+    with pytest.raises(UserError, match=r"^catch9: unknown"):
+        check_env.main(["catch9"])
 
 
 @pytest.mark.parametrize("name", ["maze", "noise", "state", "environment", "time_step", "a1", "cave"])

@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+import tfdqn
 from tests import own_games
 from tests.faults import harness
 from tests.whole_runs import SETTINGS, train_until
@@ -102,6 +103,29 @@ def test_a_folder_does_not_decide_which_code_runs(stranger, tmp_path, monkeypatc
     donor.check_donor(configuration.resolve({"env": "my_game.py:MyGame", "init_from": str(stranger / "runs/first")}))
     message, _ = refusal_of(train, "--env", "catch8", "--init-from", "runs/first")
     assert what in message
+
+
+def test_a_game_that_lies_elsewhere_now_is_named_there(stranger, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "games").mkdir()
+    subprocess.run(["cp", "-r", f"{stranger}/runs", "."], check=True)
+    game = tmp_path / "games" / "my_game.py"
+    there = ["--env", "games/my_game.py:MyGame"]
+    game.write_text((stranger / "my_game.py").read_text() + "\n# Changed.\n")
+    message, _ = refusal_of(train, "--resume", "runs/first", *there)
+    assert "the source of games/my_game.py:MyGame has changed" in message
+    game.write_text((stranger / "my_game.py").read_text())
+    message, code = refusal_of(train, "--resume", "runs/first", "--env", "my_game.py:MyGame")
+    assert message.startswith("my_game.py:MyGame: no such file") and code == EXIT_REFUSED
+    assert evaluate.main(["runs/first", *there, "--episodes", "2", "--json"]) == 0
+    assert tfdqn.load("runs/first", env=f"{game}:MyGame").config.env == f"{game}:MyGame"
+    assert train.main(["--resume", "runs/first", *there, "--total-env-frames", "600", "--json"]) == 0
+    results = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert [each["env"] for each in results] == [there[1]] * 2 and results[1]["env_frames"] >= 600
+    assert run_config.read_settings("runs/first")["env"] == there[1]  # what goes on from here is said so
+    for other in ("games/other.py:MyGame", "games/my_game.py:Other", "my_game:MyGame", "catch8"):
+        message, _ = refusal_of(evaluate, "runs/first", "--env", other)
+        assert message.startswith(f"--env {other}: runs/first has games/my_game.py:MyGame")
 
 
 def test_another_source_is_refused_by_name_and_may_be_accepted(stranger, tmp_path, monkeypatch, capfd):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfdqn import config as configuration
-from tfdqn import console, replicas, train
+from tfdqn import console, paths, replicas, train
 from tfdqn.envs import loading, registry
 from tfdqn.errors import EXIT_IO, EXIT_REFUSED, UserError
 from tfdqn.runs import checkpoints, member, models, run_config
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from tfdqn.runs.loop import Run
 
 PRETRAINED = "pretrained:"
+LOGDIR = "runs"
 
 
 class Agent:
@@ -124,8 +125,8 @@ class Agent:
         total_env_frames: int | None = None,
         population: str | None = None,
         pbt: bool | None = None,
-        callbacks: Iterable[tf.keras.callbacks.Callback] = (),
-        logdir: str | Path = "runs",
+        callbacks: Iterable[tf.keras.callbacks.Callback] | None = None,
+        logdir: str | Path = LOGDIR,
         run_name: str | None = None,
         verbose: int = 1,
     ) -> tf.keras.callbacks.History:
@@ -143,8 +144,8 @@ class Agent:
             settings say.
           callbacks: Keras callbacks; an epoch is what lies between two evaluations, and its logs are the evaluation's
             results, such as `score_mean`, `env_frames` and `updates`.
-          logdir: the folder that holds run folders.
-          run_name: the name of the run's folder; made from the settings if None.
+          logdir: the folder that holds run folders, for a new run.
+          run_name: the name of the run's folder, likewise; made from the settings if None.
           verbose: 0 for silence.
 
         Returns:
@@ -152,10 +153,10 @@ class Agent:
         """
         length = {"minutes": minutes, "total_env_frames": total_env_frames, "vary": population, "pbt": pbt}
         length = {name: value for name, value in length.items() if value is not None}
-        callbacks = list(callbacks)
+        callbacks = list(callbacks or ())
         quiet = contextlib.nullcontext() if verbose else console.silence()
         with StopRequest(is_guest=True) as stop, stop.waiting(), quiet:
-            run = self._begin(length, Path(logdir), run_name, stop)
+            run = self._begin(length, Path(paths.local("logdir", str(logdir))), run_name, stop)
             try:
                 history = _Callbacks(run, callbacks)
                 run.on_evaluation = history.evaluated
@@ -180,7 +181,11 @@ class Agent:
         if self._run_dir is not None:
             if run_name is not None:
                 raise UserError(f"run_name {run_name!r}: this agent has its run already, {self._run_dir}")
+            if logdir != Path(LOGDIR) and logdir.resolve() != self._run_dir.resolve().parent:
+                raise UserError(f"logdir {str(logdir)!r}: this agent has its run already, {self._run_dir}")
             if "minutes" in length:
+                # Of this fit alone: those before must not hide that these are none.
+                configuration.check_value(configuration.FIELDS["minutes"], length["minutes"])
                 length = {**length, "minutes": length["minutes"] + _minutes_so_far(self._run_dir)}
             named = {name: getattr(self._config, name) for name in configuration.CODE_FIELDS}
             return train.resume(self._run_dir, {**named, **self._length, **length}, stop, game=self._game)
@@ -237,12 +242,17 @@ class Agent:
         from tfdqn import seeds
         from tfdqn.inputs import as_tensor
 
+        if not 0 <= epsilon <= 1:
+            raise ValueError(f"epsilon is {epsilon}, but must be between 0 and 1")
         batch, is_one = self._batch(observation)
         draw = seeds.at(seeds.stream(seed, "play"), 0)
         if legal_actions is not None and is_one:
             legal_actions = tf.convert_to_tensor(legal_actions)[tf.newaxis]
+        begun = self.model.initial_state(len(batch))
         if agent_state is None:
-            agent_state = self.model.initial_state(len(batch))
+            agent_state = begun
+        elif _shapes(agent_state) != _shapes(begun):  # memories of another batch would go in side by side with it
+            raise ValueError(f"agent_state: is not what was returned with {len(batch)} observations before")
         elif reward is not None:
             paid = as_tensor([reward] if is_one else reward, tf.float32, [len(batch)], "reward")
             agent_state = self.model.rewarded(agent_state, paid)
@@ -316,7 +326,7 @@ class Agent:
         Raises:
           UserError: it holds an agent or a run already, or cannot be written.
         """
-        folder = Path(path).expanduser()
+        folder = Path(paths.local("", str(path)))
         if (folder / run_config.CONFIG_FILE).exists():
             raise UserError(f"{path}: holds an agent already; choose another folder")
         model = self.model
@@ -341,7 +351,7 @@ def load(path: str | Path, *, env: str | Environment | None = None, network: str
     """
     name = str(path)
     is_ours = name.startswith(PRETRAINED)
-    folder = models.pretrained_folder(name.removeprefix(PRETRAINED)) if is_ours else Path(name).expanduser()
+    folder = models.pretrained_folder(name.removeprefix(PRETRAINED)) if is_ours else Path(paths.local("", name))
     given = {name: value for name, value in (("env", env), ("network", network)) if value is not None}
     adopters = {"env": registry.adopt, "network": loading.adopt}
     named = {name: value if isinstance(value, str) else adopters[name](value) for name, value in given.items()}
@@ -386,6 +396,13 @@ def _arguments_of(game: Environment, name: str, said: str | None) -> str:
             f"env_args is {said or '{}'} there, but {name} was made with {json.dumps(made)}; make it with the same"
         )
     return said
+
+
+def _shapes(state: Any) -> list[tuple[int, ...]]:
+    """Of each tensor of what an agent carries on."""
+    import tensorflow as tf
+
+    return [tuple(getattr(each, "shape", ())) for each in tf.nest.flatten(state)]
 
 
 def _weights_in(folder: Path) -> Path:

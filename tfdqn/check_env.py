@@ -44,7 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError(
                 f"--{name.replace('_', '-')} {value}: must be between {low} and {high}; use {nearest_value}"
             )
-    game = registry.entry(arguments.spec)
+    try:
+        game = registry.entry(arguments.spec)
+    except UserError as error:  # here it goes by no flag
+        raise UserError(str(error).removeprefix("--env ")) from None
     given = loading.parse_arguments(arguments.env_args)
     if given and not game.takes_arguments:
         raise UserError(f"--env-args {arguments.env_args}: {arguments.spec} takes none; leave it out")
@@ -59,11 +62,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     for result in check.results_of(env, arguments.num_envs, arguments.steps):
         results.append(result)
         if not arguments.json:
-            print(result, flush=True)
+            cli.print_result(f"{result}\n")
     faults = [result.name for result in results if result.is_fault]
     if arguments.json:
         rows = [result._asdict() for result in results]
-        print(json.dumps({"env": arguments.spec, "passed": not faults, "checks": rows}))
+        cli.print_result(json.dumps({"env": arguments.spec, "passed": not faults, "checks": rows}) + "\n")
     cli.say(f"{arguments.spec}: " + (f"{len(faults)} failed: {', '.join(faults)}" if faults else "keeps the contract"))
     return EXIT_FAULT if faults else 0
 

@@ -100,6 +100,9 @@ def run(command: Callable[[Sequence[str] | None], int], argv: Sequence[str] | No
     except UserError as error:
         say("tfdqn: error: " + " ".join(str(error).splitlines()))  # one line, whatever it quotes
         code = error.exit_code
+    except PermissionError as error:  # a folder of others, met wherever a command looks into it
+        say(f"tfdqn: error: {error.filename or 'a file'}: {error.strerror or error}")
+        code = EXIT_BAD_INPUT
     except KeyboardInterrupt:
         say("stopped by SIGINT")
         code = 128 + signal.SIGINT

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from tfdqn import cli
 from tfdqn.errors import UserError
-from tfdqn.runs import checkpoints, locks, run_config
+from tfdqn.runs import checkpoints, locks, member, models, run_config
 from tfdqn.runs.progress import GOAL_MARGIN
 
 
@@ -20,7 +20,7 @@ class Listed(NamedTuple):
     game: str
     env_frames: int
     best_score: float | None
-    state: str  # "training", "finished", "stopped", or "broken: " and why
+    state: str  # "training", "finished", "stopped", "agent" (one alone, as saved), or "broken: " and why
 
 
 def parser() -> cli.Parser:
@@ -37,6 +37,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"{arguments.logdir}: no such folder; name the one that --logdir named")
     if (folder / run_config.CONFIG_FILE).is_file():
         raise UserError(f"{arguments.logdir}: is a run itself; name the folder that holds it, {folder.parent}")
+    if folder.resolve().name == member.FOLDER and member.numbers_of(folder.resolve().parent):
+        whole = folder.resolve().parent
+        raise UserError(
+            f"{arguments.logdir}: holds the members of a run; name the folder that holds it, {whole.parent}"
+        )
     found = [listed(path) for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
     if arguments.json:
         cli.print_result("".join(json.dumps(run._asdict()) + "\n" for run in found))
@@ -57,9 +62,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 def listed(run_dir: Path) -> Listed:
     """What the files of a run's folder tell, whole or not; nothing is verified, locked or changed."""
     try:
+        return _told_by_files(run_dir)
+    except OSError as error:  # of others: the list goes on
+        return Listed(run_dir.name, "", 0, None, f"broken: {error.strerror or error}")
+
+
+def _told_by_files(run_dir: Path) -> Listed:
+    try:
         config = run_config.read_settings(run_dir)
     except UserError as error:
-        reason = str(error).removeprefix("--config ").removeprefix(str(run_dir)).lstrip(":/ ")
+        reason = str(error).removeprefix(str(run_dir)).lstrip(":/ ")
         return Listed(run_dir.name, "", 0, None, f"broken: {reason}")
     game = str(config.get("env", ""))
     manifest = checkpoints.peek(run_dir)
@@ -71,6 +83,8 @@ def listed(run_dir: Path) -> Listed:
         return Listed(run_dir.name, game, 0, None, "broken: its checkpoint is not a run's")
     if locks.is_locked(run_dir):
         state = "training"
+    elif (run_dir / models.BEST_MODEL).is_file() and not (run_dir / checkpoints.FOLDER).exists():
+        state = "agent"
     elif not manifest:
         state = "broken: no checkpoint"
     elif _is_finished(config, frames, best, seconds):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import time
@@ -13,8 +14,8 @@ import tfdqn
 from tfdqn import cli, flags, paths, population
 from tfdqn import config as configuration
 from tfdqn.envs import make_for
-from tfdqn.errors import EXIT_IO, UserError
-from tfdqn.runs import checkpoints, donor, locks, run_config, run_folder, worker_run
+from tfdqn.errors import EXIT_IO, EXIT_REFUSED, UserError
+from tfdqn.runs import checkpoints, donor, locks, member, models, run_config, run_folder, worker_run
 from tfdqn.runs.population_run import run_of
 from tfdqn.runs.saving import read_facts
 from tfdqn.runtime import devices, hosts, memory
@@ -105,8 +106,9 @@ def main(argv: Sequence[str] | None = None, start_seconds: float | None = None) 
             raise
         except OSError as error:
             where, hint = error.filename or run_dir or arguments.logdir, ""
-            if run_dir is not None and checkpoints.exist(Path(run_dir)):
-                hint = f"; {stop.hint}"
+            with contextlib.suppress(OSError):  # where not even that can be looked for
+                if run_dir is not None and checkpoints.exist(Path(run_dir)):
+                    hint = f"; {stop.hint}"
             raise UserError(f"{where}: {error.strerror or error}{hint}", EXIT_IO) from None
         exit_code = result.pop("exit_code", 0)
         if arguments.json:
@@ -200,12 +202,31 @@ def resume(
     config = run_config.resumed_config(str(run_dir), given)
     stop.hint = worker_run.resume_hint(run_dir)
     worker_run.refuse_other_workers(run_dir, checkpoints.peek(run_dir), hosts.count())
+    if hosts.count() == 1:  # of several workers the others may have no checkpoints here
+        _refuse_agent_alone(run_dir)
     lock = locks.lock(worker_run.home(run_dir, hosts.rank()))
     try:
         return _resume(run_dir, config, stop, lock, game, accepts_changed_env)
     except BaseException:
         lock.close()  # the process may go on, and so may the run
         raise
+
+
+def _refuse_agent_alone(run_dir: Path) -> None:
+    """Refuse a folder that holds an agent and no run, before anything is written there."""
+    if (run_dir / checkpoints.FOLDER).exists():
+        return
+    if whole := member.whole_of(run_dir):
+        raise UserError(
+            f"--resume {run_dir}: is a member of a population, whose members go on together; use --resume {whole}",
+            EXIT_REFUSED,
+        )
+    if (run_dir / models.BEST_MODEL).is_file():
+        raise UserError(
+            f"--resume {run_dir}: holds an agent, and no checkpoint to go on from; a new run begins with that agent by "
+            f"--init-from {run_dir}",
+            EXIT_REFUSED,
+        )
 
 
 def _resume(

@@ -44,6 +44,13 @@ def is_spec(name: str) -> bool:
     return any(sign in name for sign in ":./")
 
 
+def is_moved(spec: str, held: str) -> bool:
+    """Whether two specs are of the same name in files of the same name, wherever these lie."""
+    places = [each.rpartition(":") for each in (spec, held)]
+    files = {(Path(where).name, name) for where, _, name in places if _is_file(where)}
+    return len(files) == 1 and all(_is_file(where) for where, _, _ in places)
+
+
 def adopt(thing: Any) -> str:
     """Give a class or a function that is in this process already its spec, for this process.
 

@@ -32,7 +32,8 @@ def check_donor(config: Config) -> None:
     try:
         donor = run_config.read_config(config.init_from, named)
     except UserError as error:
-        raise UserError(f"--init-from {error}; name a run's folder, such as runs/NAME") from None
+        is_run = (Path(config.init_from) / run_config.CONFIG_FILE).is_file()
+        raise UserError(f"--init-from {error}{'' if is_run else '; name a run folder, such as runs/NAME'}") from None
     _refuse_population(Path(config.init_from))
     for name in differences(config, donor):
         ours, theirs, flag = getattr(config, name), getattr(donor, name), name.replace("_", "-")

@@ -123,7 +123,7 @@ def table(scored: Sequence[Scored]) -> list[str]:
 
 def numbers_of(run_dir: Path) -> list[int]:
     """The members of a run by number; none of a run of one agent."""
-    return sorted(int(path.name) for path in (run_dir / FOLDER).glob("*") if path.name.isdigit() and path.is_dir())
+    return sorted(int(path.name) for path in (run_dir / FOLDER).glob("*") if path.name.isdecimal() and path.is_dir())
 
 
 def chosen(run_dir: Path, which: str) -> list[int]:
@@ -139,13 +139,15 @@ def chosen(run_dir: Path, which: str) -> list[int]:
         return found
     if which == "best":
         return [_best_of(run_dir, found)]
-    if not which.isdigit() or int(which) not in found:
+    if not which.isdecimal() or int(which) not in found:
         raise UserError(f"--member {which}: must be best, all, or a number from 0 to {found[-1]}")
     return [int(which)]
 
 
 def _best_of(run_dir: Path, found: Sequence[int]) -> int:
     held = checkpoints.peek(run_dir).get("members", [])
+    if not held:
+        raise UserError(f"{run_dir}: has no checkpoint, which tells how good its members are; name one, as --member 0")
     try:
         scores = {number: float(held[number]["best_score"]) for number in found if _is_scored(held[number])}
     except (TypeError, ValueError, KeyError, IndexError):
@@ -163,6 +165,12 @@ def best_folder(run_dir: Path) -> Path:
     """The folder of a run's best agent: its own, or its best member's."""
     found = numbers_of(run_dir)
     return run_dir / folder_of(_best_of(run_dir, found)) if found else run_dir
+
+
+def whole_of(folder: Path) -> Path | None:
+    """The run's folder of which this one is a member's; None if it is none."""
+    members = folder.resolve().parent
+    return members.parent if members.name == FOLDER and numbers_of(members.parent) else None
 
 
 def settings_of(run_dir: Path, number: int) -> Path:

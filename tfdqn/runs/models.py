@@ -56,7 +56,11 @@ def save_player(agent: Agent, weights: Sequence[np.ndarray], path: Path) -> None
 def load_weights(agent: Agent, path: Path) -> None:
     """Read weights by name and shape into an agent built from its configuration; nothing in the file is executed."""
     if not path.is_file():
-        raise UserError(f"{path}: no such file (the run may have ended before its first evaluation)")
+        if path.name == FINAL_MODEL:
+            raise UserError(f"{path}: no such file (it is written when training ends)")
+        final = path.with_name(FINAL_MODEL)
+        hint = "; --model final takes the agent that it ended with" if final.is_file() else ""
+        raise UserError(f"{path}: no such file (the run may have ended before its first evaluation){hint}")
     try:
         _check_weights_file(path, 4 * sum(math.prod(variable.shape) for variable in agent.variables))
         agent.load_weights(path)

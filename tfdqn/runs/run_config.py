@@ -43,7 +43,11 @@ def read_settings(run_dir: str | os.PathLike) -> dict[str, Any]:
         raise UserError(f"{run_dir}: not a run folder ({CONFIG_FILE} is missing)")
     # What an older version did not know yet takes the value that changes nothing, not that of today's preset.
     known = {name: field.default for name, field in configuration.FIELDS.items()}
-    return {**known, **configuration.read_toml(path / CONFIG_FILE)}
+    try:
+        return {**known, **configuration.read_toml(path / CONFIG_FILE)}
+    except UserError as error:  # the file is not one that a user has named with --config
+        reason = str(error).removeprefix(f"--config {path / CONFIG_FILE}: ")
+        raise UserError(f"{path / CONFIG_FILE}: {reason}", error.exit_code) from None
 
 
 def read_config(run_dir: str | os.PathLike, named: Mapping[str, Any] | None = None) -> Config:
@@ -61,6 +65,9 @@ def read_config(run_dir: str | os.PathLike, named: Mapping[str, Any] | None = No
     for name in configuration.CODE_FIELDS:
         held, flag = settings[name], flag_of(name)
         if named.get(name, held) == held and (name in named or not loading.is_spec(held)):
+            continue
+        if name in named and loading.is_moved(named[name], held):
+            settings[name] = named[name]  # where the user says that it is now, or is seen from here
             continue
         if name in named:
             raise UserError(f"{flag} {named[name]}: {run_dir} has {held}; use {flag} {shlex.quote(held)}")
@@ -80,8 +87,9 @@ def resumed_config(run_dir: str, given: Mapping[str, Any]) -> Config:
     try:
         refuse_changes(run_dir, read_settings(run_dir), given)
         config = read_config(run_dir, given)
-    except UserError as error:
-        raise UserError(f"--resume {error}", EXIT_REFUSED) from None
+    except UserError as error:  # of the folder, unless it is of code that was named
+        flag = "--resume " if str(error).startswith(str(run_dir)) else ""
+        raise UserError(f"{flag}{error}", EXIT_REFUSED) from None
     refuse_changes(run_dir, configuration.plain(config), given)
     changes = {name: value for name, value in given.items() if name in configuration.CHANGEABLE_FIELDS}
     return configuration.resolve({**configuration.plain(config), **changes})
@@ -100,6 +108,8 @@ def refuse_changes(run_dir: str | os.PathLike, ours: Mapping[str, Any], wanted: 
 
 def _is_alike(name: str, ours: Any, wanted: Any) -> bool:
     """Whether two values let a run compute the same: which of its kind a device is decides nothing."""
+    if name in configuration.CODE_FIELDS and loading.is_moved(str(wanted), str(ours)):
+        return True  # a game's source is compared by itself
     field = configuration.FIELDS[name]
     return without_number(field, ours) == without_number(field, wanted)
 
