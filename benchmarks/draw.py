@@ -55,9 +55,9 @@ def draw(figure: dict[str, Any], path: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     picture.tight_layout()
     if not path.endswith(".svg"):
-        picture.savefig(path)
-        with Image.open(path) as drawn:  # a palette: a third of the size
-            drawn.convert("RGB").quantize(64).save(path, optimize=True)
+        picture.canvas.draw()
+        drawn = Image.frombytes("RGBA", picture.canvas.get_width_height(), bytes(picture.canvas.buffer_rgba()))
+        drawn.convert("RGB").quantize(64).save(path, optimize=True)  # a palette: a third of the size
         return
     picture.savefig(path, metadata=NOTHING_OF_ITSELF)
     file = Path(path)

@@ -48,7 +48,7 @@ def test_what_draws_needs_nothing_but_what_its_environment_has():
     tree = ast.parse(Path(article_figure.__file__).with_name("draw.py").read_text())
     modules = {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
     modules |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert modules == {"json", "pathlib", "re", "sys", "matplotlib", "typing", "__future__"}
+    assert modules == {"json", "pathlib", "re", "sys", "matplotlib", "PIL", "typing", "__future__"}
     (path, _) = environments.REQUIREMENTS["figures"][0]
     assert re.search("^matplotlib==", path.read_text(), re.MULTILINE)
 

@@ -89,7 +89,7 @@ class Stage:
         """Inside, what the games call in this thread is looked at."""
 
         def look(frame, event, _):
-            if frame.f_globals.get("__name__", "").partition(".")[0] == "tensorflow":
+            if str(frame.f_globals.get("__name__")).partition(".")[0] == "tensorflow":
                 self.calls_tensorflow = True
 
         before = sys.getprofile()
