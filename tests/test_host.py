@@ -17,7 +17,7 @@ from tfdqn import config as configuration  # noqa: E402
 from tfdqn.adapters import from_gymnasium  # noqa: E402
 from tfdqn.envs.host import HostEnvironment  # noqa: E402
 from tfdqn.errors import UserError  # noqa: E402
-from tfdqn.programs import host  # noqa: E402
+from tfdqn.programs import pieces  # noqa: E402
 from tfdqn.programs.host import HostEvaluator, HostTrainer  # noqa: E402
 from tfdqn.runs import run_config  # noqa: E402
 from tfdqn.runtime import python_calls  # noqa: E402
@@ -279,11 +279,11 @@ def test_updates_between_two_copies_of_the_target_are_a_program_that_writes_none
         return trainer
 
     copied = []
-    monkeypatch.setattr(host.Pieces, "_update", count_calls(host.Pieces._update, copied))
+    monkeypatch.setattr(pieces.Pieces, "_update", count_calls(pieces.Pieces._update, copied))
     calm = trained()
     assert len(copied) == 2  # each program was traced once
     assert int(calm.agent.optimizer.iterations) > 2 * period
-    monkeypatch.setattr(host, "LEAST_CALM_ROUNDS", 10**9)
+    monkeypatch.setattr(pieces, "LEAST_CALM_ROUNDS", 10**9)
     looking = trained()
     for name in ("online", "target"):
         ours, theirs = (getattr(trainer.agent, name).get_weights() for trainer in (calm, looking))

@@ -13,7 +13,7 @@ from tfdqn.envs import Environment
 from tfdqn.envs.host import HostEnvironment
 from tfdqn.envs.rollout import play, push_frame, select, stack_frames
 from tfdqn.learners.base import Agent
-from tfdqn.programs import blame, host
+from tfdqn.programs import blame, stage
 from tfdqn.runtime import compiled
 
 NUM_ENVS = 20
@@ -73,7 +73,7 @@ def _on_host(config, env: HostEnvironment, agent, rounds):
     choices, games = seeds.stream(0, "export", 1), env.begin(NUM_ENVS)
     try:
         # Copies, as a game may write the next frame where the last one was.
-        frame = tf.constant(games.reset(host.seeds_of(seeds.stream(0, "export"), 0, NUM_ENVS)).copy())
+        frame = tf.constant(games.reset(stage.seeds_of(seeds.stream(0, "export"), 0, NUM_ENVS)).copy())
         history = _begun(config, frame)
         for number in range(1, rounds + 1):
             observation = stack_frames(history, config.frame_stride)

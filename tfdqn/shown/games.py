@@ -13,7 +13,7 @@ from tfdqn.config import Config
 from tfdqn.envs import Environment
 from tfdqn.envs.rollout import push_frame, stack_frames
 from tfdqn.learners.base import Agent
-from tfdqn.programs import blame, host
+from tfdqn.programs import blame, stage
 from tfdqn.runtime import compiled
 
 
@@ -43,7 +43,7 @@ class OneGame:
         self._stream = seeds.stream(self._seed, "record", *([episode] if episode else []))
         self.frames, self.score, self.is_over, self.reward = 0, 0.0, False, tf.zeros([1])
         if self._games is not None:
-            first = host.seeds_of(self._seed if not episode else self._stream, 0, 1)
+            first = stage.seeds_of(self._seed if not episode else self._stream, 0, 1)
             self.frame = tf.constant(self._games.reset(first).copy())  # the game may write the next one there
             return
         with blame.own_code(self._config):
