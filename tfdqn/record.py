@@ -137,16 +137,16 @@ def save_gif(path: Path, env: Environment, frames: Sequence[np.ndarray], scale: 
     """Write the pictures of `film` as a GIF in the game's colours, at the game's speed."""
     from PIL import Image
 
-    palette = [channel for level in range(256) for channel in env.palette.get(level, (0, 0, 0))]
-    images = []
-    for frame in frames:
-        large = frame.repeat(scale, 0).repeat(scale, 1)
-        if frame.ndim == 3:
-            images.append(Image.fromarray(large, mode="RGB"))
-            continue
-        image = Image.fromarray(large, mode="P")
-        image.putpalette(palette)
-        images.append(image)
+    if frames[0].ndim == 3:
+        images = [Image.fromarray(frame.repeat(scale, 0).repeat(scale, 1), mode="RGB") for frame in frames]
+    else:
+        levels, numbers = np.unique(np.stack(frames), return_inverse=True)  # few colours: a file of half the size
+        palette = [channel for level in levels for channel in env.palette.get(int(level), (0, 0, 0))]
+        images = []
+        for frame in numbers.reshape(np.shape(frames)).astype(np.uint8):
+            image = Image.fromarray(frame.repeat(scale, 0).repeat(scale, 1), mode="P")
+            image.putpalette(palette)
+            images.append(image)
     duration = round(100 / env.frames_per_second) * 10  # a GIF counts time in hundredths of a second
     images[0].save(path, save_all=True, append_images=images[1:], duration=max(duration, 20), loop=0, optimize=False)
 
