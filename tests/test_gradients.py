@@ -118,5 +118,5 @@ def test_learners_without_them_refuse_them(learner):
     with pytest.raises(UserError) as error:
         configuration.resolve({"env": "catch8", "learner": learner, "gradients_every_evals": 1})
     assert str(error.value) == (
-        "--gradients-every-evals 1: catch8 has no such setting, only --learner dqn; leave it out"
+        f"--gradients-every-evals 1: --learner {learner} has no such setting, only --learner dqn; leave it out"
     )

@@ -98,10 +98,11 @@ def test_from_python_a_grid_is_said_by_name():
         ({"vary": "seed=1;seed=2"}, "--vary seed: is there twice"),
         ({"vary": "seed=0:3", "population": 2}, "--population 2: --vary names the seeds already"),
         ({"vary": "seed=0:2000"}, "makes 257 agents; at most 256"),
-        (
-            {"population": 2, "learner": "pqn", "network": "mlp_norm"},
-            "--population 2: catch8 has no such setting, only --learner dqn; leave it out",
-        ),
+        ({"vary": "q_lambda=0.1,0.2"}, "--vary q_lambda: choose one of seed,"),
+        ({"vary": "target_tau=0.1", "learner": "r2d2"}, "--vary target_tau: choose one of seed,"),
+        ({"vary": "gae_lambda=0,2", "learner": "a2c"}, "--vary gae_lambda=2.0: must be at most 1; use 1"),
+        ({"vary": "temperature_end=1", "learner": "pqn"}, "changes nothing without --exploration boltzmann"),
+        ({"vary": "priority_beta=0,1", "learner": "r2d2", "prioritized": False}, "without --prioritized"),
         ({"population": 2, "noisy": True}, "--noisy: is not for agents side by side"),
         (
             {"vary": "seed=1,2", "convolution": "native"},
@@ -227,22 +228,25 @@ def played(config, rounds):
     ids=["rates", "own game", "own network", "replay", "practice", "starts", "mixed returns", "exploration", "targets"],
 )
 def test_a_member_is_what_it_would_be_alone(settings, vary):
-    """Its games to the bit, its weights to rounding, what is reported of it, and no member is another."""
-    config = configuration.resolve({**SMALL, "jit": False, **settings, "vary": vary})
-    trainer, carry, reports = played(config, 60)
+    check_members_alone(configuration.resolve({**SMALL, "jit": False, **settings, "vary": vary}), 60)
+
+
+def check_members_alone(config, rounds):
+    """Games to the bit, weights to rounding, what is reported of a member, and no member is another."""
+    trainer, carry, reports = played(config, rounds)
     each = population.members(config)
     rows = list(reports.rows())
     assert len(rows) > 1
     weights = [trainer.agent.weights_of(number) for number in range(len(each))]
     for number, alone in ((1, each[1]), (len(each) - 1, each[-1])):
-        solo, own, own_reports = played(alone, 60)
+        solo, own, own_reports = played(alone, rounds)
         for ours, theirs in zip(weights[number], solo.agent.online.get_weights(), strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
         part = slice(number * config.num_envs, (number + 1) * config.num_envs)
         for ours, theirs in zip(tf.nest.flatten(carry.env_state), tf.nest.flatten(own.env_state), strict=True):
             np.testing.assert_array_equal(ours[part], theirs)
         assert int(carry.env_frames[number]) == int(own.env_frames)
-        totals = {name: [0.0, 0.0] for name in ("episodes", "score", "loss", "td_error")}
+        totals = {name: [0.0, 0.0] for name in {"episodes", "score", "loss", "td_error"} & {*carry.metrics._fields}}
         for side, sums in (
             (0, [r[2] for r in rows] + [carry.metrics]),
             (1, [r[2] for r in own_reports.rows()] + [own.metrics]),

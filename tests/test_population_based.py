@@ -44,7 +44,6 @@ def tuning(**changes):
             {**PBT, "eval_every_frames": 1001, "total_env_frames": 1000},
             "--eval-every-frames 1001 leaves none before the end, --total-env-frames 1000; use at most that",
         ),
-        ({"pbt": True, "learner": "pqn", "network": "mlp_norm"}, "catch8 has no such setting, only --learner dqn"),
     ],
 )
 def test_what_cannot_be_selected_is_refused_in_one_line(given, said):
@@ -180,10 +179,16 @@ def test_agents_are_handed_over_whole_and_nothing_else_is(optimizer, jit):
     ids=["rates", "prioritized", "boltzmann"],
 )
 def test_settings_that_have_changed_are_what_constants_are(settings, values):
+    check_tuned({**SMALL, "replay_min_rows": 16, "jit": False, **settings}, values)
+
+
+def check_tuned(settings, values):
     """Games to the bit and weights to rounding, of each setting at once, in a program made for other values."""
-    small = {**SMALL, "replay_min_rows": 16, "jit": False, **settings, "population": 4}
+    small = {**settings, "population": 4}
     others = {name: 2 * value if name != "discount" else 0.9 for name, value in values.items()}
-    config = configuration.resolve({**small, "pbt": True, "vary": tfdqn.grid(**(others | {"epsilon_start": 1}))})
+    if "epsilon_start" in others:
+        others["epsilon_start"] = 1
+    config = configuration.resolve({**small, "pbt": True, "vary": tfdqn.grid(**others)})
     ours, theirs = Trainer(config), Trainer(configuration.resolve({**small, **values}))
     selection = Selection(ours.learner, jit=False, eager=False)
     start = ours.initial_carry()
@@ -197,7 +202,7 @@ def test_settings_that_have_changed_are_what_constants_are(settings, values):
         tf.nest.map_structure(np.testing.assert_array_equal, getattr(carry, name), getattr(expected, name))
     for mine, other in zip(ours.agent.online.variables, theirs.agent.online.variables, strict=True):
         np.testing.assert_allclose(mine, other, rtol=1e-4, atol=1e-6)
-    assert int(ours.agent.optimizer.iterations) > rounds - 6
+    assert int(ours.agent.optimizer.iterations) > rounds / 2
 
 
 # What a run does, and keeps.

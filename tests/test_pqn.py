@@ -199,7 +199,7 @@ def test_a_round_is_bootstrapped_from_what_the_rules_allow(monkeypatch):
     ("given", "line"),
     [
         ({"minibatches": 5}, "--minibatches 5: does not divide the 48 decisions of a round"),
-        ({"replay_capacity": 50}, "--replay-capacity 50: catch8 has no such setting, only --learner dqn"),
+        ({"replay_capacity": 50}, "--replay-capacity 50: --learner pqn has no such setting, only --learner dqn"),
         ({"q_lambda": 1.5}, "--q-lambda 1.5: must be at most 1"),
     ],
 )

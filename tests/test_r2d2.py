@@ -266,7 +266,7 @@ def test_a_window_tells_again_what_the_players_saw_and_valued():
             "--replay-min-rows 16048: the replay holds 16000 rows; use at most 16000",
         ),
         ({"prioritized": False, "cell": "rnn"}, "--cell rnn"),
-        ({"learner": "dqn"}, "--cell-units 32: memory has no such setting, only --learner pqn and --learner r2d2"),
+        ({"learner": "dqn"}, "--cell-units 32: --learner dqn has no such setting, only --learner pqn and --learner"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(given, line):

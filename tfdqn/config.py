@@ -150,10 +150,13 @@ def _refuse_elsewhere(name: str, value: Any, values: Mapping[str, Any]) -> None:
         raise UserError(f"{flag_of(name)}: unknown setting; {nearest(name, FIELDS)}")
     if value == FIELDS[name].default:
         return
-    env, table = values.get("env", FIELDS["env"].default), FIELDS[name].metadata["group"]
-    owners = [game.name for game in registry.games() if game.settings and game.settings.table == table]
-    owners += [f"--learner {each}" for each in learners.LEARNERS if table in _tables(each)]
-    raise UserError(f"{flag_of(name)} {value}: {env} has no such setting, only {' and '.join(owners)}; leave it out")
+    env, learner = (values.get(each, FIELDS[each].default) for each in ("env", "learner"))
+    table = FIELDS[name].metadata["group"]
+    owners, who = [game.name for game in registry.games() if game.settings and game.settings.table == table], env
+    if not owners:
+        owners = [f"--learner {each}" for each in learners.LEARNERS if table in _tables(each)]
+        who = f"--learner {learner}"
+    raise UserError(f"{flag_of(name)} {value}: {who} has no such setting, only {' and '.join(owners)}; leave it out")
 
 
 def _tables(learner: str) -> set[str]:

@@ -27,7 +27,7 @@ class Members:
     """An agent alone.
 
     Args:
-      configs: what each is made from; they differ in settings that may vary.
+      configs: what each is made from; they differ in settings that may vary. None of an agent that no run has made.
 
     Attributes:
       count: P, or 1.
@@ -38,7 +38,7 @@ class Members:
     tuned: Mapping[str, tf.Variable] = MappingProxyType({})
 
     def __init__(self, configs: Sequence[Config]):
-        self.configs, self.count = tuple(configs), len(configs)
+        self.configs, self.count = tuple(configs), max(len(configs), 1)
         self.shape: tuple[int, ...] = ()
 
     def setting(self, name: str) -> Any:
@@ -56,16 +56,17 @@ class Members:
         """Of all numbers of the rows [B, ...], []; of a population's rows [P * B, ...], [P]. So the others, too."""
         return tf.reduce_mean(rows)
 
-    def sum(self, rows: tf.Tensor) -> tf.Tensor:
+    def sum(self, rows: tf.Tensor, axis: int = 0) -> tf.Tensor:
+        """With the `axis` on which the rows are: 1 of sequences [T, B, ...]. So the next two, too."""
         return tf.reduce_sum(rows)
 
-    def max(self, rows: tf.Tensor) -> tf.Tensor:
+    def max(self, rows: tf.Tensor, axis: int = 0) -> tf.Tensor:
         return tf.reduce_max(rows)
 
     def all(self, flags: tf.Tensor) -> tf.Tensor:
         return tf.reduce_all(flags)
 
-    def half_square(self, rows: tf.Tensor) -> tf.Tensor:
+    def half_square(self, rows: tf.Tensor, axis: int = 0) -> tf.Tensor:
         """Half the sum of the squares."""
         return tf.nn.l2_loss(rows)
 
@@ -76,6 +77,18 @@ class Members:
     def rows_of(self, each: Any, count: int) -> Any:
         """What there is one of for each [P], for every one of its `count` rows: [P * count]; alone as it is."""
         return each
+
+    def one_row(self, sequences: tf.Tensor) -> tf.Tensor:
+        """Sequences [T, B, ...] as rows [T * B, ...]; of a population [T, P * B, ...] as [P * T * B, ...]."""
+        return tf.reshape(sequences, [sequences.shape[0] * sequences.shape[1], *sequences.shape[2:]])
+
+    def orders(self, draws: tf.Tensor) -> tf.Tensor:
+        """Orders of rows, [B], of a population each one's own [P, B], by numbers drawn for each row, [B] or [P * B]."""
+        return tf.argsort(draws)
+
+    def part(self, orders: tf.Tensor, number: tf.Tensor, parts: int) -> tf.Tensor:
+        """Which rows come in one of so many equal parts of `orders`: numbers among all rows, [B / parts] or P times."""
+        return tf.reshape(orders, [parts, -1])[number]
 
     def norm(self, gradients: Sequence[tf.Tensor], variables: Sequence[tf.Variable]) -> tf.Tensor:
         """The global norm of gradients by variables; of a population that of each member, [P]."""
@@ -111,23 +124,39 @@ class Population(Members):
     def mean(self, rows):
         return tf.reduce_mean(tf.reshape(rows, [self.count, -1]), axis=1)
 
-    def sum(self, rows):
-        return tf.reduce_sum(tf.reshape(rows, [self.count, -1]), axis=1)
+    def sum(self, rows, axis=0):
+        return tf.reduce_sum(self._apart(rows, axis), axis=1)
 
-    def max(self, rows):
-        return tf.reduce_max(tf.reshape(rows, [self.count, -1]), axis=1)
+    def max(self, rows, axis=0):
+        return tf.reduce_max(self._apart(rows, axis), axis=1)
 
     def all(self, flags):
         return tf.reduce_all(tf.reshape(flags, [self.count, -1]), axis=1)
 
-    def half_square(self, rows):
-        return 0.5 * self.sum(tf.square(rows))
+    def half_square(self, rows, axis=0):
+        return 0.5 * self.sum(tf.square(rows), axis)
+
+    def _apart(self, rows: tf.Tensor, axis: int) -> tf.Tensor:
+        """All numbers of each one's rows, [P, numbers]."""
+        return tf.reshape(stacked.rows_of(rows, self.count) if axis else rows, [self.count, -1])
 
     def least(self, each):
         return tf.reduce_min(each)
 
     def rows_of(self, each, count):
         return tf.repeat(_entering(each), count) if len(np.shape(each)) else each
+
+    def one_row(self, sequences):
+        return stacked.rows_of(sequences, self.count)
+
+    def orders(self, draws):
+        return tf.argsort(tf.reshape(draws, [self.count, -1]), axis=1)
+
+    def part(self, orders, number, parts):
+        count = orders.shape[1]
+        chosen = tf.reshape(orders, [self.count, parts, count // parts])[:, number]
+        first = tf.range(self.count, dtype=chosen.dtype) * count
+        return tf.reshape(chosen + first[:, tf.newaxis], [-1])
 
     def norm(self, gradients, variables):
         owners = [stacked.owner_of(variable) for variable in variables]

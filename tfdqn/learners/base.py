@@ -171,7 +171,7 @@ class Learner(abc.ABC):
 
     def take_over(self, agent: Agent) -> None:
         """Begin with another agent's weights; the optimizer starts afresh."""
-        self.agent.online.set_weights(agent.online.get_weights())
+        self.agent.play_by(agent.online.get_weights())
 
     @property
     @abc.abstractmethod

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import abc
 import math
+from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
-from tfdqn import optimizers
 from tfdqn.config import Config
 from tfdqn.envs.base import Environment
 from tfdqn.envs.spec import ObservationSpec
 from tfdqn.inputs import as_tensor
 from tfdqn.learners import base, optimizing
 from tfdqn.learners.metrics import Metrics, note_non_finite
+from tfdqn.members import Members, members_of
+from tfdqn.networks import stacked
 from tfdqn.runtime import exchange
 
 
@@ -55,6 +58,7 @@ class NetworkAgent(base.Agent):
         if unknown := settings.keys() - self.SETTINGS.keys():
             raise TypeError(f"{type(self).__name__}: no setting {', '.join(sorted(unknown))}")
         super().__init__(dtype="float32", name=name)
+        self._members = Members(())
         self._spec = spec = ObservationSpec(observation_shape, observation_dtype)
         self._settings = settings = {**self.SETTINGS, **settings}
         if settings["max_gradient_norm"] == math.inf:
@@ -74,6 +78,34 @@ class NetworkAgent(base.Agent):
           body: arguments of `tfdqn.networks.catalogue.build`: `name`, `convolution`, `precision` and `seed`.
         """
 
+    def join(self, agents: Sequence[NetworkAgent], members: Members) -> None:
+        """Be all of these from now on, side by side: rows are those of all members (see `tfdqn.members`).
+
+        Args:
+          agents: P of the same form, this one among them; their weights are copied.
+          members: what they are.
+        """
+        self._members, self.online = members, stacked.model([agent.online for agent in agents])
+
+    @property
+    def count(self) -> int:
+        """P, of agents side by side; 1 alone."""
+        return self._members.count
+
+    def setting(self, name: str) -> Any:
+        """A setting's value; of agents side by side that differ in it, that of each, [P]."""
+        return self._members.setting(name) if self._members.shape else self._settings[name]
+
+    def play_by(self, weights: Sequence[np.ndarray]) -> None:
+        if self._members.shape:
+            stacked.set_weights(self.online, weights, self.count)
+        else:
+            super().play_by(weights)
+
+    def weights_of(self, number: int) -> list[np.ndarray]:
+        """The weights of one member's `online`, as those of an agent alone."""
+        return stacked.weights_of(self.online, number)
+
     def build(self, input_shape: Any) -> None:
         """Nothing is left to be made."""
         tf.keras.layers.Layer.build(self, input_shape)
@@ -91,24 +123,27 @@ class NetworkAgent(base.Agent):
         what = f"{type(self).__name__}: observations"
         return as_tensor(observation, tf.as_dtype(self._spec.dtype), [None, *self._spec.shape], what)
 
-    def descend(self, tape: tf.GradientTape, loss: tf.Tensor, sought: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Take one step of the optimizer down a loss [].
+    def descend(
+        self, tape: tf.GradientTape, loss: tf.Tensor, sought: tf.Tensor, axis: int = 0
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Take one step of the optimizer down a loss []; of agents side by side, [P], and so is what is returned.
 
         Args:
           tape: has seen the loss.
           loss: to be made smaller.
           sought: what is learnt, such as targets; only looked at.
+          axis: of its rows; 1 of sequences.
 
         Returns:
           The gradient's global norm before clipping, [], and whether `sought`, the loss and the gradient are finite,
           [3] bool; the first by its square, which overflows before it is of any use.
         """
-        variables, limit = self.online.trainable_variables, self._settings["max_gradient_norm"]
+        variables, limit, members = self.online.trainable_variables, self.setting("max_gradient_norm"), self._members
         gradients = exchange.mean(tape.gradient(loss, variables))
-        norm = optimizers.global_norm(gradients)
-        is_finite = tf.math.is_finite(tf.stack([tf.nn.l2_loss(sought), loss, norm]))
-        if limit is not None:
-            gradients, _ = tf.clip_by_global_norm(gradients, limit, use_norm=norm)
+        norm = members.norm(gradients, variables)
+        is_finite = tf.math.is_finite(tf.stack([members.half_square(sought, axis), loss, norm], axis=-1))
+        if limit is not None and not (isinstance(limit, float) and limit == math.inf):
+            gradients = members.clipped(gradients, variables, norm, limit)
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
         return norm, is_finite
 
@@ -120,7 +155,11 @@ class NetworkLearner(base.Learner):
 
     def __init__(self, config: Config, env: Environment, device: str):
         super().__init__(config.replace(convolution=_convolution(config)), env, device)
-        self.agent = optimizing.compiled(self.build_agent(self.config, env), config)
+        self._members = members = members_of(config)
+        agents = [self.build_agent(each, env) for each in members.configs]
+        if members.shape:
+            agents[0].join(agents, members)
+        self.agent = optimizing.compiled(agents[0], config, members)
 
     @classmethod
     def build_agent(cls, config: Config, env: Environment) -> NetworkAgent:
@@ -137,7 +176,8 @@ class NetworkLearner(base.Learner):
     @property
     def variables(self) -> dict[str, tf.Variable]:
         agent = self.agent
-        return base.numbered(**{"agent/online": agent.online.variables, "optimizer": agent.optimizer.variables})
+        named = base.numbered(**{"agent/online": agent.online.variables, "optimizer": agent.optimizer.variables})
+        return named | {f"settings/{name}": variable for name, variable in self._members.tuned.items()}
 
 
 def _convolution(config: Config) -> str:

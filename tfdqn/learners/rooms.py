@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from tfdqn import population
@@ -255,6 +255,22 @@ class Exploration:
         return self.exploration == "boltzmann" and self.temperature_end > self.temperature_start
 
 
+# What settings that may vary among agents side by side change nothing without: a flag, and whether it is there.
+NEEDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "learning_rate_end": ("--learning-rate-decay-updates", lambda config: config.learning_rate_decay_updates > 0),
+    "target_update_period_updates": ("--target hard", lambda config: getattr(config, "target", "hard") == "hard"),
+    "target_tau": ("--target soft", lambda config: config.target == "soft"),
+    **dict.fromkeys(
+        ("temperature_start", "temperature_end"),
+        ("--exploration boltzmann", lambda config: config.exploration == "boltzmann"),
+    ),
+    **dict.fromkeys(
+        ("priority_alpha", "priority_beta", "priority_beta_updates"),
+        ("--prioritized", lambda config: config.prioritized),
+    ),
+}
+
+
 @room("population", "many agents in one program")
 class Population:
     population: int = setting(
@@ -279,4 +295,5 @@ class Population:
     )
 
     def check(self, config: Any) -> None:
+        population.check_used(config, NEEDS)
         population.check_pbt(config)

@@ -1,6 +1,6 @@
 """Rounds: what all environments play in T decisions, learnt from at once and then forgotten.
 
-Shapes: T decisions, N environments, A actions.
+Shapes: T decisions, N environments, A actions. Of a population, N is that of all members, the first member's first.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ class RoundLearner(NetworkLearner):
 
     def begin_round(self) -> Round:
         config, env = self.config, self.env
-        sizes = [self.iterations_per_round, config.num_envs]
+        num_envs = config.num_envs * self._members.count
+        sizes = [self.iterations_per_round, num_envs]
         spec = env.observation_spec.stacked(config.frame_stack)
         return Round(
             observation=tf.zeros([*sizes, *spec.shape], spec.dtype),
@@ -58,7 +59,7 @@ class RoundLearner(NetworkLearner):
             is_first=tf.zeros(sizes, tf.bool),
             is_boundary=tf.zeros(sizes, tf.bool),
             legal=tf.zeros([*sizes, env.num_actions], tf.bool) if env.limits_actions else (),
-            state=self.agent.initial_state(config.num_envs),
+            state=self.agent.initial_state(num_envs),
         )
 
     def take(self, gathered: Round, number: tf.Tensor, decision: base.Decision) -> Round:
@@ -86,9 +87,10 @@ class RoundLearner(NetworkLearner):
         )
         return gathered._replace(state=state)
 
+    def discount(self, gathered: Round) -> tf.Tensor:
+        """What the value of the next state counts, [T, N] float32: gamma, or 0 where the episode terminated."""
+        return self._members.rows_of(self._members.setting("discount"), self.config.num_envs) * gathered.discount
 
-def one_row(gathered: Any) -> Any:
-    """Structures of [T, N, ...] as [T * N, ...]: all decisions of a round in one row."""
-    return tf.nest.map_structure(
-        lambda each: tf.reshape(each, [each.shape[0] * each.shape[1], *each.shape[2:]]), gathered
-    )
+    def one_row(self, gathered: Any) -> Any:
+        """Structures of [T, N, ...] as [T * N, ...]: all decisions of a round in one row, a member's side by side."""
+        return tf.nest.map_structure(self._members.one_row, gathered)

@@ -32,24 +32,31 @@ class Cell(tf.keras.layers.Layer):
     Args:
       units: U.
       seed: the weights are drawn from it, Glorot uniform and orthogonal.
+      count: P, of cells side by side, which begin with zeros. Their weights have that axis more, and their rows are
+        [P * B, ...] each (see `tfdqn.networks.stacked`). None: a cell alone.
     """
 
     GATES: ClassVar[int]
     STATE: ClassVar[type]
 
-    def __init__(self, units: int, seed: int, **kwargs: Any):
+    def __init__(self, units: int, seed: int, count: int | None = None, **kwargs: Any):
         super().__init__(dtype=DTYPE, **kwargs)
-        self.units, self._seed = units, seed
+        self.units, self._seed, self._count = units, seed, count
 
     def build(self, input_shape: Any) -> None:
         wide, initializers = self.GATES * self.units, tf.keras.initializers
-        self.kernel = self.add_weight(
-            "kernel", (int(input_shape[-1]), wide), initializer=initializers.GlorotUniform(self._seed)
-        )
-        self.recurrent = self.add_weight(
-            "recurrent", (self.units, wide), initializer=initializers.Orthogonal(seed=self._seed)
-        )
+        self.kernel = self._add("kernel", (int(input_shape[-1]), wide), initializers.GlorotUniform(self._seed))
+        self.recurrent = self._add("recurrent", (self.units, wide), initializers.Orthogonal(seed=self._seed))
         super().build(input_shape)
+
+    def _add(self, name: str, shape: tuple[int, ...], initializer: Any = "zeros") -> tf.Variable:
+        if self._count is not None:
+            shape, initializer = (self._count, *shape), "zeros"
+        return self.add_weight(name, shape, initializer=initializer)
+
+    def side_by_side(self, count: int) -> Cell:
+        """So many of its kind, whose weights are still to be set."""
+        return type(self)(self.units, self._seed, count)
 
     def initial_state(self, batch_size: int) -> Any:
         """Zeros, [B, U] each."""
@@ -57,7 +64,7 @@ class Cell(tf.keras.layers.Layer):
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """The part of the gates that hangs on the inputs alone: [..., F] to [..., GATES * U]."""
-        return tf.matmul(inputs, self.kernel) + self.bias
+        return _times(inputs, self.kernel) + _over_rows(self.bias, inputs)
 
     def step(self, given: tf.Tensor, state: Any) -> Any:
         """The next state, from `call`'s result for this step [B, GATES * U] and the state before."""
@@ -88,7 +95,41 @@ class Cell(tf.keras.layers.Layer):
 
 
 def _held(hidden: tf.Tensor, recurrent: tf.Tensor, *bias: tf.Tensor) -> tf.Tensor:
-    return sum(bias, tf.matmul(hidden, recurrent))
+    return sum((_over_rows(each, hidden) for each in bias), _times(hidden, recurrent))
+
+
+# Products of rows [..., B, F] and a matrix [F, M]; or of those of P cells, [..., P * B, F] and [P, F, M].
+
+
+def _times(rows: tf.Tensor, matrix: tf.Tensor, transpose_b: bool = False) -> tf.Tensor:
+    if matrix.shape.rank == 2:
+        return tf.matmul(rows, matrix, transpose_b=transpose_b)
+    found = tf.matmul(_apart(rows, matrix.shape[0]), matrix, transpose_b=transpose_b)
+    return tf.reshape(found, [*rows.shape[:-2], -1, found.shape[-1]])
+
+
+def _over_rows(bias: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+    """A bias [M], or [P, M], to go with a product of these rows."""
+    return bias if bias.shape.rank == 1 else tf.repeat(bias, tf.shape(rows)[-2] // bias.shape[0], axis=0)
+
+
+def _gradient_of_matrix(rows: tf.Tensor, d_product: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
+    """Of a product of rows [T, B, F], from the gradient of that, [T, B, M]."""
+    if matrix.shape.rank == 2:
+        rows, d_product = (tf.reshape(each, [-1, each.shape[-1]]) for each in (rows, d_product))
+        return tf.matmul(rows, d_product, transpose_a=True)
+    rows, d_product = (_apart(each, matrix.shape[0]) for each in (rows, d_product))
+    return tf.einsum("tpbf,tpbm->pfm", rows, d_product)
+
+
+def _gradient_of_bias(d_product: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+    if bias.shape.rank == 1:
+        return tf.reduce_sum(d_product, axis=[0, 1])
+    return tf.reduce_sum(_apart(d_product, bias.shape[0]), axis=[0, 2])
+
+
+def _apart(rows: tf.Tensor, count: int) -> tf.Tensor:
+    return tf.reshape(rows, [*rows.shape[:-2], count, -1, rows.shape[-1]])
 
 
 def _unrolled(gated: Callable, state_type: type, begins: tf.Tensor) -> Callable:
@@ -127,18 +168,15 @@ def _unrolled(gated: Callable, state_type: type, begins: tf.Tensor) -> Callable:
                     tape.watch(inside)
                     after = gated(*inside)
                 of_given, of_held, of_state = tape.gradient(after, inside, d_state, unconnected_gradients="zero")
-                through = tf.matmul(of_held, weights[0], transpose_b=True)
+                through = _times(of_held, weights[0], transpose_b=True)
                 of_state = _begun(begins[at], of_state._replace(hidden=of_state.hidden + through))
                 return of_state, d_given.write(at, of_given), d_held.write(at, of_held)
 
             arrays = [tf.TensorArray(tf.float32, steps, element_shape=each.shape[1:]) for each in (given, held)]
             first, d_given, d_held = loops.repeat(steps, back, (state_type(*d_state), *arrays))
-            wide, d_held = held.shape[-1], d_held.stack()
-            units = before.hidden.shape[-1]
-            d_recurrent = tf.matmul(
-                tf.reshape(before.hidden, [-1, units]), tf.reshape(d_held, [-1, wide]), transpose_a=True
-            )
-            d_bias = [tf.reduce_sum(d_held, axis=[0, 1]) for _ in weights[1:]]
+            d_held = d_held.stack()
+            d_recurrent = _gradient_of_matrix(before.hidden, d_held, weights[0])
+            d_bias = [_gradient_of_bias(d_held, bias) for bias in weights[1:]]
             return d_given.stack(), *first, d_recurrent, *d_bias
 
         return (outputs.stack(), *state), gradient
@@ -168,7 +206,7 @@ class LSTM(Cell):
         def initial(shape, dtype=None):
             return tf.concat([tf.zeros([units]), tf.ones([units]), tf.zeros([2 * units])], axis=0)
 
-        self.bias = self.add_weight("bias", (4 * units,), initializer=initial)
+        self.bias = self._add("bias", (4 * units,), initial)
 
     @staticmethod
     def gated(given, held, state):
@@ -189,8 +227,8 @@ class GRU(Cell):
 
     def build(self, input_shape):
         super().build(input_shape)
-        self.bias = self.add_weight("bias", (3 * self.units,), initializer="zeros")
-        self.recurrent_bias = self.add_weight("recurrent_bias", (3 * self.units,), initializer="zeros")
+        self.bias = self._add("bias", (3 * self.units,))
+        self.recurrent_bias = self._add("recurrent_bias", (3 * self.units,))
 
     def _recurrent_weights(self):
         return (*super()._recurrent_weights(), tf.convert_to_tensor(self.recurrent_bias))

@@ -6,14 +6,14 @@ Shapes: T steps, B batch, A actions, U units of the cell.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from tfdqn import seeds
 from tfdqn.envs.spec import ObservationSpec
-from tfdqn.networks import catalogue, layers
+from tfdqn.networks import catalogue, layers, stacked
 from tfdqn.networks.cells import CELLS
 
 CELL, VALUES = 1001, 1002  # numbers that tell these layers' weights apart from the body's
@@ -81,6 +81,10 @@ class RecurrentNetwork(tf.keras.Model):
         self.values.build((None, self.cell.units))
         tf.keras.layers.Layer.build(self, input_shape)
 
+    def side_by_side(self, networks: Sequence[RecurrentNetwork]) -> RecurrentNetworks:
+        """One network of several like this one, whose weights are still to be set."""
+        return RecurrentNetworks(networks)
+
     def get_config(self) -> dict[str, Any]:
         """Its name: whoever holds it makes it anew, and Keras would warn of what it does not know to write."""
         return {"name": self.name}
@@ -124,14 +128,21 @@ class RecurrentNetwork(tf.keras.Model):
             before = tf.concat([state.action[tf.newaxis], action[:-1]], axis=0)
             paid = tf.concat([state.reward[tf.newaxis], reward[:-1]], axis=0)
             past = (tf.where(begins, -1, before), tf.where(begins, 0.0, paid))
-            past = [tf.reshape(each, [-1]) for each in past]
+            past = [self._rows_of(each) for each in past]
             state = state._replace(action=action[-1], reward=reward[-1])
         # Whatever hangs on no state is computed of all rows at once.
-        given = self._given(tf.reshape(observation, [-1, *self._frame]), *past)
-        given = tf.reshape(given, [*sizes, given.shape[-1]])
+        given = self._sequences_of(self._given(self._rows_of(observation), *past), sizes)
         outputs, memory = self.cell.unroll(given, begins, self._memory(state))
-        values = self.values(tf.reshape(outputs, [-1, self.cell.units]))
-        return tf.reshape(values, [*sizes, values.shape[-1]]), state._replace(**memory._asdict())
+        values = self.values(self._rows_of(outputs))
+        return self._sequences_of(values, sizes), state._replace(**memory._asdict())
+
+    def _rows_of(self, sequences: tf.Tensor) -> tf.Tensor:
+        """Sequences [T, B, ...] as rows [T * B, ...]."""
+        return tf.reshape(sequences, [-1, *sequences.shape[2:]])
+
+    def _sequences_of(self, rows: tf.Tensor, sizes: Sequence[int]) -> tf.Tensor:
+        """The other way, of `sizes` T and B."""
+        return tf.reshape(rows, [*sizes, *rows.shape[1:]])
 
     def _given(self, observation: tf.Tensor, *past: tf.Tensor) -> tf.Tensor:
         """What the cell is given (see `Cell.call`) of observations [B, ...], actions and rewards before [B]."""
@@ -146,6 +157,31 @@ class RecurrentNetwork(tf.keras.Model):
     def _memory(self, state: Any) -> Any:
         """The part of a state that is the cell's."""
         return self.cell.STATE(*(getattr(state, name) for name in self.cell.STATE._fields))
+
+
+class RecurrentNetworks(RecurrentNetwork):
+    """P of them side by side: rows and sequences are [P * B, ...] and [T, P * B, ...] (see `tfdqn.networks.stacked`).
+
+    Args:
+      networks: of one form.
+    """
+
+    def __init__(self, networks: Sequence[RecurrentNetwork]):
+        first = networks[0]
+        tf.keras.Model.__init__(self, name=first.name, dtype="float32")
+        self._count = count = len(networks)
+        self.body = stacked.model([network.body for network in networks])
+        self.norm = None if first.norm is None else stacked.beside_each_other(first.norm, count)
+        self.cell = stacked.beside_each_other(first.cell, count)
+        self.values = stacked.beside_each_other(first.values, count)
+        self._frame, self._num_actions, self._sees_past = first._frame, first._num_actions, first._sees_past
+        self.build((None, *self._frame))
+
+    def _rows_of(self, sequences):
+        return stacked.rows_of(sequences, self._count)
+
+    def _sequences_of(self, rows, sizes):
+        return stacked.sequences_of(rows, self._count, sizes[0])
 
 
 def _linear(num_actions: int, units: int, seed: int) -> tf.keras.layers.Layer:

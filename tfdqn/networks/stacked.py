@@ -152,6 +152,16 @@ KINDS = {
 
 def model(networks: Sequence[tf.keras.Model]) -> tf.keras.Model:
     """One network of several of the same form, with their weights as they are now; they are not to be used further."""
+    one = networks[0].side_by_side(networks) if hasattr(networks[0], "side_by_side") else _clone(networks)
+    each = [zip(_variables_of(one, number), network.weights, strict=True) for number, network in enumerate(networks)]
+    for pairs in zip(*each, strict=True):
+        if owner_of(pairs[0][0]) is None:
+            pairs[0][0].assign(np.stack([theirs.numpy() for _, theirs in pairs]))
+    return one
+
+
+def _clone(networks: Sequence[tf.keras.Model]) -> tf.keras.Model:
+    """One network of their form, whose weights are still to be set."""
     count, twins = len(networks), {id(each[0]): each for each in _side_by_side(networks)}
 
     def stacked(layer: Layer) -> Layer:
@@ -161,14 +171,16 @@ def model(networks: Sequence[tf.keras.Model]) -> tf.keras.Model:
             return layer
         if not _is_known(layer):
             return Apart(twins[id(layer)])
-        return KINDS[type(layer)].from_config({"count": count, **layer.get_config()})
+        return beside_each_other(layer, count)
 
-    one = tf.keras.models.clone_model(networks[0], clone_function=stacked)
-    each = [zip(_variables_of(one, number), network.weights, strict=True) for number, network in enumerate(networks)]
-    for pairs in zip(*each, strict=True):
-        if owner_of(pairs[0][0]) is None:
-            pairs[0][0].assign(np.stack([theirs.numpy() for _, theirs in pairs]))
-    return one
+    return tf.keras.models.clone_model(networks[0], clone_function=stacked)
+
+
+def beside_each_other(layer: Layer, count: int) -> Layer:
+    """A layer for `count` of its kind, one of `KINDS` or one that knows how; its weights are still to be set."""
+    if hasattr(layer, "side_by_side"):
+        return layer.side_by_side(count)
+    return KINDS[type(layer)].from_config({"count": count, **layer.get_config()})
 
 
 def _is_graph(layer: Layer) -> bool:
@@ -220,6 +232,20 @@ def gather(variables: Sequence[tf.Variable], source: tf.Tensor) -> None:
         values = tf.gather(tf.stack([twin.read_value() for twin in twins]), source)
         for twin, value in zip(twins, tf.unstack(values), strict=True):
             twin.assign(value)
+
+
+def rows_of(sequences: tf.Tensor, count: int) -> tf.Tensor:
+    """Sequences of all networks [T, P * B, ...] as rows [P * T * B, ...], the first network's first."""
+    steps, rows, *frame = sequences.shape
+    apart = tf.reshape(sequences, [steps, count, rows // count, *frame])
+    return tf.reshape(tf.transpose(apart, [1, 0, *range(2, apart.shape.rank)]), [steps * rows, *frame])
+
+
+def sequences_of(rows: tf.Tensor, count: int, steps: int) -> tf.Tensor:
+    """The other way: rows [P * T * B, ...] as sequences [T, P * B, ...]."""
+    size, frame = rows.shape[0] // steps, rows.shape[1:]
+    apart = tf.reshape(rows, [count, steps, size // count, *frame])
+    return tf.reshape(tf.transpose(apart, [1, 0, *range(2, apart.shape.rank)]), [steps, size, *frame])
 
 
 def beside(each: tf.Tensor, variable: tf.Variable) -> tf.Tensor:

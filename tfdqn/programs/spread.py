@@ -42,8 +42,8 @@ class SpreadTrainer(SeveralTrainers):
 
     def __init__(self, config: Config, device: str, env: Environment | None = None):
         super().__init__(config, device, config.replicas, env)
-        self._most_frames = config.num_envs * config.iterations_per_update * config.action_repeat
         self.learner = Learners([trainer.learner for trainer in self.trainers])
+        self._most_frames = config.num_envs * self.learner.iterations_per_round * config.action_repeat
 
     def make_trainer(self, config, place):
         part = population.parts(config.replace(replicas=0), config.replicas)[place]
@@ -80,7 +80,7 @@ class Learners:
         self._learners = learners
         self.agent = Agents([learner.agent for learner in learners])
         self.exploration = Explorations([learner.exploration for learner in learners])
-        self.replay = Shards([learner.replay for learner in learners])
+        self.replay = None if learners[0].replay is None else Shards([learner.replay for learner in learners])
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._learners[0], name)

@@ -23,46 +23,114 @@ from tfdqn.replay.table import FrameReplay, Row
 PRIORITY_FLOOR = 1e-3  # of |TD error|: what has no error now must be drawn again some day
 
 
-class PrioritizedReplay(FrameReplay):
-    """A `FrameReplay` that draws in proportion to priorities.
+class Priorities:
+    """How likely things in a table [S, N] are to be drawn, of N environments of all members.
 
     Args:
-      *args, **kwargs: as for `FrameReplay`.
+      length: S.
+      num_envs, members: N, and P of a population, each of which draws from its own N / P environments alone.
       alpha: 0 draws uniformly, 1 in proportion to the TD error.
       beta: at first; how far the weights undo the bias of the draws.
       beta_updates: updates over which beta rises to 1. Of a population whose members differ in one of the three, [P].
+
+    Attributes:
+      table: [S, N] float32; 0: never drawn.
+      state: all that a checkpoint needs, by stable names.
+
+    Raises:
+      ValueError: a number is out of range.
     """
 
-    def __init__(self, *args: Any, alpha: float = 0.6, beta: float = 0.4, beta_updates: int = 100_000, **kwargs: Any):
-        super().__init__(*args, **kwargs)
+    def __init__(self, length: int, num_envs: int, members: int, alpha: Any, beta: Any, beta_updates: Any):
         for name, number in {"alpha": alpha, "beta": beta}.items():
             if not np.all((0 <= np.asarray(number)) & (np.asarray(number) <= 1)):
                 raise ValueError(f"replay: {name} is {number}, but must lie between 0 and 1.")
         if np.any(np.asarray(beta_updates) < 1):
             raise ValueError(f"replay: beta_updates is {beta_updates}, but must be at least 1.")
+        self._members, self._num_envs = members, num_envs
         self._alpha, self._beta, self._beta_updates = alpha, beta, beta_updates
-        with tf.device(self._device):
-            zeros = tf.zeros([self.length, self.num_envs])
-            self._priority = tf.Variable(zeros, trainable=False, name="priority")  # 0: never drawn
-            largest = tf.ones([] if self.members == 1 else [self.members])
-            self._max_priority = tf.Variable(largest, trainable=False, name="max_priority")
-            self._num_updates = tf.Variable(0, trainable=False, dtype=tf.int64, name="num_updates")
+        self.table = tf.Variable(tf.zeros([length, num_envs]), trainable=False, name="priority")
+        largest = tf.ones([] if members == 1 else [members])
+        self._largest = tf.Variable(largest, trainable=False, name="max_priority")
+        self.num_updates = tf.Variable(0, trainable=False, dtype=tf.int64, name="num_updates")
 
     @property
     def state(self) -> dict[str, tf.Variable]:
-        return {
-            **super().state,
-            "priority": self._priority,
-            "max_priority": self._max_priority,
-            "num_updates": self._num_updates,
-        }
+        return {"priority": self.table, "max_priority": self._largest, "num_updates": self.num_updates}
+
+    def of_the_new(self) -> tf.Tensor:
+        """What something new has, [N] or [] float32."""
+        return self._of_rows(self._largest, self._num_envs)
+
+    def draw(self, mass: tf.Tensor, seed: tf.Tensor, batch_size: int) -> tuple[tf.Tensor, tf.Tensor]:
+        """Places in a table [S, N] of masses, one from each of B equal parts of their sum.
+
+        Args:
+          mass: what there is of `table` to be drawn now.
+          seed: [2] int64; of a population, [P, 2].
+          batch_size: B.
+
+        Returns:
+          Places [B] int64; of a population [P, B], each in the table of that member alone, [S, N / P]. And weights [B]
+          float32, or [P * B].
+        """
+        beta = risen(self._beta, self.num_updates, self._beta_updates)
+        if self._members == 1:
+            place, share = draw_in_proportion(tf.reshape(mass, [-1]), seed, batch_size)
+            return place, importance(share, beta)
+        # One member's after the other's: their masses are no longer than a batch's frames by far.
+        each = [tf.reshape(part, [-1]) for part in tf.split(mass, self._members, axis=1)]
+        drawn = [draw_in_proportion(*given, batch_size) for given in zip(each, tf.unstack(seed), strict=True)]
+        beta = tf.broadcast_to(beta, [self._members])
+        weights = tf.concat([importance(share, beta[i]) for i, (_, share) in enumerate(drawn)], axis=0)
+        return tf.stack([place for place, _ in drawn]), weights
+
+    def update(self, place: tf.Tensor, priority: tf.Tensor, is_held: tf.Tensor) -> None:
+        """Set the priorities of what was just learnt from.
+
+        Args:
+          place: [B, 2] int64, in `table`; of a population, B is that of all members, the first member's first.
+          priority: [B] float32, absolute TD errors; `PRIORITY_FLOOR` is added, and the sum raised to alpha.
+          is_held: [B] bool; what is not keeps what it has. Nor does that change which has 0.
+        """
+        held = tf.gather_nd(self.table.read_value(), place)
+        is_held &= held > 0
+        value = tf.where(is_held, (priority + PRIORITY_FLOOR) ** self._of_rows(self._alpha, place.shape[0]), 0.0)
+        apart = tf.reshape(value, [-1] if self._members == 1 else [self._members, -1])
+        self._largest.assign(tf.maximum(self._largest, tf.reduce_max(apart, axis=-1)))
+        self.table.scatter_nd_update(place, tf.where(is_held, value, held))
+        self.num_updates.assign_add(1)
+
+    def _of_rows(self, each: Any, count: int) -> Any:
+        """What there may be one of for each member, for each of so many rows of all."""
+        if not len(np.shape(each)):
+            return each
+        return tf.repeat(as_float32(each), count // self._members)
+
+
+class PrioritizedReplay(FrameReplay):
+    """A `FrameReplay` that draws in proportion to priorities.
+
+    Args:
+      *args, **kwargs: as for `FrameReplay`.
+      alpha, beta, beta_updates: see `Priorities`.
+    """
+
+    def __init__(self, *args: Any, alpha: float = 0.6, beta: float = 0.4, beta_updates: int = 100_000, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        with tf.device(self._device):
+            self._priorities = Priorities(self.length, self.num_envs, self.members, alpha, beta, beta_updates)
+
+    @property
+    def state(self) -> dict[str, tf.Variable]:
+        return {**super().state, **self._priorities.state}
 
     def _add_batch(self, items: Row):
         super()._add_batch(items)
         slot = self._get_last_id() % self.length
         is_boundary = as_tensor(items.is_boundary, tf.bool, [self.num_envs], "replay: row.is_boundary")
-        priority = tf.where(is_boundary, 0.0, self._of_rows(self._max_priority, self.num_envs))  # a boundary: no anchor
-        self._priority.scatter_update(tf.IndexedSlices(priority[None], slot[None]))
+        priority = tf.where(is_boundary, 0.0, self._priorities.of_the_new())  # a boundary is no anchor
+        self._priorities.table.scatter_update(tf.IndexedSlices(priority[None], slot[None]))
 
     def update(self, index: tf.Tensor, priority: tf.Tensor) -> None:
         """Set the priorities of transitions that were just learnt from.
@@ -77,43 +145,21 @@ class PrioritizedReplay(FrameReplay):
         first, num_anchors = self._anchor_range()
         # A draw of weight 0 may name a boundary or a row whose window is not held: its error means nothing.
         is_anchor = (index >= first * self.num_envs) & (index < (first + num_anchors) * self.num_envs)
-        held = tf.gather_nd(self._priority.read_value(), place)
-        is_anchor &= held > 0
-        value = tf.where(is_anchor, (priority + PRIORITY_FLOOR) ** self._of_rows(self._alpha, index.shape[0]), 0.0)
-        apart = tf.reshape(value, [-1] if self.members == 1 else [self.members, -1])
-        self._max_priority.assign(tf.maximum(self._max_priority, tf.reduce_max(apart, axis=-1)))
-        self._priority.scatter_nd_update(place, tf.where(is_anchor, value, held))
-        self._num_updates.assign_add(1)
+        self._priorities.update(place, priority, is_anchor)
 
     def continue_from(self, updates: int) -> None:
         """Learning goes on after so many updates with an empty buffer: beta goes on from there."""
-        self._num_updates.assign(updates)
+        self._priorities.num_updates.assign(updates)
 
     def _draw(self, seed, batch_size, first, num_anchors):
         """Anchors by the inverse of the cumulated priorities, one from each of B equal parts of their sum."""
         age = (tf.range(self.length, dtype=tf.int64) - first) % self.length
-        mass = tf.where((age < num_anchors)[:, None], self._priority, 0.0)
-        beta = risen(self._beta, self._num_updates, self._beta_updates)
-        if self.members == 1:
-            row, share = draw_in_proportion(tf.reshape(mass, [-1]), seed, batch_size)
-            weights = importance(share, beta)
-        else:
-            # One member's after the other's: their masses are no longer than a batch's frames by far.
-            each = [tf.reshape(part, [-1]) for part in tf.split(mass, self.members, axis=1)]
-            drawn = [draw_in_proportion(*given, batch_size) for given in zip(each, tf.unstack(seed), strict=True)]
-            beta = tf.broadcast_to(beta, [self.members])
-            weights = tf.concat([importance(share, beta[i]) for i, (_, share) in enumerate(drawn)], axis=0)
-            row = tf.stack([place for place, _ in drawn])
+        mass = tf.where((age < num_anchors)[:, None], self._priorities.table, 0.0)
+        row, weights = self._priorities.draw(mass, seed, batch_size)
         # The table's row as a number from the first anchor on, as for the uniform draw.
         slot, env = row // self.envs_of_one, row % self.envs_of_one
         anchor = self._among_all((slot - first) % self.length * self.envs_of_one + env)
         return tf.reshape(anchor, [-1]), weights
-
-    def _of_rows(self, each: Any, count: int) -> Any:
-        """What there may be one of for each member, for each of so many rows of all."""
-        if not len(np.shape(each)):
-            return each
-        return tf.repeat(as_float32(each), count // self.members)
 
 
 def draw_in_proportion(mass: tf.Tensor, seed: tf.Tensor, batch_size: int) -> tuple[tf.Tensor, tf.Tensor]:

@@ -15,10 +15,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from tfdqn.inputs import as_tensor
-from tfdqn.replay.prioritized import PRIORITY_FLOOR, draw_in_proportion, importance, risen
+from tfdqn.replay.prioritized import Priorities
 from tfdqn.replay.table import FrameReplay, Row, RowTable, remainder
 
 
@@ -43,7 +44,7 @@ class SequenceReplay(FrameReplay):
       window: rows of a window, T.
       period: rows from one window's start to the next's.
       state: what the agent carries, a NamedTuple of tensors [1, ...] as of one environment.
-      alpha, beta, beta_updates: as for `PrioritizedReplay`.
+      alpha, beta, beta_updates: see `tfdqn.replay.prioritized.Priorities`.
     """
 
     def __init__(
@@ -68,29 +69,23 @@ class SequenceReplay(FrameReplay):
                 f"needed to hold a window of {window} at any time"
             )
         self.window, self.period = window, period
-        self._alpha, self._beta, self._beta_updates = alpha, beta, beta_updates
         self._num_slots = self.length // period
         with tf.device(self._device):
             specs = {name: tf.TensorSpec(each.shape[1:], each.dtype, name) for name, each in state._asdict().items()}
-            self._state_type, self._states = type(state), RowTable(specs, self._num_slots, num_envs)
-            zeros = tf.zeros([self._num_slots, num_envs])
-            self._priority = tf.Variable(zeros, trainable=False, name="priority")
-            self._max_priority = tf.Variable(1.0, trainable=False, name="max_priority")
-            self._num_updates = tf.Variable(0, trainable=False, dtype=tf.int64, name="num_updates")
+            self._state_type, self._states = type(state), RowTable(specs, self._num_slots, self.num_envs)
+            self._priorities = Priorities(self._num_slots, self.num_envs, self.members, alpha, beta, beta_updates)
 
     @property
     def state(self) -> dict[str, tf.Variable]:
         return {
             **super().state,
             **{f"state_{name}": variable for name, variable in self._states.fields.items()},
-            "priority": self._priority,
-            "max_priority": self._max_priority,
-            "num_updates": self._num_updates,
+            **self._priorities.state,
         }
 
     def steps_to_sample(self, num_rows: int) -> int:
         first = -(-self.lookback // self.period)
-        return max(first * self.period + self.window, -(-num_rows // self.num_envs))
+        return max(first * self.period + self.window, -(-num_rows // self.envs_of_one))
 
     def can_sample(self) -> tf.Tensor:
         """Whether a whole window is held, [] bool."""
@@ -115,27 +110,28 @@ class SequenceReplay(FrameReplay):
             for name, value in agent_state._asdict().items()
         }
         self._states.write(slot, values)
-        held = self._priority.sparse_read(slot[None])
-        priority = tf.where(begins, tf.broadcast_to(self._max_priority, held.shape), held)
-        self._priority.scatter_update(tf.IndexedSlices(priority, slot[None]))
+        priorities = self._priorities
+        held = priorities.table.sparse_read(slot[None])
+        priority = tf.where(begins, tf.broadcast_to(priorities.of_the_new(), held.shape), held)
+        priorities.table.scatter_update(tf.IndexedSlices(priority, slot[None]))
 
     def sample_windows(self, seed: tf.Tensor, batch_size: int) -> tuple[Windows, tf.Tensor, tf.Tensor]:
         """Draw windows, in proportion to their priorities.
 
         Args:
-          seed: [2] int64; the same seed and contents give the same batch.
-          batch_size: B.
+          seed: [2] int64; the same seed and contents give the same batch. Of a population, [P, 2].
+          batch_size: B, of each: of a population there are P * B windows, the first member's first.
 
         Returns:
           The windows, their weights [B] float32 (0 for what does not count, where none is held), and index [B] int64
           (number * num_envs + environment) for `update`.
         """
-        seed = as_tensor(seed, tf.int64, [2], "replay: seed")
+        seed = as_tensor(seed, tf.int64, [2] if np.ndim(seed) == 1 else [self.members, 2], "replay: seed")
         first, count = self._windows_held()
         age = (tf.range(self._num_slots, dtype=tf.int64) - first) % self._num_slots
-        mass = tf.where((age < count)[:, None], self._priority, 0.0)
-        place, share = draw_in_proportion(tf.reshape(mass, [-1]), seed, batch_size)
-        weights = importance(share, risen(self._beta, self._num_updates, self._beta_updates))
+        mass = tf.where((age < count)[:, None], self._priorities.table, 0.0)
+        place, weights = self._priorities.draw(mass, seed, batch_size)
+        place = tf.reshape(self._among_all(place), [-1])
         slot, env = place // self.num_envs, place % self.num_envs
         number = first + (slot - first) % self._num_slots
         state = self._state_type(*(self._states.read(name, place) for name in self._state_type._fields))
@@ -186,21 +182,16 @@ class SequenceReplay(FrameReplay):
 
         Args:
           index: [B] int64, as `sample_windows` returned it, with nothing added since.
-          priority: [B] float32, from 0; `PRIORITY_FLOOR` is added, and the sum raised to alpha.
+          priority: [B] float32, from 0.
         """
         number, env = index // self.num_envs, index % self.num_envs
         place = tf.stack([number % self._num_slots, env], axis=-1)
         first, count = self._windows_held()
-        held = tf.gather_nd(self._priority.read_value(), place)
-        is_held = (number >= first) & (number < first + count) & (held > 0)
-        value = tf.where(is_held, (priority + PRIORITY_FLOOR) ** self._alpha, 0.0)
-        self._max_priority.assign(tf.maximum(self._max_priority, tf.reduce_max(value)))
-        self._priority.scatter_nd_update(place, tf.where(is_held, value, held))
-        self._num_updates.assign_add(1)
+        self._priorities.update(place, priority, (number >= first) & (number < first + count))
 
     def continue_from(self, updates: int) -> None:
         """Learning goes on after so many updates with an empty buffer: beta goes on from there."""
-        self._num_updates.assign(updates)
+        self._priorities.num_updates.assign(updates)
 
     def sample(self, *args: Any, **kwargs: Any) -> Any:
         raise RuntimeError("SequenceReplay holds windows, no transitions: use sample_windows(...).")

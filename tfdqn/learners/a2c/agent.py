@@ -8,7 +8,9 @@ from typing import Any, ClassVar, NamedTuple
 import tensorflow as tf
 
 from tfdqn import seeds
+from tfdqn.inputs import as_float32
 from tfdqn.learners import losses
+from tfdqn.learners.exploration import Explore
 from tfdqn.learners.networked import NetworkAgent
 from tfdqn.networks import catalogue
 from tfdqn.runtime import held
@@ -26,7 +28,7 @@ class PolicyAndValue:
 
 
 class LearnResult(NamedTuple):
-    """What one update shows, [] float32 each; means over the entries that count."""
+    """What one update shows, [] float32 each; means over the entries that count. Of a population of P, [P] each."""
 
     loss: tf.Tensor
     policy_loss: tf.Tensor
@@ -34,7 +36,7 @@ class LearnResult(NamedTuple):
     entropy: tf.Tensor
     mean_value: tf.Tensor
     gradient_norm: tf.Tensor  # before clipping
-    is_finite: tf.Tensor  # [3] bool: the advantages, the loss, the gradient
+    is_finite: tf.Tensor  # [3] bool: the advantages, the loss, the gradient; [P, 3]
 
 
 @tf.keras.saving.register_keras_serializable(package="tfdqn")
@@ -65,9 +67,12 @@ class ActorCritic(NetworkAgent):
 
     def act(self, observation, agent_state, epsilon, seed, legal=None):
         """In a share `epsilon` an action drawn from the policy, else the most probable one."""
+        epsilon, _, rests = epsilon if isinstance(epsilon, Explore) else Explore(epsilon)
         log_policy, _ = self.policy_and_value(observation, legal)
+        if not isinstance(rests, tuple):
+            log_policy = tf.where(rests[:, tf.newaxis], 0.0, log_policy)
         # Draws in turn for every environment: one for each action's Gumbel noise, and one that decides which it is.
-        numbers = seeds.draw(seed, tf.shape(log_policy)[0] * (self.num_actions + 1))
+        numbers = seeds.draw_rows(seed, tf.shape(log_policy)[0], self.num_actions + 1)
         uniform = (tf.cast(numbers % 2**24, tf.float32) + 0.5) / 2.0**24
         # The largest number rounds to 1, whose noise would be infinite: that action would always be taken.
         uniform = tf.reshape(tf.minimum(uniform, 1.0 - 2.0**-24), [-1, self.num_actions + 1])
@@ -85,6 +90,8 @@ class ActorCritic(NetworkAgent):
     ) -> LearnResult:
         """Take one step of the optimizer (Mnih et al. 2016, "Asynchronous methods", section 4).
 
+        Of a population, B is that of all members.
+
         Args:
           observation: [B, ...].
           action: [B] int32, which was taken.
@@ -93,10 +100,12 @@ class ActorCritic(NetworkAgent):
           weight: [B] float32; with 0, an entry does not count.
           legal: [B, A] bool, what the rules allowed; None: every action.
         """
-        settings, total = self._settings, tf.maximum(tf.reduce_sum(weight), 1.0)
+        members = self._members
+        total = tf.maximum(members.sum(weight), 1.0)
+        value_weight, entropy_weight = (as_float32(self.setting(name)) for name in ("value_weight", "entropy_weight"))
 
         def mean(values):
-            return tf.reduce_sum(weight * values) / total
+            return members.sum(weight * values) / total
 
         with held.Tape(self.online.trainable_variables) as tape:
             log_policy, value = self.policy_and_value(observation, legal)
@@ -104,6 +113,6 @@ class ActorCritic(NetworkAgent):
             policy_loss = -mean(advantage * losses.masked_value(finite, action))
             value_loss = mean(losses.squared(value - target))
             entropy = -mean(tf.reduce_sum(tf.exp(log_policy) * finite, axis=1))
-            loss = policy_loss + settings["value_weight"] * value_loss - settings["entropy_weight"] * entropy
+            loss = policy_loss + value_weight * value_loss - entropy_weight * entropy
         norm, is_finite = self.descend(tape, loss, advantage * weight)
         return LearnResult(loss, policy_loss, value_loss, entropy, mean(value), norm, is_finite)

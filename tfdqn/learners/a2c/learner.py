@@ -1,7 +1,7 @@
 """A2C: the synchronous form of A3C (Mnih et al. 2016), with generalized advantages (Schulman et al. 2016).
 
 All environments play T decisions by the policy; then comes one update on all of them. No replay and no Q-values.
-Shapes: T decisions, N environments, A actions.
+Shapes: T decisions, N environments, A actions. Of a population, N is that of all members.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from tfdqn.config import Config
 from tfdqn.envs.base import Environment
 from tfdqn.learners.a2c.agent import ActorCritic
 from tfdqn.learners.a2c.metrics import CAUSES, METRICS
+from tfdqn.learners.exploration import Explore
 from tfdqn.learners.metrics import Metrics
-from tfdqn.learners.rounds import Round, RoundLearner, one_row
+from tfdqn.learners.rounds import Round, RoundLearner
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,10 +25,12 @@ class Sampling:
     """Every action is drawn from the policy."""
 
     def epsilon_at(self, env_frames: tf.Tensor) -> tf.Tensor:
-        """1, at any time."""
-        return tf.ones([])
+        """1, at any time; of a population, each member's, [P]."""
+        return tf.ones(tf.shape(env_frames))
 
-    at = epsilon_at
+    def at(self, env_frames: tf.Tensor) -> Explore:
+        """What an agent is told."""
+        return Explore(tf.ones([]))
 
     @staticmethod
     def draws(num_actions: int) -> int:
@@ -41,7 +44,7 @@ def advantages(
     value: tf.Tensor,
     is_boundary: tf.Tensor,
     last_value: tf.Tensor,
-    gae_lambda: float,
+    gae_lambda: float | tf.Tensor,
 ) -> tf.Tensor:
     """Generalized advantage estimates of a round, [T, N] float32 (Schulman et al. 2016, eq. 16).
 
@@ -56,7 +59,7 @@ def advantages(
       value: [T, N], V_0 to V_{T-1}.
       is_boundary: [T, N] bool.
       last_value: [N], V_T.
-      gae_lambda: lambda.
+      gae_lambda: lambda, one or [N].
     """
     steps = reward.shape[0]
 
@@ -91,23 +94,29 @@ class A2CLearner(RoundLearner):
         legal: tf.Tensor | None = None,
     ) -> Metrics:
         """The update of a round."""
-        config = self.config
-        last_value, discount = self.value(observation, agent_state, legal), config.discount * gathered.discount
+        config, members = self.config, self._members
         found = advantages(
-            gathered.reward, discount, gathered.value, gathered.is_boundary, last_value, config.gae_lambda
+            gathered.reward,
+            self.discount(gathered),
+            gathered.value,
+            gathered.is_boundary,
+            self.value(observation, agent_state, legal),
+            members.rows_of(members.setting("gae_lambda"), config.num_envs),
         )
         target, weight = found + gathered.value, tf.cast(~gathered.is_boundary, tf.float32)
         if config.normalize_advantages:
-            found = _normalized(found, weight)
+            found = self._normalized(found, weight)
         entries = (gathered.observation, gathered.action, found, target, weight, gathered.legal)
-        *entries, legal = one_row(entries)
+        *entries, legal = self.one_row(entries)
         return self.noted(sums, self.agent.learn(*entries, None if isinstance(legal, tuple) else legal))
 
-
-def _normalized(values: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
-    total = tf.maximum(tf.reduce_sum(weight), 1.0)
-    centred = values - tf.reduce_sum(weight * values) / total
-    return centred / (tf.sqrt(tf.reduce_sum(weight * tf.square(centred)) / total) + 1e-8)
+    def _normalized(self, values: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
+        """Values [T, N] of which those that count have mean 0 and standard deviation 1."""
+        members, num_envs = self._members, self.config.num_envs
+        total = tf.maximum(members.sum(weight, axis=1), 1.0)
+        centred = values - members.rows_of(members.sum(weight * values, axis=1) / total, num_envs)
+        variance = members.sum(weight * tf.square(centred), axis=1) / total
+        return centred / members.rows_of(tf.sqrt(variance) + 1e-8, num_envs)
 
 
 LEARNER = A2CLearner

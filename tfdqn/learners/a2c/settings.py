@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tfdqn.learners.rooms import Network, Optimizer, Returns, Sizes
+from tfdqn.learners.rooms import Network, Optimizer, Population, Returns, Sizes
 from tfdqn.settings import room, setting
 
 
@@ -10,14 +10,16 @@ from tfdqn.settings import room, setting
 class Rule:
     rollout_steps: int = setting(8, "decisions of each environment before an update", low=1, high=4096, common=True)
     gae_lambda: float = setting(
-        0.95, "how far advantages reach before bootstrapping: 0 one decision, 1 all", low=0, high=1
+        0.95, "how far advantages reach before bootstrapping: 0 one decision, 1 all", low=0, high=1, varies=True
     )
-    entropy_weight: float = setting(0.01, "how much the policy's entropy counts in the loss", low=0, high=100)
-    value_weight: float = setting(0.5, "how much the value's error counts in the loss", low=0, high=100)
+    entropy_weight: float = setting(
+        0.01, "how much the policy's entropy counts in the loss", low=0, high=100, varies=True
+    )
+    value_weight: float = setting(0.5, "how much the value's error counts in the loss", low=0, high=100, varies=True)
     normalize_advantages: bool = setting(False, "advantages of a round with mean 0 and standard deviation 1")
 
 
-ROOMS = (Sizes, Network, Optimizer, Returns, Rule)
+ROOMS = (Sizes, Network, Optimizer, Returns, Rule, Population)
 
 PRESET = {
     "num_envs": 64,

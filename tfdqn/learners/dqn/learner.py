@@ -91,9 +91,6 @@ class DQNLearner(ReplayLearner):
     def player(self) -> contextlib.AbstractContextManager:
         return self._player(self.agent)
 
-    def take_over(self, agent: base.Agent) -> None:
-        self.agent.play_by(agent.online.get_weights())
-
     @property
     def variables(self) -> dict[str, tf.Variable]:
         agent = self.agent

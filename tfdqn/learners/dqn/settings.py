@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from tfdqn import population
@@ -103,22 +103,6 @@ class Head:
             yield {"head": "scalar"}
 
 
-# What settings that may vary among agents side by side change nothing without: a flag, and whether it is there.
-NEEDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "learning_rate_end": ("--learning-rate-decay-updates", lambda config: config.learning_rate_decay_updates > 0),
-    "target_update_period_updates": ("--target hard", lambda config: config.target == "hard"),
-    "target_tau": ("--target soft", lambda config: config.target == "soft"),
-    **dict.fromkeys(
-        ("temperature_start", "temperature_end"),
-        ("--exploration boltzmann", lambda config: config.exploration == "boltzmann"),
-    ),
-    **dict.fromkeys(
-        ("priority_alpha", "priority_beta", "priority_beta_updates"),
-        ("--prioritized", lambda config: config.prioritized),
-    ),
-}
-
-
 @room("dqn", "the learning rule")
 class Rule:
     loss: str = setting("huber", "loss of the TD error", choices=("huber", "mse"))
@@ -154,7 +138,6 @@ class Rule:
         return (config.frame_stack - 1) * config.frame_stride + 1 + config.n_step
 
     def check(self, config: Any) -> None:
-        population.check_used(config, NEEDS)
         if self.play_target and self.target != "soft":
             raise UserError(f"--play-target: a {self.target} target is no average of weights; add --target soft")
         if self.return_lambda < 1 and config.n_step == 1:

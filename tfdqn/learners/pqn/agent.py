@@ -27,7 +27,7 @@ class Values:
 
 
 class LearnResult(NamedTuple):
-    """What one update shows."""
+    """What one update shows; of a population of P, each has that axis more."""
 
     loss: tf.Tensor  # [] float32, the weighted mean of half the squared TD error
     td_error: tf.Tensor  # [] float32, the weighted mean of its size
@@ -88,7 +88,7 @@ class QNetwork(NetworkAgent):
         state: Any = None,
         legal: tf.Tensor | None = None,
     ) -> LearnResult:
-        """Take one step of the optimizer towards targets.
+        """Take one step of the optimizer towards targets. Of a population, B is that of all members.
 
         Args:
           observation: [B, ...]; where it remembers, [T, B, ...], sequences of T decisions.
@@ -98,13 +98,15 @@ class QNetwork(NetworkAgent):
           state: of sequences: what was carried when they began, [B, ...]. No gradient reaches what was before.
           legal: [B, A] or [T, B, A] bool, the actions whose values are shown; None: all.
         """
-        total = tf.maximum(tf.reduce_sum(weight), 1.0)
+        members, axis = self._members, int(self.remembers)
+        total = tf.maximum(members.sum(weight, axis), 1.0)
         with held.Tape(self.online.trainable_variables) as tape:
             q = self.online.unroll(observation, is_first, state)[0] if self.remembers else self(observation)
             td_error = losses.masked_value(q, action) - target
-            loss = tf.reduce_sum(weight * losses.squared(td_error)) / total
-        norm, is_finite = self.descend(tape, loss, target * weight)
+            loss = members.sum(weight * losses.squared(td_error), axis) / total
+        norm, is_finite = self.descend(tape, loss, target * weight, axis)
         best = losses.max_value(q, legal)
-        size = tf.reduce_sum(weight * tf.abs(td_error)) / total
-        mean_q = tf.reduce_sum(tf.where(weight > 0, best, 0.0)) / total
-        return LearnResult(loss, size, mean_q, tf.reduce_max(tf.where(weight > 0, best, -math.inf)), norm, is_finite)
+        size = members.sum(weight * tf.abs(td_error), axis) / total
+        mean_q = members.sum(tf.where(weight > 0, best, 0.0), axis) / total
+        max_q = members.max(tf.where(weight > 0, best, -math.inf), axis)
+        return LearnResult(loss, size, mean_q, max_q, norm, is_finite)

@@ -4,7 +4,9 @@ Many environments play a round of T decisions; what happened is learnt from in s
 lambda returns of the network's own values as they were while it played; then it is forgotten. What keeps that stable is
 layer normalisation, so choose a network that has it. With a cell (their PQN-RNN) what is carried while playing goes on
 from round to round, and a minibatch is the whole round of some environments, unrolled from what each carried at its
-start, anew wherever an episode begins. Shapes: T decisions, N environments, A actions, B a minibatch.
+start, anew wherever an episode begins.
+
+Shapes: T decisions, N environments, A actions, B a minibatch. Of a population, N and B are those of all members.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from tfdqn.learners import exploration, losses
 from tfdqn.learners.metrics import Metrics
 from tfdqn.learners.pqn.agent import QNetwork
 from tfdqn.learners.pqn.metrics import CAUSES, METRICS
-from tfdqn.learners.rounds import Round, RoundLearner, one_row
+from tfdqn.learners.rounds import Round, RoundLearner
 from tfdqn.runtime import loops
 
 
@@ -31,7 +33,7 @@ def lambda_returns(
     value: tf.Tensor,
     is_boundary: tf.Tensor,
     last_value: tf.Tensor,
-    q_lambda: float,
+    q_lambda: float | tf.Tensor,
 ) -> tf.Tensor:
     """Peng's Q(lambda) of a round, [T, N] float32 (Peng and Williams 1994; Gallici et al. 2024, algorithm 1).
 
@@ -46,7 +48,7 @@ def lambda_returns(
       value: [T, N], V_0 to V_{T-1}.
       is_boundary: [T, N] bool; their own entries mean nothing.
       last_value: [N], V_T.
-      q_lambda: lambda.
+      q_lambda: lambda, one or [N].
     """
     steps = reward.shape[0]
 
@@ -67,7 +69,7 @@ class PQNLearner(RoundLearner):
 
     def __init__(self, config: Config, env: Environment, device: str):
         super().__init__(config, env, device, config.num_steps)
-        self.exploration = exploration.exploration(config)
+        self.exploration = exploration.exploration(config, self._members)
 
     def value(self, observation, agent_state, legal):
         best = losses.max_value(self.agent.action_values(observation, agent_state), legal)
@@ -83,14 +85,14 @@ class PQNLearner(RoundLearner):
         legal: tf.Tensor | None = None,
     ) -> Metrics:
         """The epochs of a round."""
-        config = self.config
+        config, members = self.config, self._members
         target = lambda_returns(
             gathered.reward,
-            config.discount * gathered.discount,
+            self.discount(gathered),
             gathered.value,
             gathered.is_boundary,
             self.value(observation, agent_state, legal),
-            config.q_lambda,
+            members.rows_of(members.setting("q_lambda"), config.num_envs),
         )
         weight = tf.cast(~gathered.is_boundary, tf.float32)
         entries = (gathered.observation, gathered.action, target, weight)
@@ -98,17 +100,16 @@ class PQNLearner(RoundLearner):
         if self.agent.remembers:  # an environment's decisions stay together, to be played again in turn
             entries, axis, count = (*entries, gathered.is_first), 1, config.num_envs
         else:
-            entries, allowed = one_row((entries, allowed))
+            entries, allowed = self.one_row((entries, allowed))
             axis, count = 0, config.num_steps * config.num_envs
-        size = count // config.minibatches
 
         def epoch(number, sums):
             # Counted in updates: an order of its own for every epoch of the run.
             updates = self.agent.optimizer.iterations.read_value()
-            order = tf.argsort(seeds.draw(seeds.at(seeds.stream(config.seed, "replay"), updates), count))
+            orders = members.orders(seeds.draw(seeds.at(members.stream("replay"), updates), count))
 
             def minibatch(number, sums):
-                chosen = tf.reshape(order, [config.minibatches, size])[number]
+                chosen = members.part(orders, number, config.minibatches)
                 picked = [tf.gather(each, chosen, axis=axis) for each in entries]
                 state = tf.nest.map_structure(lambda each: tf.gather(each, chosen), gathered.state)
                 shown = None if isinstance(allowed, tuple) else tf.gather(allowed, chosen, axis=axis)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tfdqn.errors import UserError
-from tfdqn.learners.rooms import Exploration, Network, Optimizer, Recurrence, Returns, Sizes
+from tfdqn.learners.rooms import Exploration, Network, Optimizer, Population, Recurrence, Returns, Sizes
 from tfdqn.settings import room, setting
 
 
@@ -16,7 +16,9 @@ class Rule:
     num_steps: int = setting(32, "decisions of each environment in a round", low=1, high=4096, common=True)
     epochs: int = setting(2, "times that a round's decisions are learnt from", low=1, high=100)
     minibatches: int = setting(32, "parts that they are cut into, an update each", low=1, high=100_000)
-    q_lambda: float = setting(0.65, "how far returns reach before bootstrapping: 0 one decision, 1 all", low=0, high=1)
+    q_lambda: float = setting(
+        0.65, "how far returns reach before bootstrapping: 0 one decision, 1 all", low=0, high=1, varies=True
+    )
 
     def check(self, config: Any) -> None:
         whole, what = self._whole(config)
@@ -45,7 +47,7 @@ class Rule:
         return max(count for count in range(1, self.minibatches + 1) if size % count == 0)
 
 
-ROOMS = (Sizes, Network, Recurrence, Optimizer, Returns, Rule, Exploration)
+ROOMS = (Sizes, Network, Recurrence, Optimizer, Returns, Rule, Exploration, Population)
 
 # Gallici et al. 2024 on MinAtar, but for Adam in the place of RAdam, and for the rate, which falls to 0 there: over how
 # many updates, a game's preset or the user has to say.

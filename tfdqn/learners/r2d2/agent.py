@@ -1,6 +1,6 @@
 """A recurrent Q-network: it plays, carries what it remembers, and learns from windows.
 
-Shapes: T rows of a window, B batch, A actions, U units of the cell.
+Shapes: T rows of a window, B batch, A actions, U units of the cell. Of a population of P, B is that of all members.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import tensorflow as tf
 from tfdqn import seeds
 from tfdqn.learners import exploration, losses
 from tfdqn.learners.networked import NetworkAgent
-from tfdqn.networks import layers
+from tfdqn.networks import layers, stacked
 from tfdqn.networks.recurrent import RecurrentNetwork
 from tfdqn.runtime import held
 
@@ -53,7 +53,7 @@ def n_step_targets(
 
 
 class LearnResult(NamedTuple):
-    """What one update shows; values are rescaled."""
+    """What one update shows; values are rescaled. Of a population, what is [] has that axis, [P]."""
 
     loss: tf.Tensor  # [] float32, the weighted mean of half the squared TD error
     td_error: tf.Tensor  # [] float32, the mean of its size
@@ -71,10 +71,12 @@ class DuelingValues(tf.keras.layers.Layer):
       num_actions: A.
       units: of the hidden layer that each has to itself.
       seed: the weights are drawn from it.
+      count: P, of agents side by side (see `tfdqn.networks.stacked`); None: one alone.
     """
 
-    def __init__(self, num_actions: int, units: int, seed: int):
+    def __init__(self, num_actions: int, units: int, seed: int, count: int | None = None):
         super().__init__(dtype=layers.DTYPE)
+        self._given = (num_actions, units, seed)
         draws = (tf.keras.initializers.GlorotUniform(seeds.stream(seed, "weights", 0, number)) for number in range(4))
         self.hidden_value, self.hidden_advantage, self.value, self.advantage = (
             layers.Dense(size, False, activation=activation, kernel_initializer=initializer)
@@ -82,6 +84,13 @@ class DuelingValues(tf.keras.layers.Layer):
                 ((units, "relu"), (units, "relu"), (1, None), (num_actions, None)), draws, strict=True
             )
         )
+        if count is not None:
+            for name in ("hidden_value", "hidden_advantage", "value", "advantage"):
+                setattr(self, name, stacked.beside_each_other(getattr(self, name), count))
+
+    def side_by_side(self, count: int) -> DuelingValues:
+        """So many of its kind, whose weights are still to be set."""
+        return DuelingValues(*self._given, count)
 
     def build(self, input_shape: Any) -> None:
         for hidden, last in ((self.hidden_value, self.value), (self.hidden_advantage, self.advantage)):
@@ -141,6 +150,11 @@ class R2D2(NetworkAgent):
         self.target.trainable = False
         self.copy_to_target()
 
+    def join(self, agents, members):
+        super().join(agents, members)
+        self.target = stacked.model([agent.target for agent in agents])
+        self.target.trainable = False
+
     # Playing.
 
     def initial_state(self, num_envs: int) -> Any:
@@ -171,8 +185,8 @@ class R2D2(NetworkAgent):
           windows: `tfdqn.replay.sequences.Windows` of `burn_in` rows, those to learn, and `n_step` rows.
           weights: [B] float32, importance of each window in the mean loss; with 0 it does not count.
         """
-        settings = self._settings
-        burn_in, n_step, eta = settings["burn_in"], settings["n_step"], settings["priority_eta"]
+        settings, members = self._settings, self._members
+        burn_in, n_step = settings["burn_in"], settings["n_step"]
         observation, begins, state = windows.observation, windows.is_first, windows.state
         action, reward = windows.action, windows.reward
         target_q = self.target.unroll(observation, begins, state, action, reward)[0][burn_in:]
@@ -181,31 +195,31 @@ class R2D2(NetworkAgent):
                 observation[:burn_in], begins[:burn_in], state, action[:burn_in], reward[:burn_in]
             )
         late = tf.nest.map_structure(lambda rows: rows[burn_in:], windows._replace(state=()))
-        size = late.reward.shape[0] - n_step
+        size, of_each = late.reward.shape[0] - n_step, late.reward.shape[1] // members.count
+        discount, eta = (members.rows_of(self.setting(name), of_each) for name in ("discount", "priority_eta"))
         counts = tf.cast(~late.is_boundary[:size], tf.float32)
         with held.Tape(self.online.trainable_variables) as tape:
             q, _ = self.online.unroll(late.observation, late.is_first, state, late.action, late.reward)
             with tape.stop_recording():
                 legal = None if isinstance(late.legal, tuple) else late.legal
                 value = losses.double_value(q, target_q, legal)
-                discount = settings["discount"] * late.discount
                 target = n_step_targets(
-                    late.reward, discount, late.is_boundary, value, n_step, settings["rescale_epsilon"]
+                    late.reward, discount * late.discount, late.is_boundary, value, n_step, settings["rescale_epsilon"]
                 )
             q = q[:size]
             td_error = (losses.masked_value(q, late.action[:size]) - target) * counts  # [T - n, B]
-            total = tf.maximum(tf.reduce_sum(counts), 1.0)
-            loss = tf.reduce_sum(weights * losses.squared(td_error)) / total
-        norm, is_finite = self.descend(tape, loss, target * counts)
+            total = tf.maximum(members.sum(counts, axis=1), 1.0)
+            loss = members.sum(weights * losses.squared(td_error), axis=1) / total
+        norm, is_finite = self.descend(tape, loss, target * counts, axis=1)
         self._sync_target()
         best = losses.max_value(q, None if legal is None else legal[:size])
         size_of_error = tf.abs(td_error)
         each = tf.reduce_sum(size_of_error, axis=0) / tf.maximum(tf.reduce_sum(counts, axis=0), 1.0)
         return LearnResult(
             loss=loss,
-            td_error=tf.reduce_sum(size_of_error) / total,
-            mean_q=tf.reduce_sum(tf.where(counts > 0, best, 0.0)) / total,
-            max_q=tf.reduce_max(tf.where(counts > 0, best, -math.inf)),
+            td_error=members.sum(size_of_error, axis=1) / total,
+            mean_q=members.sum(tf.where(counts > 0, best, 0.0), axis=1) / total,
+            max_q=members.max(tf.where(counts > 0, best, -math.inf), axis=1),
             gradient_norm=norm,
             is_finite=is_finite,
             priority=eta * tf.reduce_max(size_of_error, axis=0) + (1.0 - eta) * each,
@@ -215,7 +229,7 @@ class R2D2(NetworkAgent):
 
     def play_by(self, weights: Sequence[np.ndarray]) -> None:
         super().play_by(weights)
-        self.target.set_weights(weights)
+        self.copy_to_target()
 
     def copy_to_target(self) -> None:
         """Make the target network equal to the online one."""
@@ -224,6 +238,6 @@ class R2D2(NetworkAgent):
 
     def _sync_target(self) -> None:
         """After an update, which `optimizer.iterations` has counted."""
-        is_due = self.optimizer.iterations % self._settings["target_update_period_updates"] == 0
+        is_due = self.optimizer.iterations % self.setting("target_update_period_updates") == 0
         for target, online in zip(self.target.variables, self.online.variables, strict=True):
-            target.assign(tf.where(is_due, online, target))
+            target.assign(tf.where(self._members.over(is_due, online), online, target))

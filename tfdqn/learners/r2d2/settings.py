@@ -12,6 +12,7 @@ from tfdqn.learners.rooms import (
     Exploration,
     Network,
     Optimizer,
+    Population,
     Recurrence,
     Replay,
     Returns,
@@ -35,7 +36,7 @@ class Rule:
         10, "decisions from one window's start to the next's; windows overlap where it is shorter", low=1, high=1024
     )
     priority_eta: float = setting(
-        0.9, "a window's priority: 1 its largest TD error, 0 their mean, or between", low=0, high=1
+        0.9, "a window's priority: 1 its largest TD error, 0 their mean, or between", low=0, high=1, varies=True
     )
     rescale_epsilon: float = setting(1e-3, "the linear part of the function that squeezes returns", low=0, high=1)
 
@@ -78,7 +79,20 @@ class Rule:
             yield {"sequence_length": max(self.sequence_length - (window - length), self.sequence_period)}
 
 
-ROOMS = (Sizes, Updates, Network, Dueling, Recurrence, Optimizer, Returns, Bootstrap, Rule, Replay, Exploration)
+ROOMS = (
+    Sizes,
+    Updates,
+    Network,
+    Dueling,
+    Recurrence,
+    Optimizer,
+    Returns,
+    Bootstrap,
+    Rule,
+    Replay,
+    Exploration,
+    Population,
+)
 
 # What is learnt is that of Kapturowski et al. 2019, table 2, but that beta rises. How much at a time, and how fast, is
 # made for small games on a CPU: there a rate of 1e-4, Adam's epsilon 1e-3, and a target copied every 2,500 updates.
