@@ -103,7 +103,6 @@ def test_from_python_a_grid_is_said_by_name():
         ({"vary": "gae_lambda=0,2", "learner": "a2c"}, "--vary gae_lambda=2.0: must be at most 1; use 1"),
         ({"vary": "temperature_end=1", "learner": "pqn"}, "changes nothing without --exploration boltzmann"),
         ({"vary": "priority_beta=0,1", "learner": "r2d2", "prioritized": False}, "without --prioritized"),
-        ({"population": 2, "noisy": True}, "--noisy: is not for agents side by side"),
         (
             {"vary": "seed=1,2", "convolution": "native"},
             "--convolution native: agents side by side compute theirs as patches; leave it out",
@@ -133,8 +132,8 @@ def test_draws_of_a_population_are_those_of_its_seeds():
     [
         ("catch8", {"network": "mlp_norm", "dueling": True, "precision": "bfloat16"}, False),
         ("catch8", {"network": "mlp_norm", "dueling": True, "precision": "bfloat16"}, True),
-        ("catch8", {"network": "conv", "head": "quantile"}, True),
-        ("cave", {"network": "columns", "members": 2}, False),
+        ("catch8", {"network": "conv", "head": "quantile", "noisy": True, "spectral_norm": True}, True),
+        ("cave", {"network": "columns", "members": 2, "spectral_norm": True}, False),
         pytest.param("catch8", {"network": "resnet"}, True, marks=pytest.mark.slow),
         pytest.param("cave", {"network": "columns_deep", "members": 2}, True, marks=pytest.mark.slow),
         pytest.param("cave", {"network": "conv_stride4"}, True, marks=pytest.mark.slow),
@@ -205,6 +204,12 @@ def played(config, rounds):
             {"prioritized": True, "restart_share": 0.5, "n_step": 2, "double": False},
             "seed=0,7;discount=0.5,0.99;priority_alpha=0.2,0.9;priority_beta=0.1,0.7",
         ),
+        ({"noisy": True, "head": "quantile", "dueling": True, "epsilon_start": 0.0, "epsilon_end": 0.0}, "seed=0,7"),
+        pytest.param(
+            {"noisy": True, "head": "iqn", "precision": "bfloat16", "members": 2, "spectral_norm": True},
+            "seed=0,7;discount=0.5,0.99",
+            marks=pytest.mark.slow,
+        ),
         pytest.param({}, "restart_share=0,0.25,0.75", marks=pytest.mark.slow),
         pytest.param(
             {"env": "cave", "network": "mlp"}, "start_curriculum=0,0.6;restart_share=0,0.5", marks=pytest.mark.slow
@@ -225,7 +230,19 @@ def played(config, rounds):
             marks=pytest.mark.slow,
         ),
     ],
-    ids=["rates", "own game", "own network", "replay", "practice", "starts", "mixed returns", "exploration", "targets"],
+    ids=[
+        "rates",
+        "own game",
+        "own network",
+        "replay",
+        "noise",
+        "all noise",
+        "practice",
+        "starts",
+        "mixed returns",
+        "exploration",
+        "targets",
+    ],
 )
 def test_a_member_is_what_it_would_be_alone(settings, vary):
     check_members_alone(configuration.resolve({**SMALL, "jit": False, **settings, "vary": vary}), 60)

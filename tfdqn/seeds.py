@@ -14,6 +14,7 @@ import hashlib
 import operator
 from collections.abc import Sequence
 
+import numpy as np
 import tensorflow as tf
 
 # Evaluation's streams are never used in training, nor is "look", of what is only shown. "start" is the first reset of
@@ -55,9 +56,13 @@ def at(stream: int | tf.Tensor | Sequence[int], counter: int | tf.Tensor) -> tf.
     return tf.stack(words, axis=-1)
 
 
-def part(seed: tf.Tensor, word: int) -> tf.Tensor:
-    """The seed [..., 2] int64 of a part of what is drawn by one from `at`; `word`, below 2**32, tells parts apart."""
-    return seed + tf.constant([(word - 2**31) * 2**32, 0], tf.int64)
+def part(seed: tf.Tensor, word: int | Sequence[int]) -> tf.Tensor:
+    """The seed [..., 2] int64 of a part of what is drawn by one from `at`; `word`, below 2**32, tells parts apart.
+
+    Of seeds [P, 2], each may have a word of its own, [P].
+    """
+    offset = (np.asarray(word, np.int64) - 2**31) * 2**32
+    return seed + tf.constant(np.stack([offset, np.zeros_like(offset)], axis=-1))
 
 
 def skip(seed: tf.Tensor, count: int | tf.Tensor) -> tf.Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -20,8 +20,8 @@ from tfdqn import seeds
 class Draws(NamedTuple):
     """What the layers of a network draw in one call."""
 
-    seed: tf.Tensor  # [2] int64
-    rows: int | tf.Tensor  # R: that many draw apart, each for an equal share of the batch
+    seed: tf.Tensor  # [2] int64; of networks side by side, that of each, [P, 2]
+    rows: int | tf.Tensor  # R: that many draw apart, each for an equal share of the batch; of networks, a multiple of P
     taus: bool = False  # which quantiles are asked for, where a network takes these (see `tfdqn.networks.implicit`)
 
 
@@ -43,9 +43,12 @@ def current() -> Draws | None:
     return _CURRENT.get()
 
 
-def normal(draws: Draws, word: int, count: int) -> tf.Tensor:
-    """Standard normal numbers [R, count] float32 (Box and Muller 1958) of the layer with that word, below 2**32."""
-    numbers = seeds.draw(seeds.part(draws.seed, word), draws.rows * count)
+def normal(draws: Draws, word: int | Sequence[int], count: int) -> tf.Tensor:
+    """Standard normal numbers [R, count] float32 (Box and Muller 1958) of the layer with that word, below 2**32.
+
+    Of networks side by side, the layers' words [P].
+    """
+    numbers = seeds.draw_rows(seeds.part(draws.seed, word), draws.rows, count)
     # Two independent parts of one draw, of 23 bits, so that no half rounds to 1, and no logarithm is infinite.
     first, second = (tf.cast(part % 2**23, tf.float32) for part in (numbers, tf.bitwise.right_shift(numbers, 23)))
     radius = tf.sqrt(-2.0 * tf.math.log((first + 0.5) / 2.0**23))

@@ -32,7 +32,7 @@ class NoisyDense(Dense):
 
     def __init__(self, units, rounded=False, seed=0, sigma=0.5, dtype=DTYPE, **kwargs):
         super().__init__(units, rounded, dtype=dtype, **kwargs)
-        self.seed, self.sigma = seed, sigma
+        self.seed, self.words, self.sigma = seed, seed, sigma
 
     def build(self, input_shape):
         inputs = int(input_shape[-1])
@@ -48,15 +48,19 @@ class NoisyDense(Dense):
         if draws is None:
             return super().call(inputs)
         entering, leaving = (drawing.for_batch(noise, draws.rows, inputs) for noise in self.noise(draws))
-        multiply = rounded_matmul if self.rounded else tf.matmul
-        mean = multiply(inputs, tf.convert_to_tensor(self.kernel)) + self.bias
-        noise = (tf.matmul(inputs * entering, self.sigma_kernel) + self.sigma_bias) * leaving
+        mean = self.linear(inputs, self.kernel, self.bias, self.rounded)
+        noise = self.linear(inputs * entering, self.sigma_kernel, self.sigma_bias) * leaving
         return self.activation(mean + noise)
+
+    @staticmethod
+    def linear(inputs, kernel, bias, rounded=False):
+        """Inputs [B, inputs] times a kernel, whose factors may be rounded, and a bias: [B, units]."""
+        return (rounded_matmul if rounded else tf.matmul)(inputs, tf.convert_to_tensor(kernel)) + bias
 
     def noise(self, draws: drawing.Draws) -> list[tf.Tensor]:
         """f(e_in) [R, inputs] and f(e_out) [R, units], float32."""
-        inputs = self.kernel.shape[0]
-        drawn = drawing.normal(draws, self.seed, inputs + self.units)
+        inputs = self.kernel.shape[-2]
+        drawn = drawing.normal(draws, self.words, inputs + self.units)
         return tf.split(tf.sign(drawn) * tf.sqrt(tf.abs(drawn)), [inputs, self.units], axis=1)
 
     def get_config(self):

@@ -169,11 +169,11 @@ class RecurrentNetworks(RecurrentNetwork):
     def __init__(self, networks: Sequence[RecurrentNetwork]):
         first = networks[0]
         tf.keras.Model.__init__(self, name=first.name, dtype="float32")
-        self._count = count = len(networks)
+        self._count = len(networks)
         self.body = stacked.model([network.body for network in networks])
-        self.norm = None if first.norm is None else stacked.beside_each_other(first.norm, count)
-        self.cell = stacked.beside_each_other(first.cell, count)
-        self.values = stacked.beside_each_other(first.values, count)
+        self.norm = None if first.norm is None else stacked.beside_each_other([each.norm for each in networks])
+        self.cell = stacked.beside_each_other([each.cell for each in networks])
+        self.values = stacked.beside_each_other([each.values for each in networks])
         self._frame, self._num_actions, self._sees_past = first._frame, first._num_actions, first._sees_past
         self.build((None, *self._frame))
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfdqn.networks import layers
+from tfdqn.networks import drawing, layers, noisy
 from tfdqn.networks.products import rounded_matmul
 
 Layer = tf.keras.layers.Layer
@@ -51,10 +51,11 @@ class Dense(_Stacked, layers.Dense):
     def build(self, input_shape):
         self.kernel = self._add("kernel", [int(input_shape[-1]), self.units])
         self.bias = self._add("bias", [self.units])
+        self.add_direction()
         Layer.build(self, input_shape)
 
     def call(self, inputs, training=None):
-        return self.activation(self._biased(self._product(inputs, self.kernel)))
+        return self.activation(self._biased(self._product(inputs, self.kernel_in_use(training))))
 
     def _product(self, rows, matrix):
         if not self.rounded:
@@ -63,6 +64,32 @@ class Dense(_Stacked, layers.Dense):
         return tf.concat(
             [rounded_matmul(a, b) for a, b in zip(tf.split(rows, self.count), kernels, strict=True)], axis=0
         )
+
+
+class NoisyDense(Dense, noisy.NoisyDense):
+    """P noisy layers, each with noise of its own.
+
+    Args:
+      words: by which it is drawn, of each.
+    """
+
+    def __init__(self, count, words, **config):
+        super().__init__(count, **config)
+        self.words = list(words)
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.sigma_kernel = self._add("sigma_kernel", [int(input_shape[-1]), self.units])
+        self.sigma_bias = self._add("sigma_bias", [self.units])
+
+    def call(self, inputs, training=None):
+        if drawing.current() is None:
+            return super().call(inputs)
+        return noisy.NoisyDense.call(self, inputs)
+
+    def linear(self, inputs, kernel, bias, rounded=False):
+        found = self._apart(self._product(inputs, kernel) if rounded else _Stacked._product(self, inputs, kernel))
+        return tf.reshape(found + self._over_rows(bias, found), [-1, bias.shape[-1]])
 
 
 class PatchConv2D(_Stacked, layers.PatchConv2D):
@@ -75,6 +102,7 @@ class PatchConv2D(_Stacked, layers.PatchConv2D):
     def build(self, input_shape):
         self.kernel = self._add("kernel", [self.kernel_size, self.kernel_size, int(input_shape[-1]), self.filters])
         self.bias = self._add("bias", [self.filters])
+        self.add_direction()
         self._height, self._width = (self._padding(pixels) for pixels in input_shape[1:3])
         Layer.build(self, input_shape)
 
@@ -94,6 +122,7 @@ class ColumnDense(_Stacked, layers.ColumnDense):
         rows, _, channels = (int(size) for size in input_shape[1:])
         self.kernel = self._add("kernel", [channels * self.width * rows, self.filters])
         self.bias = self._add("bias", [self.filters])
+        self.add_direction()
         Layer.build(self, input_shape)
 
 
@@ -143,6 +172,7 @@ class Apart(Layer):
 
 KINDS = {
     layers.Dense: Dense,
+    noisy.NoisyDense: NoisyDense,
     tf.keras.layers.Dense: Dense,
     layers.PatchConv2D: PatchConv2D,
     layers.ColumnDense: ColumnDense,
@@ -162,7 +192,7 @@ def model(networks: Sequence[tf.keras.Model]) -> tf.keras.Model:
 
 def _clone(networks: Sequence[tf.keras.Model]) -> tf.keras.Model:
     """One network of their form, whose weights are still to be set."""
-    count, twins = len(networks), {id(each[0]): each for each in _side_by_side(networks)}
+    twins = {id(each[0]): each for each in _side_by_side(networks)}
 
     def stacked(layer: Layer) -> Layer:
         if _is_graph(layer):
@@ -171,16 +201,18 @@ def _clone(networks: Sequence[tf.keras.Model]) -> tf.keras.Model:
             return layer
         if not _is_known(layer):
             return Apart(twins[id(layer)])
-        return beside_each_other(layer, count)
+        return beside_each_other(twins[id(layer)])
 
     return tf.keras.models.clone_model(networks[0], clone_function=stacked)
 
 
-def beside_each_other(layer: Layer, count: int) -> Layer:
-    """A layer for `count` of its kind, one of `KINDS` or one that knows how; its weights are still to be set."""
+def beside_each_other(alone: Sequence[Layer]) -> Layer:
+    """One layer for several of its kind, one of `KINDS` or one that knows how; its weights are still to be set."""
+    layer, count = alone[0], len(alone)
     if hasattr(layer, "side_by_side"):
         return layer.side_by_side(count)
-    return KINDS[type(layer)].from_config({"count": count, **layer.get_config()})
+    own = {"words": [each.seed for each in alone]} if isinstance(layer, noisy.NoisyDense) else {}
+    return KINDS[type(layer)].from_config({"count": count, **own, **layer.get_config()})
 
 
 def _is_graph(layer: Layer) -> bool:
@@ -188,8 +220,9 @@ def _is_graph(layer: Layer) -> bool:
 
 
 def _is_known(layer: Layer) -> bool:
-    """Whether it is one of `KINDS` as they are here: two weights alone, dense on vectors, normed over the last axis."""
-    if type(layer) not in KINDS or len(layer.weights) != 2:
+    """Whether it is one of `KINDS` as they are here: with all weights, dense on vectors, normed over the last axis."""
+    wanted = 4 if isinstance(layer, noisy.NoisyDense) else 3 if getattr(layer, "spectral", False) else 2
+    if type(layer) not in KINDS or len(layer.weights) != wanted:
         return False
     rank = len(layer.input_shape)
     if isinstance(layer, tf.keras.layers.LayerNormalization):

@@ -168,7 +168,7 @@ class DQN(TwoNetworks):
         if settings["max_gradient_norm"] == math.inf:
             self._config["max_gradient_norm"] = None  # JSON has no infinity
         seed = settings["seed"]
-        self.num_actions, self._is_noisy = num_actions, noisy
+        self.num_actions, self.is_noisy = num_actions, noisy
         one = rules.HEADS[head](num_actions, settings)
         self.accepts = entering.Inputs(tf.as_dtype(spec.dtype), observation_shape, num_actions, one.mixes_returns)
         self.online, self.target = (
@@ -272,7 +272,7 @@ class DQN(TwoNetworks):
         observation = self.accepts.observations(observation)
         legal = self.accepts.legal(legal, observation.shape[:1], "legal actions")
         # Each environment with noise of its own.
-        explores = self._is_noisy and isinstance(epsilon, exploration.Explore)
+        explores = self.is_noisy and isinstance(epsilon, exploration.Explore)
         with drawing.within(drawing.Draws(seed, _rows(observation)) if explores else None):
             values = self(observation)
         return exploration.choose(values, epsilon, seed, legal), agent_state

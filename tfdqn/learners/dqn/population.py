@@ -18,7 +18,7 @@ from tfdqn.learners.dqn import rules
 from tfdqn.learners.dqn.agent import DQN, TwoNetworks
 from tfdqn.learners.dqn.metrics import LearnResult
 from tfdqn.members import Members
-from tfdqn.networks import stacked
+from tfdqn.networks import drawing, stacked
 from tfdqn.replay.transitions import Transition
 
 
@@ -39,7 +39,7 @@ class DQNPopulation(TwoNetworks):
         self.online, self.target = (stacked.model([getattr(agent, name) for agent in agents]) for name in NETWORKS)
         self.target.trainable = False
         self.count, self.num_actions = members.count, first.num_actions
-        self._head, self._accepts = first.head, first.accepts
+        self._head, self._accepts, self._is_noisy = first.head, first.accepts, first.is_noisy
         names = ("target", "target_update_period_updates", "target_tau")
         settings = {name: members.setting(name) for name in names}
         self.rule = dataclasses.replace(
@@ -64,7 +64,10 @@ class DQNPopulation(TwoNetworks):
     ) -> tuple[tf.Tensor, Any]:
         """Actions [P * N] int32: as of any agent, with the seeds [P, 2] of all."""
         observation = self._accepts.observations(observation)
-        return exploration.choose(self(observation), epsilon, seed, legal), agent_state
+        explores = self._is_noisy and isinstance(epsilon, exploration.Explore)
+        with drawing.within(drawing.Draws(seed, observation.shape[0]) if explores else None):
+            values = self(observation)
+        return exploration.choose(values, epsilon, seed, legal), agent_state
 
     def learn(self, transitions: Transition, weights: tf.Tensor) -> LearnResult:
         """One update of all from a batch [P * B] with weights [P * B] float32; what is told of it is [P]."""

@@ -57,9 +57,6 @@ class Head:
     noisy_sigma: float = setting(0.5, "that noise at first, times the root of a layer's inputs", above=0, high=100)
 
     def check(self, config: Any) -> None:
-        for name in ("noisy", "spectral_norm"):
-            if getattr(self, name) and population.is_one(config):
-                raise UserError(f"{flag_of(name)}: is not for agents side by side; leave it out, or train a run each")
         if self.spectral_norm and loading.is_spec(config.network):
             raise UserError(
                 f"--spectral-norm: is of tfdqn's own networks, not of {config.network}; leave it out, or use --network "
@@ -81,11 +78,8 @@ class Head:
             )
 
     def ways_to_fit(self, config: Any) -> Iterator[dict[str, Any]]:
-        if self.spectral_norm and (loading.is_spec(config.network) or population.is_one(config)):
+        if self.spectral_norm and loading.is_spec(config.network):
             yield {"spectral_norm": False}
-        if self.noisy and population.is_one(config):
-            yield {"noisy": False}
-            yield {"population": 1}
         is_greedy = config.exploration == "epsilon_greedy" and not config.epsilon_start
         if not self.noisy and is_greedy and PRESETS.get(config.preset, {}).get("noisy"):
             # The preset leaves exploring to the noise: without it nobody would.

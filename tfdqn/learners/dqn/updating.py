@@ -118,7 +118,7 @@ class Update:
         def drawn(network: Callable) -> Callable:
             def call(observation: tf.Tensor, **given: Any) -> tf.Tensor:
                 seed = seeds.at(self.stream(next(numbers)), updates)
-                with drawing.within(drawing.Draws(seed, 1, taus=True)):
+                with drawing.within(drawing.Draws(seed, self.members.count, taus=True)):
                     return network(observation, **given)
 
             return call

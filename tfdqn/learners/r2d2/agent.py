@@ -86,7 +86,7 @@ class DuelingValues(tf.keras.layers.Layer):
         )
         if count is not None:
             for name in ("hidden_value", "hidden_advantage", "value", "advantage"):
-                setattr(self, name, stacked.beside_each_other(getattr(self, name), count))
+                setattr(self, name, stacked.beside_each_other([getattr(self, name)] * count))
 
     def side_by_side(self, count: int) -> DuelingValues:
         """So many of its kind, whose weights are still to be set."""
