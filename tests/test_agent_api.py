@@ -315,6 +315,8 @@ def test_a_saved_agent_plays_alike_wherever_it_is_loaded(trained, tmp_path):
     assert tfdqn.load(agent.run_dir).run_dir == agent.run_dir
     with pytest.raises(UserError, match="mine: holds an agent already"):
         agent.save(tmp_path / "mine")
+    with pytest.raises(UserError, match="is no folder; name one"):
+        agent.save("")
     with pytest.raises(UserError, match="model") as error:
         agent.save(tmp_path / "mine" / "model.keras")
     assert error.value.exit_code == EXIT_IO

@@ -149,6 +149,11 @@ def test_a_folder_that_holds_no_runs(tmp_path, logdir, capsys, monkeypatch):
         list_runs.main([])
 
 
+def test_a_run_that_was_stopped_while_it_compiled_is_not_broken(tmp_path, capsys):
+    make_run(tmp_path / "run").close()
+    assert listed(tmp_path, capsys)["run"]["state"] == "stopped before its first checkpoint"
+
+
 def test_an_agent_alone_is_no_broken_run_and_cannot_go_on(tmp_path, capsys):
     config = configuration.resolve(SETTINGS)
     for place in ("run/members/00", "run", "saved", "run-without"):

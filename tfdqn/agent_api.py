@@ -326,6 +326,8 @@ class Agent:
         Raises:
           UserError: it holds an agent or a run already, or cannot be written.
         """
+        if not str(path):
+            raise UserError('save: "" is no folder; name one, such as "my_agent"')
         folder = Path(paths.local("", str(path)))
         if (folder / run_config.CONFIG_FILE).exists():
             raise UserError(f"{path}: holds an agent already; choose another folder")

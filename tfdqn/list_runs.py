@@ -20,7 +20,10 @@ class Listed(NamedTuple):
     game: str
     env_frames: int
     best_score: float | None
-    state: str  # "training", "finished", "stopped", "agent" (one alone, as saved), or "broken: " and why
+    state: str  # "training", "finished", "stopped", "agent" (one alone, as saved), or "broken: " and why; or `UNBEGUN`
+
+
+UNBEGUN = "stopped before its first checkpoint"  # such as while it compiled
 
 
 def parser() -> cli.Parser:
@@ -85,6 +88,8 @@ def _told_by_files(run_dir: Path) -> Listed:
         state = "training"
     elif (run_dir / models.BEST_MODEL).is_file() and not (run_dir / checkpoints.FOLDER).exists():
         state = "agent"
+    elif not (run_dir / checkpoints.FOLDER).exists():
+        state = UNBEGUN
     elif not manifest:
         state = "broken: no checkpoint"
     elif _is_finished(config, frames, best, seconds):
