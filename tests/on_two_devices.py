@@ -21,10 +21,12 @@ from tfdqn.envs import make_for
 from tfdqn.errors import EXIT_NUMERIC, UserError
 from tfdqn.learners import metrics
 from tfdqn.learners.dqn import convolutions
+from tfdqn.networks import stacked
 from tfdqn.programs.replicated import ReplicaTrainer
+from tfdqn.programs.selection import AGENT, Selection
 from tfdqn.programs.spread import SpreadTrainer
 from tfdqn.programs.training import NEVER, Trainer
-from tfdqn.runs import loop
+from tfdqn.runs import curves, loop
 from tfdqn.runs.loop import Run
 from tfdqn.runs.population_run import PopulationRun
 from tfdqn.runs.saving import named_tensors
@@ -230,6 +232,20 @@ def test_a_population_on_two_devices_is_that_on_one(jit):
     assert len(set(epsilon.numpy())) > 1
 
 
+def test_a_population_of_rounds_on_two_devices_is_that_on_one():
+    """Of a learner without a replay, whose rounds have several decisions: nothing comes late there either."""
+    settings = {"learner": "a2c", "population": 4, "log_every_frames": 80}
+    one, several = Trainer(alone(**settings), "/CPU:0"), SpreadTrainer(alone(**TOGETHER, **settings), "/CPU:0")
+    whole, whole_reports = one.run_reporting_chunk(one.initial_carry(), 60, 500, 80)
+    carry, reports = several.run_reporting_chunk(several.initial_carry(), 60, 500, 80)
+    assert several.replay is None and carry.iteration == whole.iteration < 360
+    np.testing.assert_array_equal(carry.env_frames, whole.env_frames)
+    assert [row[1] for row in reports.rows()] == [row[1] for row in whole_reports.rows()] != []
+    for number in range(4):
+        for ours, theirs in zip(several.agent.weights_of(number), one.agent.weights_of(number), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     "changes",
     [{"action_repeat": 3, "log_every_frames": 10**12}, pytest.param({}, marks=pytest.mark.slow)],
@@ -315,6 +331,60 @@ def test_a_member_of_the_second_part_that_diverges_is_named_and_the_others_go_on
     assert all(np.abs(run.trainer.agent.weights_of(number)[0]).max() for number in (0, 1, 3))
 
 
+def test_members_take_over_agents_of_other_devices_whole():
+    """Also of layers that go in as copies; what plays stays."""
+    vary = {"vary": "learning_rate=1e-4,1e-3,1e-2,1e-1", "network": "tests.test_bodies:subclassed", "frame_stack": 1}
+    several = SpreadTrainer(alone(**TOGETHER, **vary, pbt=True, optimizer="adam"), "/CPU:0")
+    learners, rng = several.learner.parts, np.random.default_rng(0)
+    for learner in learners:
+        for variable in learner.variables.values():
+            if variable.shape.rank and variable.dtype.is_floating:
+                variable.assign(rng.normal(size=variable.shape))
+
+    def held():
+        of_agents = [
+            [stacked.agent_of([v for n, v in each.variables.items() if n.startswith(group)], i) for group in AGENT]
+            for each in learners
+            for i in range(2)
+        ]
+        kept = [{n: v.numpy() for n, v in each.variables.items() if not n.startswith(AGENT)} for each in learners]
+        return of_agents, kept, several.agent.optimizer.iterations.numpy()
+
+    before, networks = held(), [several.agent.weights_of(number) for number in range(4)]
+    selection = Selection(learners, jit=False, eager=False)
+    selection.take_over([3, 1, 0, 3])
+    after = held()
+    for number, parent in enumerate([3, 1, 0, 3]):
+        tf.nest.map_structure(np.testing.assert_array_equal, after[0][number], before[0][parent])
+        tf.nest.map_structure(np.testing.assert_array_equal, several.agent.weights_of(number), networks[parent])
+    tf.nest.map_structure(np.testing.assert_array_equal, after[1:], before[1:])
+    selection.set({"learning_rate": [0.1, 0.2, 0.3, 0.4]})
+    assert selection.values() == {"learning_rate": [0.1, 0.2, 0.3, 0.4]}
+    np.testing.assert_array_equal(learners[1].variables["settings/learning_rate"], [0.3, 0.4])
+
+
+def test_population_based_training_on_two_devices_selects_as_on_one(tmp_path):
+    """And a resumed run goes on as the unbroken one."""
+    settings = {"population": 1, "vary": "learning_rate=1e-5,1e-4,1e-3,1e-2", "pbt": True, "total_env_frames": 1100}
+    settings |= {"eval_every_frames": 400, "eval_episodes": 2, "final_eval_episodes": 1}
+    found = []
+    for name, replicas_of_run in (("one", 1), ("whole", 2), ("broken", 2)):
+        run = spread_run(tmp_path / name, **{**settings, "replicas": replicas_of_run})
+        if name == "broken":
+            train_until(run, 600)
+            run.close()
+            run = resume(tmp_path / name, kind=PopulationRun)
+        run.train()
+        lines = [json.loads(line) for line in (run.run_dir / curves.METRICS_FILE).read_text("utf-8").splitlines()]
+        told = [(line["member"], line["pbt/parent"]) for line in lines if "pbt/parent" in line]
+        rates = [each.config.learning_rate for each in run.members]
+        found.append((told, rates, [each.player_weights() for each in run.members]))
+    (one, rates, _), whole, broken = found
+    assert one == whole[0] == broken[0] and len(one) > 1
+    assert rates == whole[1] == broken[1] != [1e-5, 1e-4, 1e-3, 1e-2]
+    tf.nest.map_structure(np.testing.assert_array_equal, whole[2], broken[2])
+
+
 # What a run keeps.
 
 
@@ -366,10 +436,7 @@ def test_a_number_that_is_not_finite_in_one_ends_the_run(tmp_path, exchange):
         ({"replicas": 7}, "--replicas 7: --num-envs 8 does not go into so many equal parts; use 4, or --num-envs 14"),
         ({"batch_size": 3}, "--replicas 2: --batch-size 3 does not go into so many equal parts; use 1, or"),
         ({"population": 3}, "--replicas 2: the agents side by side do not go into so many equal parts; use 1"),
-        (
-            {"population": 4, "vary": "learning_rate=1e-3", "pbt": True},
-            "--replicas 2: --pbt selects among members on one",
-        ),
+        ({"population": 2, "vary": "learning_rate=1e-3", "pbt": True}, "--pbt: selects among 4 agents or more, not 2"),
         ({"population": 2, "exchange": "collective"}, "--exchange collective: agents side by side exchange nothing"),
         (
             {"population": 2, "exchange": "collective", "replicas": 0},
@@ -441,7 +508,7 @@ def test_a_population_on_a_cpu_takes_its_cores(monkeypatch):
     assert train._replicas_here(config, 0) == 6
     assert train._replicas_here(config.replace(threads=2), 0) == 4
     assert train._replicas_here(config.replace(eager=True), 0) == 1
-    assert train._replicas_here(config.replace(pbt=True, vary="learning_rate=1e-3"), 0) == 1
+    assert train._replicas_here(config.replace(pbt=True, vary="learning_rate=1e-3"), 0) == 6
     assert train._replicas_here(config.replace(population=1), 0) == 1
     assert train._count_replicas(config, "/CPU:0", None) == 2  # which is what TensorFlow counts here
     assert train._count_replicas(config.replace(vary="learning_rate=1e-3", population=3), "/CPU:0", None) == 1

@@ -140,7 +140,7 @@ def test_agents_are_handed_over_whole_and_nothing_else_is(optimizer, jit):
 
     before = held()
     assert any(stacked.owner_of(v) is not None for v in agent.optimizer.variables)  # layers that go in as copies, too
-    selection = Selection(learner, jit=jit, eager=not jit)
+    selection = Selection([learner], jit=jit, eager=not jit)
     selection.take_over(source)
     after = held()
     for number, parent in enumerate(source):
@@ -190,7 +190,7 @@ def check_tuned(settings, values):
         others["epsilon_start"] = 1
     config = configuration.resolve({**small, "pbt": True, "vary": tfdqn.grid(**others)})
     ours, theirs = Trainer(config), Trainer(configuration.resolve({**small, **values}))
-    selection = Selection(ours.learner, jit=False, eager=False)
+    selection = Selection([ours.learner], jit=False, eager=False)
     start = ours.initial_carry()
     ours.run_chunk(start, 0, 0)  # as a run has it: compiled before
     selection.set({name: [value] * 4 for name, value in values.items() if name in selection.values()})

@@ -50,8 +50,6 @@ class Replicas:
             return
         count = self.replicas
         if population.is_one(config):
-            if config.pbt:
-                raise UserError(f"--replicas {count}: --pbt selects among members on one device; use 1")
             if not population.divides(config, count):
                 fewer = next(each for each in range(count, 0, -1) if population.divides(config, each))
                 raise UserError(
@@ -95,6 +93,6 @@ def config_of(config: Config) -> Config:
     if not is_one(config):
         return config
     if population.is_one(config):
-        return population.parts(config.replace(replicas=0), config.replicas)[0]
+        return population.parts(config.replace(replicas=0, pbt=False), config.replicas)[0]  # it selects among all
     parts = {name: -(-getattr(config, name) // config.replicas) for name in PARTS if hasattr(config, name)}
     return config.replace(**parts, replicas=1)

@@ -174,6 +174,11 @@ class Learner(abc.ABC):
         self.agent.play_by(agent.online.get_weights())
 
     @property
+    def parts(self) -> Sequence[Learner]:
+        """What has a part of the members of a population each; itself, where it has all."""
+        return [self]
+
+    @property
     @abc.abstractmethod
     def variables(self) -> dict[str, tf.Variable]:
         """All that it changes, by stable names; rows of a replay under "replay/"."""

@@ -256,8 +256,7 @@ def gather(variables: Sequence[tf.Variable], source: tf.Tensor) -> None:
       variables: of a stacked network or of its optimizer; those without an axis of networks are left alone.
       source: [P] int32.
     """
-    count = source.shape[0]
-    each = [[v for v in variables if owner_of(v) in (None, number) and v.shape.rank] for number in range(count)]
+    each = [_of_network(variables, number) for number in range(source.shape[0])]
     for twins in zip(*each, strict=True):
         if owner_of(twins[0]) is None:
             twins[0].assign(tf.gather(twins[0].read_value(), source))
@@ -265,6 +264,28 @@ def gather(variables: Sequence[tf.Variable], source: tf.Tensor) -> None:
         values = tf.gather(tf.stack([twin.read_value() for twin in twins]), source)
         for twin, value in zip(twins, tf.unstack(values), strict=True):
             twin.assign(value)
+
+
+def _of_network(variables: Sequence[tf.Variable], number: int) -> list[tf.Variable]:
+    """Those that hold something of a network, without what is of all at once, such as an optimizer's count."""
+    return [variable for variable in variables if owner_of(variable) in (None, number) and variable.shape.rank]
+
+
+def agent_of(variables: Sequence[tf.Variable], number: int) -> list[np.ndarray]:
+    """On the host, what one network has of `variables`, as `gather` would hand it on."""
+    held = _of_network(variables, number)
+    return [each.numpy() if owner_of(each) is not None else each.numpy()[number] for each in held]
+
+
+def set_agents(variables: Sequence[tf.Variable], values: Sequence[Sequence[np.ndarray]]) -> None:
+    """Let each network have what `agent_of` gave."""
+    each = [_of_network(variables, number) for number in range(len(values))]
+    for twins, arrays in zip(zip(*each, strict=True), zip(*values, strict=True), strict=True):
+        if owner_of(twins[0]) is None:
+            twins[0].assign(np.stack(arrays))
+            continue
+        for twin, array in zip(twins, arrays, strict=True):
+            twin.assign(array)
 
 
 def rows_of(sequences: tf.Tensor, count: int) -> tf.Tensor:

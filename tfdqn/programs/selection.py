@@ -1,4 +1,4 @@
-"""Members of a population that take over others' agents: one gather over the axis of members, between chunks."""
+"""Members of a population that take over others' agents: a gather over the axis of members, between chunks."""
 
 from __future__ import annotations
 
@@ -23,40 +23,59 @@ class Selection:
     What plays stays: games, replay and streams of draws are each member's own.
 
     Args:
-      learner: of a population of P.
+      learners: of a population of P, an equal part each, the first members in the first; one of all in one program.
       jit, eager: how it is run.
     """
 
-    def __init__(self, learner: Learner, jit: bool, eager: bool):
-        self._learner = learner
+    def __init__(self, learners: Sequence[Learner], jit: bool, eager: bool):
+        self._learners = learners
         self._gather = compiled.program(self._gathered, jit=jit, eager=eager)
 
     def take_over(self, source: Sequence[int]) -> None:
         """Let member i have the agent of member `source[i]`, for P of them: weights, target, and optimizer."""
-        with tf.device(self._learner.device):
+        if len(self._learners) > 1:
+            self._hand_over(source)
+            return
+        with tf.device(self._learners[0].device):
             self._gather(tf.constant(source, tf.int32))
 
     def _gathered(self, source: tf.Tensor) -> None:
-        named = self._learner.variables
         for group in AGENT:
-            stacked.gather([variable for name, variable in named.items() if name.startswith(group)], source)
+            stacked.gather(_variables(self._learners[0], group), source)
+
+    def _hand_over(self, source: Sequence[int]) -> None:
+        """The same from device to device, by way of the host."""
+        for group in AGENT:
+            parts = [_variables(learner, group) for learner in self._learners]
+            count = len(source) // len(parts)
+            held = [stacked.agent_of(part, number) for part in parts for number in range(count)]
+            for place, part in enumerate(parts):
+                first = place * count
+                stacked.set_agents(part, [held[each] for each in source[first : first + count]])
 
     def set(self, values: Mapping[str, Sequence[Any]]) -> None:
         """Have these settings from now on, P numbers by name."""
         for name, each in values.items():
-            self._learner.variables[f"settings/{name}"].assign(np.array(each))
+            parts = np.split(np.array(each), len(self._learners))
+            for learner, part in zip(self._learners, parts, strict=True):
+                learner.variables[f"settings/{name}"].assign(part)
 
     def values(self) -> dict[str, list[Any]]:
         """The settings as they are now, P numbers by name."""
-        named = self._learner.variables
-        return {
-            name.removeprefix("settings/"): variable.numpy().tolist()
-            for name, variable in named.items()
-            if name.startswith("settings/")
-        }
+        found: dict[str, list[Any]] = {}
+        for learner in self._learners:
+            for name, variable in learner.variables.items():
+                if name.startswith("settings/"):
+                    found.setdefault(name.removeprefix("settings/"), []).extend(variable.numpy().tolist())
+        return found
 
     def revive(self, ended: np.ndarray) -> None:
         """Let members that had `ended` [P] bool draw from their replay again, should nothing in it have a priority."""
-        largest = self._learner.variables.get("replay/max_priority")
-        if largest is not None:
-            largest.assign(tf.where(ended & (largest.numpy() <= 0), 1.0, largest))
+        for learner, part in zip(self._learners, np.split(ended, len(self._learners)), strict=True):
+            largest = learner.variables.get("replay/max_priority")
+            if largest is not None:
+                largest.assign(tf.where(part & (largest.numpy() <= 0), 1.0, largest))
+
+
+def _variables(learner: Learner, group: str) -> list[tf.Variable]:
+    return [variable for name, variable in learner.variables.items() if name.startswith(group)]

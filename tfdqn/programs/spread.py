@@ -61,6 +61,10 @@ class SpreadTrainer(SeveralTrainers):
         pairs = zip(self.trainers, carry.each, np.split(ended, len(carry.each)), strict=True)
         return type(carry)(carry.env_frames, *(trainer.cleared(part, these) for trainer, part, these in pairs))
 
+    def revived(self, carry: Together, members: np.ndarray) -> Together:
+        pairs = zip(self.trainers, carry.each, np.split(members, len(carry.each)), strict=True)
+        return type(carry)(carry.env_frames, *(trainer.revived(part, these) for trainer, part, these in pairs))
+
     def rounds_to_look(self, env_frames, most):
         # As no member plays more in a round, nothing is due before the last of these. They are fewer each time, as
         # resets play no frame, and at last one: so it is found due after the round after which it is.
@@ -84,6 +88,10 @@ class Learners:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._learners[0], name)
+
+    @property
+    def parts(self) -> Sequence[Learner]:
+        return self._learners
 
     @property
     def variables(self) -> Mapping[str, tf.Variable]:

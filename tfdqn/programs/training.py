@@ -196,6 +196,12 @@ class Trainer:
         )
         return carry._replace(metrics=metrics)
 
+    def revived(self, carry: Carry, members: np.ndarray) -> Carry:
+        """Let `members` [P] bool that had ended count anew."""
+        old = carry.metrics
+        new = old.zeros(old.updates.shape)
+        return carry._replace(metrics=tf.nest.map_structure(lambda *pair: tf.where(members, *pair), new, old))
+
     @property
     def trace_count(self) -> int:
         """How often the chunk was traced: 1 in a whole run."""

@@ -47,7 +47,7 @@ class PopulationRun(Run):
     def _selection(self) -> Selection:
         from tfdqn.programs.selection import Selection
 
-        return Selection(self.trainer.learner, self.config.jit, self.config.eager)
+        return Selection(self.trainer.learner.parts, self.config.jit, self.config.eager)
 
     @property
     def report_folders(self) -> Sequence[str]:
@@ -130,22 +130,13 @@ class PopulationRun(Run):
         self._selection.take_over(source)
         self._selection.set({name: [getattr(each.config, name) for each in self.members] for name in self._tuned})
         if revived.any():
-            self._revive(revived)
+            self._selection.revive(revived)
+            self.carry = self.trainer.revived(self.carry, revived)
         for heir in heirs:
             each = self.members[heir.number]
             values = {population_selection.PARENT.tag: heir.parent} | self._settings_of(each)
             self.monitor.note(each.number, each.env_frames, self.updates, self.wall_seconds, values)
             self._give_config(each)
-
-    def _revive(self, revived: np.ndarray) -> None:
-        """Let members [P] bool that had diverged count anew."""
-        import tensorflow as tf
-
-        self._selection.revive(revived)
-        metrics = self.carry.metrics
-        fresh = metrics.zeros(metrics.updates.shape)
-        metrics = tf.nest.map_structure(lambda new, old: tf.where(revived, new, old), fresh, metrics)
-        self.carry = self.carry._replace(metrics=metrics)
 
     def _guard(self) -> None:
         """Name members that have met a number that is not finite; they end, and the others go on."""
