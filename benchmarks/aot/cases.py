@@ -30,12 +30,12 @@ class Case:
         return f"{self.env}/{self.preset if self.population == 1 else 'population'}/{self.learner}"
 
 
-POPULATION = Case("catch8", "default", "dqn", population=16)
+POPULATIONS = [Case("catch8", "default", learner, population=16) for learner in learners.LEARNERS]
 
 
 def all_cases() -> list[Case]:
-    """Every learner with its default preset of a game, the game's other presets with the learner they choose, and one
-    population."""
+    """Every learner with its default preset of a game, the game's other presets with the learner they choose, and a
+    population of every learner."""
     found = []
     for game in registry.games():
         found += [Case(game.name, "default", learner) for learner in learners.LEARNERS]
@@ -43,7 +43,7 @@ def all_cases() -> list[Case]:
             # One that has a learner's name is what that learner's default preset is.
             if preset != "default" and preset not in learners.LEARNERS:
                 found.append(Case(game.name, preset, values.get("learner", "dqn")))
-    return [*found, POPULATION]
+    return [*found, *POPULATIONS]
 
 
 def select(patterns: Sequence[str]) -> list[Case]:
