@@ -338,8 +338,10 @@ def test_cases_are_every_learner_of_every_game_and_its_other_presets():
         "catch8/article/dqn",
         "cave/default/pqn",
     ]
-    assert [case.who for case in cases.select(["catch8/population"])] == ["dqn, population 16"]
-    assert len(cases.select(["catch8"])) == len(learners.LEARNERS) + 2
+    assert [case.who for case in cases.select(["catch8/population"])] == [
+        f"{learner}, population 16" for learner in learners.LEARNERS
+    ]
+    assert len(cases.select(["catch8"])) == 2 * len(learners.LEARNERS) + 1
     assert cases.select([]) == cases.all_cases()
 
 
