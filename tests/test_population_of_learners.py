@@ -122,6 +122,39 @@ def test_recurrent_networks_side_by_side_compute_and_learn_what_each_does(cell, 
     assert np.abs(values[:, :2] - values[:, 2:]).max() > 1e-2
 
 
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("cell", CELLS)
+def test_no_product_of_cells_side_by_side_is_repeated_over_steps(cell, count):
+    """oneDNN computes [T, 1, B, F] times [1, F, M] wrongly, or ends the process."""
+    steps, rows, units = 32, 16, 64
+    alone = [CELLS[cell](units, seed) for seed in range(count)]
+    both, rng = alone[0].side_by_side(count), np.random.default_rng(0)
+    for each in (*alone, both):
+        each.build((None, units))
+    for ours, theirs in zip(both.weights, zip(*(each.weights for each in alone), strict=True), strict=True):
+        ours.assign(np.stack(theirs))
+    inputs = tf.constant(rng.normal(size=[steps, count * rows, units]), tf.float32)
+    begins = tf.constant(rng.random([steps, count * rows]) < 0.1)
+
+    def learnt(cell, inputs, begins):
+        with tf.GradientTape() as tape:
+            start = cell.initial_state(inputs.shape[1])
+            outputs, _ = cell.unroll(cell(inputs), begins, start)
+            loss = tf.reduce_sum(tf.square(outputs))
+        return tape.gradient(loss, cell.trainable_variables)
+
+    program = tf.function(learnt, autograph=False).get_concrete_function(both, inputs, begins)
+    products = [op for op in program.graph.get_operations() if op.type.startswith("BatchMatMul")]
+    for op in products:
+        first, second = (each.shape[:-2] for each in op.inputs)
+        assert first == second, op.name
+    found = learnt(both, inputs, begins)
+    for number, each in enumerate(alone):
+        part = slice(number * rows, (number + 1) * rows)
+        for ours, theirs in zip(found, learnt(each, inputs[:, part], begins[:, part]), strict=True):
+            np.testing.assert_allclose(ours[number], theirs, rtol=1e-3, atol=1e-2)
+
+
 @pytest.mark.parametrize(
     ("settings", "values"),
     [
