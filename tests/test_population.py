@@ -447,11 +447,16 @@ def break_weights(run, numbers):
 def test_what_is_left_of_a_member_that_has_diverged_does_not_hang_on_where_chunks_end():
     """Frames are counted of all, and population based training goes on with its games and its replay."""
     settings = {"population": 2, "prioritized": True, "epsilon_start": 0.0, "epsilon_end": 0.0, "jit": False}
+    check_what_is_left({**SMALL, **settings}, lambda network: network.variables, 1e10)
+
+
+def check_what_is_left(settings, variables_of, factor):
+    """Of two members, the second of which has targets that are too large, though its weights are finite."""
     found = []
     for chunk in (60, 4):
-        trainer = Trainer(configuration.resolve({**SMALL, **settings}))
-        for variable in trainer.agent.online.variables:  # whose targets are too large, but weights are finite
-            variable.assign(variable * np.reshape([1, 1e10], [2] + [1] * (variable.shape.rank - 1)))
+        trainer = Trainer(configuration.resolve(settings))
+        for variable in variables_of(trainer.agent.online):
+            variable.assign(variable * np.reshape([1, factor], [2] + [1] * (variable.shape.rank - 1)))
         carry = trainer.initial_carry()
         while carry.iteration < 60:
             carry = trainer.run_chunk(carry, chunk, 10**9)

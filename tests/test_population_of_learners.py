@@ -4,13 +4,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.test_population import break_weights, check_members_alone, lines_of
+from tests.test_population import break_weights, check_members_alone, check_what_is_left, lines_of
 from tests.test_population_based import check_tuned
 from tests.whole_runs import resume, train_until
 from tfdqn import config as configuration
 from tfdqn import members
 from tfdqn.networks import recurrent, stacked
 from tfdqn.networks.cells import CELLS
+from tfdqn.programs.selection import Selection
+from tfdqn.programs.training import Trainer
 from tfdqn.runs import curves
 from tfdqn.runs.population_run import PopulationRun
 from tfdqn.runtime import compiled
@@ -221,3 +223,25 @@ def test_a_member_that_diverges_is_named_and_the_others_go_on(settings, tmp_path
     alone = make_run(tmp_path / "alone", **{**settings, "population": 1, "vary": "seed=0"})
     assert alone.train()["members"][0]["score_mean"] == result["members"][0]["score_mean"]
     assert not any(np.abs(each).max() for each in run.trainer.agent.weights_of(1))
+
+
+def test_what_is_left_of_a_member_that_has_diverged_does_not_hang_on_where_chunks_end():
+    """Windows of a replay begin with what was carried."""
+    settings = {**R2D2, "population": 2, "epsilon_start": 0.0, "epsilon_end": 0.0}
+    check_what_is_left(settings, lambda network: network.values.variables, 1e20)
+
+
+def test_whoever_takes_over_an_agent_within_an_episode_does_not_diverge_again():
+    """What it carried was not finite either, and goes on from itself."""
+    trainer = Trainer(configuration.resolve({**PQN, "cell": "gru", "cell_units": 8, "num_steps": 3, "population": 2}))
+    carry = trainer.initial_carry()
+    kernel = trainer.agent.online.trainable_variables[0]
+    kernel.assign(tf.where(np.reshape([False, True], [2, 1, 1]), np.inf, kernel))
+    carry = trainer.run_chunk(carry, 1, 10**9)
+    ended = carry.metrics.non_finite_tensors.numpy() != 0
+    assert ended.tolist() == [False, True] and np.isnan(carry.agent_state.hidden).any()
+    carry = trainer.cleared(carry, ended)
+    Selection(trainer.learner, jit=False, eager=False).take_over([0, 0])
+    carry = trainer.run_chunk(carry._replace(metrics=carry.metrics.zeros([2])), 1, 10**9)
+    assert not carry.metrics.non_finite_tensors.numpy().any()
+    assert np.isfinite(carry.agent_state.hidden).all()
