@@ -103,6 +103,7 @@ def test_from_python_a_grid_is_said_by_name():
         ({"vary": "gae_lambda=0,2", "learner": "a2c"}, "--vary gae_lambda=2.0: must be at most 1; use 1"),
         ({"vary": "temperature_end=1", "learner": "pqn"}, "changes nothing without --exploration boltzmann"),
         ({"vary": "priority_beta=0,1", "learner": "r2d2", "prioritized": False}, "without --prioritized"),
+        ({"vary": "priority_eta=0,1", "learner": "r2d2", "prioritized": False}, "without --prioritized"),
         (
             {"vary": "seed=1,2", "convolution": "native"},
             "--convolution native: agents side by side compute theirs as patches; leave it out",
