@@ -584,6 +584,17 @@ def test_layers_that_are_not_known_go_in_as_copies():
     np.testing.assert_allclose(one(seen)[3:], expected[3:], rtol=1e-5, atol=1e-6)
 
 
+def test_a_weight_that_is_not_finite_is_its_own_members_also_in_a_copy():
+    """Three members, by whose number the sizes of such layers need not be divisible."""
+    settings = {**SMALL, "jit": False, "population": 3, "network": "tests.test_bodies:subclassed", "frame_stack": 1}
+    trainer = Trainer(configuration.resolve(settings))
+    weights = trainer.agent.online.trainable_variables
+    broken = next(each for each in weights if stacked.owner_of(each) == 1 and each.shape[0] % 3)
+    broken.assign(tf.tensor_scatter_nd_update(broken, [[0]], tf.fill([1, *broken.shape[1:]], np.inf)))
+    carry = trainer.run_chunk(trainer.initial_carry(), 1, 10**9)
+    assert (carry.metrics.non_finite_tensors.numpy() != 0).tolist() == [False, True, False]
+
+
 def test_other_commands_take_a_population_as_its_members(whole):
     run_dir, result, run = whole
     expected = [member.run_dir.resolve() for member in run.members]

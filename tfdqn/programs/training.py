@@ -270,7 +270,7 @@ class Trainer:
     def _guard_weights(self, metrics: Metrics) -> Metrics:
         """Once a chunk: an update with finite gradients can still overflow."""
         weights = self.agent.online.trainable_variables
-        flags = tf.stack([~self._members.all(tf.math.is_finite(variable)) for variable in weights], axis=-1)
+        flags = tf.stack([~self._members.all(tf.math.is_finite(each), each) for each in weights], axis=-1)
         # Their bits come after those of the causes, which updates report.
         flags = tf.concat([tf.zeros([*flags.shape[:-1], len(self.learner.CAUSES)], tf.bool), flags], axis=-1)
         return note_non_finite(metrics, flags, self.agent.optimizer.iterations, 0)
