@@ -103,6 +103,7 @@ def test_from_python_a_grid_is_said_by_name():
         ({"vary": "gae_lambda=0,2", "learner": "a2c"}, "--vary gae_lambda=2.0: must be at most 1; use 1"),
         ({"vary": "temperature_end=1", "learner": "pqn"}, "changes nothing without --exploration boltzmann"),
         ({"vary": "priority_beta=0,1", "learner": "r2d2", "prioritized": False}, "without --prioritized"),
+        ({"vary": "priority_eta=0,1", "learner": "r2d2", "prioritized": False}, "without --prioritized"),
         (
             {"vary": "seed=1,2", "convolution": "native"},
             "--convolution native: agents side by side compute theirs as patches; leave it out",
@@ -447,11 +448,16 @@ def break_weights(run, numbers):
 def test_what_is_left_of_a_member_that_has_diverged_does_not_hang_on_where_chunks_end():
     """Frames are counted of all, and population based training goes on with its games and its replay."""
     settings = {"population": 2, "prioritized": True, "epsilon_start": 0.0, "epsilon_end": 0.0, "jit": False}
+    check_what_is_left({**SMALL, **settings}, lambda network: network.variables, 1e10)
+
+
+def check_what_is_left(settings, variables_of, factor):
+    """Of two members, the second of which has targets that are too large, though its weights are finite."""
     found = []
     for chunk in (60, 4):
-        trainer = Trainer(configuration.resolve({**SMALL, **settings}))
-        for variable in trainer.agent.online.variables:  # whose targets are too large, but weights are finite
-            variable.assign(variable * np.reshape([1, 1e10], [2] + [1] * (variable.shape.rank - 1)))
+        trainer = Trainer(configuration.resolve(settings))
+        for variable in variables_of(trainer.agent.online):
+            variable.assign(variable * np.reshape([1, factor], [2] + [1] * (variable.shape.rank - 1)))
         carry = trainer.initial_carry()
         while carry.iteration < 60:
             carry = trainer.run_chunk(carry, chunk, 10**9)
@@ -576,6 +582,17 @@ def test_layers_that_are_not_known_go_in_as_copies():
             np.testing.assert_array_equal(ours, theirs)
     stacked.set_weights(one, kept[1], 2)
     np.testing.assert_allclose(one(seen)[3:], expected[3:], rtol=1e-5, atol=1e-6)
+
+
+def test_a_weight_that_is_not_finite_is_its_own_members_also_in_a_copy():
+    """Three members, by whose number the sizes of such layers need not be divisible."""
+    settings = {**SMALL, "jit": False, "population": 3, "network": "tests.test_bodies:subclassed", "frame_stack": 1}
+    trainer = Trainer(configuration.resolve(settings))
+    weights = trainer.agent.online.trainable_variables
+    broken = next(each for each in weights if stacked.owner_of(each) == 1 and each.shape[0] % 3)
+    broken.assign(tf.tensor_scatter_nd_update(broken, [[0]], tf.fill([1, *broken.shape[1:]], np.inf)))
+    carry = trainer.run_chunk(trainer.initial_carry(), 1, 10**9)
+    assert (carry.metrics.non_finite_tensors.numpy() != 0).tolist() == [False, True, False]
 
 
 def test_other_commands_take_a_population_as_its_members(whole):

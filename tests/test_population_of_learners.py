@@ -4,13 +4,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.test_population import break_weights, check_members_alone, lines_of
+from tests.test_population import break_weights, check_members_alone, check_what_is_left, lines_of
 from tests.test_population_based import check_tuned
 from tests.whole_runs import resume, train_until
 from tfdqn import config as configuration
 from tfdqn import members
 from tfdqn.networks import recurrent, stacked
 from tfdqn.networks.cells import CELLS
+from tfdqn.programs.selection import Selection
+from tfdqn.programs.training import Trainer
 from tfdqn.runs import curves
 from tfdqn.runs.population_run import PopulationRun
 from tfdqn.runtime import compiled
@@ -122,6 +124,39 @@ def test_recurrent_networks_side_by_side_compute_and_learn_what_each_does(cell, 
     assert np.abs(values[:, :2] - values[:, 2:]).max() > 1e-2
 
 
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("cell", CELLS)
+def test_no_product_of_cells_side_by_side_is_repeated_over_steps(cell, count):
+    """oneDNN computes [T, 1, B, F] times [1, F, M] wrongly, or ends the process."""
+    steps, rows, units = 32, 16, 64
+    alone = [CELLS[cell](units, seed) for seed in range(count)]
+    both, rng = alone[0].side_by_side(count), np.random.default_rng(0)
+    for each in (*alone, both):
+        each.build((None, units))
+    for ours, theirs in zip(both.weights, zip(*(each.weights for each in alone), strict=True), strict=True):
+        ours.assign(np.stack(theirs))
+    inputs = tf.constant(rng.normal(size=[steps, count * rows, units]), tf.float32)
+    begins = tf.constant(rng.random([steps, count * rows]) < 0.1)
+
+    def learnt(cell, inputs, begins):
+        with tf.GradientTape() as tape:
+            start = cell.initial_state(inputs.shape[1])
+            outputs, _ = cell.unroll(cell(inputs), begins, start)
+            loss = tf.reduce_sum(tf.square(outputs))
+        return tape.gradient(loss, cell.trainable_variables)
+
+    program = tf.function(learnt, autograph=False).get_concrete_function(both, inputs, begins)
+    products = [op for op in program.graph.get_operations() if op.type.startswith("BatchMatMul")]
+    for op in products:
+        first, second = (each.shape[:-2] for each in op.inputs)
+        assert first == second, op.name
+    found = learnt(both, inputs, begins)
+    for number, each in enumerate(alone):
+        part = slice(number * rows, (number + 1) * rows)
+        for ours, theirs in zip(found, learnt(each, inputs[:, part], begins[:, part]), strict=True):
+            np.testing.assert_allclose(ours[number], theirs, rtol=1e-3, atol=1e-2)
+
+
 @pytest.mark.parametrize(
     ("settings", "values"),
     [
@@ -188,3 +223,25 @@ def test_a_member_that_diverges_is_named_and_the_others_go_on(settings, tmp_path
     alone = make_run(tmp_path / "alone", **{**settings, "population": 1, "vary": "seed=0"})
     assert alone.train()["members"][0]["score_mean"] == result["members"][0]["score_mean"]
     assert not any(np.abs(each).max() for each in run.trainer.agent.weights_of(1))
+
+
+def test_what_is_left_of_a_member_that_has_diverged_does_not_hang_on_where_chunks_end():
+    """Windows of a replay begin with what was carried."""
+    settings = {**R2D2, "population": 2, "epsilon_start": 0.0, "epsilon_end": 0.0}
+    check_what_is_left(settings, lambda network: network.values.variables, 1e20)
+
+
+def test_whoever_takes_over_an_agent_within_an_episode_does_not_diverge_again():
+    """What it carried was not finite either, and goes on from itself."""
+    trainer = Trainer(configuration.resolve({**PQN, "cell": "gru", "cell_units": 8, "num_steps": 3, "population": 2}))
+    carry = trainer.initial_carry()
+    kernel = trainer.agent.online.trainable_variables[0]
+    kernel.assign(tf.where(np.reshape([False, True], [2, 1, 1]), np.inf, kernel))
+    carry = trainer.run_chunk(carry, 1, 10**9)
+    ended = carry.metrics.non_finite_tensors.numpy() != 0
+    assert ended.tolist() == [False, True] and np.isnan(carry.agent_state.hidden).any()
+    carry = trainer.cleared(carry, ended)
+    Selection([trainer.learner], jit=False, eager=False).take_over([0, 0])
+    carry = trainer.run_chunk(carry._replace(metrics=carry.metrics.zeros([2])), 1, 10**9)
+    assert not carry.metrics.non_finite_tensors.numpy().any()
+    assert np.isfinite(carry.agent_state.hidden).all()

@@ -63,7 +63,8 @@ class Members:
     def max(self, rows: tf.Tensor, axis: int = 0) -> tf.Tensor:
         return tf.reduce_max(rows)
 
-    def all(self, flags: tf.Tensor) -> tf.Tensor:
+    def all(self, flags: tf.Tensor, variable: tf.Variable) -> tf.Tensor:
+        """Whether all flags are set, of a variable's numbers; of those of one member's, all others' are."""
         return tf.reduce_all(flags)
 
     def half_square(self, rows: tf.Tensor, axis: int = 0) -> tf.Tensor:
@@ -130,7 +131,10 @@ class Population(Members):
     def max(self, rows, axis=0):
         return tf.reduce_max(self._apart(rows, axis), axis=1)
 
-    def all(self, flags):
+    def all(self, flags, variable):
+        owner = stacked.owner_of(variable)
+        if owner is not None:
+            return tf.reduce_all(flags) | (np.arange(self.count) != owner)
         return tf.reduce_all(tf.reshape(flags, [self.count, -1]), axis=1)
 
     def half_square(self, rows, axis=0):

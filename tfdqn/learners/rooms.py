@@ -265,7 +265,7 @@ NEEDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
         ("--exploration boltzmann", lambda config: config.exploration == "boltzmann"),
     ),
     **dict.fromkeys(
-        ("priority_alpha", "priority_beta", "priority_beta_updates"),
+        ("priority_alpha", "priority_beta", "priority_beta_updates", "priority_eta"),
         ("--prioritized", lambda config: config.prioritized),
     ),
 }

@@ -104,7 +104,11 @@ def _held(hidden: tf.Tensor, recurrent: tf.Tensor, *bias: tf.Tensor) -> tf.Tenso
 def _times(rows: tf.Tensor, matrix: tf.Tensor, transpose_b: bool = False) -> tf.Tensor:
     if matrix.shape.rank == 2:
         return tf.matmul(rows, matrix, transpose_b=transpose_b)
-    found = tf.matmul(_apart(rows, matrix.shape[0]), matrix, transpose_b=transpose_b)
+    apart = _apart(rows, matrix.shape[0])
+    if apart.shape.rank == 3:
+        found = tf.matmul(apart, matrix, transpose_b=transpose_b)
+    else:  # of steps: oneDNN computes [T, 1, B, F] times [1, F, M] wrongly, or ends the process, so cells come in front
+        found = tf.einsum("tpbf,pmf->tpbm" if transpose_b else "tpbf,pfm->tpbm", apart, matrix)
     return tf.reshape(found, [*rows.shape[:-2], -1, found.shape[-1]])
 
 

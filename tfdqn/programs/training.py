@@ -194,7 +194,12 @@ class Trainer:
             lambda value: tf.where(tf.math.is_nan(value), 0.0, value) if value.dtype.is_floating else value,
             carry.metrics,
         )
-        return carry._replace(metrics=metrics)
+        # What is carried goes on from itself: whoever takes over an agent within an episode would diverge again.
+        agent_state = tf.nest.map_structure(
+            lambda value: tf.where(tf.math.is_finite(value), value, 0.0) if value.dtype.is_floating else value,
+            carry.agent_state,
+        )
+        return carry._replace(agent_state=agent_state, metrics=metrics)
 
     def revived(self, carry: Carry, members: np.ndarray) -> Carry:
         """Let `members` [P] bool that had ended count anew."""
@@ -271,7 +276,7 @@ class Trainer:
     def _guard_weights(self, metrics: Metrics) -> Metrics:
         """Once a chunk: an update with finite gradients can still overflow."""
         weights = self.agent.online.trainable_variables
-        flags = tf.stack([~self._members.all(tf.math.is_finite(variable)) for variable in weights], axis=-1)
+        flags = tf.stack([~self._members.all(tf.math.is_finite(each), each) for each in weights], axis=-1)
         # Their bits come after those of the causes, which updates report.
         flags = tf.concat([tf.zeros([*flags.shape[:-1], len(self.learner.CAUSES)], tf.bool), flags], axis=-1)
         return note_non_finite(metrics, flags, self.agent.optimizer.iterations, 0)
@@ -304,6 +309,11 @@ class Trainer:
     def _interact(self, carry: Carry) -> tuple[Carry, Decision]:
         """One decision of every environment."""
         config, env = self.config, self.env
+        if self._members.shape:
+            # Those that have ended carry nothing: what their networks make of it hangs on when the host clears them,
+            # and a replay may hold it.
+            initial = self.agent.initial_state(self._num_envs)
+            carry = carry._replace(agent_state=select(self._rests(carry), initial, carry.agent_state))
         legal = env.legal_actions(carry.env_state)
         observation = stack_frames(carry.history, config.frame_stride)
         action, agent_state = self._decide(carry, observation, legal)
@@ -382,8 +392,12 @@ class Trainer:
             explore_seed = self._skipping(explore_seed, exploration.draws(self.env.num_actions))
         explore = exploration.at(carry.env_frames if share.count == 1 else carry.env_frames * share.count)
         if self._members.shape:
-            explore = explore._replace(rests=self._members.rows_of(has_ended(carry.metrics), self.config.num_envs))
+            explore = explore._replace(rests=self._rests(carry))
         return self.agent.act(observation, carry.agent_state, explore, explore_seed, legal)
+
+    def _rests(self, carry: Carry) -> tf.Tensor:
+        """Which environments are of a member that has ended, [P * N] bool."""
+        return self._members.rows_of(has_ended(carry.metrics), self.config.num_envs)
 
     def _stream(self, name: str) -> int | list[int]:
         """What names a stream of draws of the run's environments."""
