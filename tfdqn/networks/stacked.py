@@ -253,11 +253,14 @@ def gather(variables: Sequence[tf.Variable], source: tf.Tensor) -> None:
     """Let network i have what network `source[i]` has.
 
     Args:
-      variables: of a stacked network or of its optimizer; those without an axis of networks are left alone.
+      variables: of a stacked network or of its optimizer; what is of all, as a count of updates, is left alone.
       source: [P] int32.
     """
     count = source.shape[0]
-    each = [[v for v in variables if owner_of(v) in (None, number) and v.shape.rank] for number in range(count)]
+    each = [
+        [v for v in variables if owner_of(v) == number or (owner_of(v) is None and v.shape.rank)]
+        for number in range(count)
+    ]
     for twins in zip(*each, strict=True):
         if owner_of(twins[0]) is None:
             twins[0].assign(tf.gather(twins[0].read_value(), source))
