@@ -155,6 +155,15 @@ def test_agents_are_handed_over_whole_and_nothing_else_is(optimizer, jit):
     assert selection.values() == {"learning_rate": [0.1, 0.2, 0.3, 0.4]}
 
 
+def test_a_copys_weight_of_one_number_is_handed_over_too():
+    """It has no axis at all, as a count of updates that is of all members."""
+    weights, count = [tf.Variable(float(number)) for number in range(3)], tf.Variable(7)
+    for number, weight in enumerate(weights):
+        weight.network_of_stack = number
+    stacked.gather([count, *weights], tf.constant([0, 2, 0]))
+    assert [float(weight) for weight in weights] == [0, 2, 0] and int(count) == 7
+
+
 @pytest.mark.parametrize(
     ("settings", "values"),
     [

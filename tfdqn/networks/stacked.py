@@ -253,7 +253,7 @@ def gather(variables: Sequence[tf.Variable], source: tf.Tensor) -> None:
     """Let network i have what network `source[i]` has.
 
     Args:
-      variables: of a stacked network or of its optimizer; those without an axis of networks are left alone.
+      variables: of a stacked network or of its optimizer; what is of all, as a count of updates, is left alone.
       source: [P] int32.
     """
     each = [_of_network(variables, number) for number in range(source.shape[0])]
@@ -268,7 +268,7 @@ def gather(variables: Sequence[tf.Variable], source: tf.Tensor) -> None:
 
 def _of_network(variables: Sequence[tf.Variable], number: int) -> list[tf.Variable]:
     """Those that hold something of a network, without what is of all at once, such as an optimizer's count."""
-    return [variable for variable in variables if owner_of(variable) in (None, number) and variable.shape.rank]
+    return [each for each in variables if owner_of(each) == number or (owner_of(each) is None and each.shape.rank)]
 
 
 def agent_of(variables: Sequence[tf.Variable], number: int) -> list[np.ndarray]:
