@@ -24,8 +24,8 @@ from tfdqn.errors import UserError
 from tfdqn.settings import flag_of
 
 ROOT = Path(__file__).parents[1]
-# Frames of each process, and rounds between two exchanges: some hundreds of milliseconds of the cave, 80 of catch8.
-CASES = {"catch8": (6_000_000, 1000), "cave": (150_000, 100)}
+# Frames of each process, and rounds between two exchanges: some hundreds of milliseconds.
+CASES = {"catch8": (12_000_000, 4000), "cave": (150_000, 100)}
 SETTINGS = "--device cpu --no-stop-at-goal --eval-every-frames 100000000 --final-eval-episodes 1 --threads 1"
 SIZES = ("num_envs", "batch_size", "replay_capacity", "replay_min_rows")
 
