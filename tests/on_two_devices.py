@@ -238,7 +238,10 @@ def test_a_population_on_two_devices_is_that_on_one(jit):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"learner": "a2c", "population": 4}, {"learner": "pqn", "population": 2, "cell": "gru", "cell_units": 8}],
+    [
+        {"learner": "a2c", "population": 4},
+        pytest.param({"learner": "pqn", "population": 2, "cell": "gru", "cell_units": 8}, marks=pytest.mark.slow),
+    ],
     ids=str,
 )
 def test_a_population_of_rounds_on_two_devices_is_that_on_one(settings):
@@ -372,6 +375,7 @@ def test_members_take_over_agents_of_other_devices_whole():
     np.testing.assert_array_equal(learners[1].variables["settings/learning_rate"], [0.3, 0.4])
 
 
+@pytest.mark.slow
 def test_population_based_training_on_two_devices_selects_as_on_one(tmp_path):
     """And a resumed run goes on as the unbroken one."""
     settings = {"population": 1, "vary": "learning_rate=1e-5,1e-4,1e-3,1e-2", "pbt": True, "total_env_frames": 1100}

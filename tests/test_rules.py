@@ -65,4 +65,4 @@ def test_samplers_are_what_a_configuration_says():
         config = configuration.resolve({"prioritized": is_prioritized, "priority_alpha": 0.3, "replay_capacity": 6400})
         replay = build_replay(config, make(config.env), "/CPU:0")
         assert type(replay) is kind
-    assert replay._alpha == 0.3 and replay.capacity == 6400
+    assert replay._priorities._alpha == 0.3 and replay.capacity == 6400
