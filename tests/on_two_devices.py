@@ -258,11 +258,8 @@ def test_a_population_of_rounds_on_two_devices_is_that_on_one(settings):
             np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [{"action_repeat": 3, "log_every_frames": 10**12}, pytest.param({}, marks=pytest.mark.slow)],
-    ids=str,
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [{"action_repeat": 3, "log_every_frames": 10**12}, {}], ids=str)
 def test_where_chunks_end_changes_nothing_of_a_spread_population(changes):
     """Nor does it play on for long where there are no reports."""
     found = []

@@ -189,6 +189,7 @@ def test_a_resumed_run_is_equal_to_an_unbroken_one(tmp_path):
     assert harness.differences(tmp_path / "whole", tmp_path / "broken") == []
 
 
+@pytest.mark.slow
 def test_it_remembers_for_ten_to_forty_decisions_and_carries_that_wherever_it_plays(tmp_path):
     """A quarter is chance."""
     settings = {"env": "memory", "learner": "pqn", "cell": "lstm"}
