@@ -48,7 +48,7 @@ R2D2 = {
         ),
         ({**A2C, "normalize_advantages": True}, "seed=0,7;gae_lambda=0.2,0.95;entropy_weight=0.01,0.1"),
         pytest.param(
-            {**A2C, "env": "tests.own_games:Line", "network": "conv", "restart_share": 0.5},
+            {**A2C, "network": "conv", "restart_share": 0.5},
             "learning_rate=1e-3,1e-2;value_weight=0.1,1;discount=0.5,0.99",
             marks=pytest.mark.slow,
         ),
@@ -59,7 +59,7 @@ R2D2 = {
             marks=pytest.mark.slow,
         ),
     ],
-    ids=["pqn", "gru", "lstm", "a2c", "own game", "r2d2", "uniform"],
+    ids=["pqn", "gru", "lstm", "a2c", "practice", "r2d2", "uniform"],
 )
 def test_a_member_is_what_it_would_be_alone(settings, vary):
     rounds = 40 if settings["learner"] == "r2d2" else 12
