@@ -587,6 +587,60 @@ def test_layers_that_are_not_known_go_in_as_copies():
     np.testing.assert_allclose(one(seen)[3:], expected[3:], rtol=1e-5, atol=1e-6)
 
 
+def _a_chain(first):
+    return [
+        first,
+        tf.keras.layers.Flatten(),
+        tf.keras.layers.Dense(8, activation="relu"),
+        tf.keras.layers.LayerNormalization(),
+    ]
+
+
+SEQUENTIAL = {
+    "of documentation": lambda: tf.keras.Sequential(_a_chain(tf.keras.layers.Rescaling(1 / 255.0))),
+    "that names its input": lambda: tf.keras.Sequential(
+        [tf.keras.layers.InputLayer([6, 4], dtype=tf.uint8), *_a_chain(tf.keras.layers.Rescaling(1 / 255.0))]
+    ),
+    "of bytes": lambda: tf.keras.Sequential(_a_chain(tf.keras.layers.Reshape([24]))),
+    "in another, one without weights": lambda: tf.keras.Sequential(
+        [
+            tf.keras.Sequential([tf.keras.layers.Rescaling(1 / 255.0)]),
+            tf.keras.Sequential(_a_chain(tf.keras.layers.Reshape([24]))),
+            tf.keras.layers.Dense(4),
+        ]
+    ),
+}
+
+
+class Doubled(tf.keras.Sequential):
+    def call(self, inputs, training=None, mask=None):
+        return 2.0 * super().call(inputs)
+
+
+SEQUENTIAL["with a call of its own"] = lambda: Doubled(_a_chain(tf.keras.layers.Reshape([24])))
+
+
+@pytest.mark.parametrize("kind", SEQUENTIAL)
+def test_sequential_models_go_in_layer_by_layer(kind):
+    body = SEQUENTIAL[kind]
+
+    def network():
+        inputs = tf.keras.Input([6, 4], dtype=tf.uint8)
+        return tf.keras.Model(inputs, tf.keras.layers.Dense(2)(body()(inputs)))
+
+    networks = [network() for _ in range(2)]
+    for each in networks:  # Keras begins all biases alike
+        each.set_weights([weight + np.random.default_rng(0).normal(size=weight.shape) for weight in each.get_weights()])
+    seen = np.random.default_rng(0).integers(0, 256, [6, 6, 4], np.uint8)
+    expected = np.concatenate([each(part) for each, part in zip(networks, np.split(seen, 2), strict=True)])
+    one = stacked.model(networks)
+    assert any(stacked.owner_of(weight) is not None for weight in one.weights) == (kind == "with a call of its own")
+    np.testing.assert_allclose(one(seen), expected, rtol=1e-4, atol=1e-4)
+    for number, network in enumerate(networks):
+        for ours, theirs in zip(stacked.weights_of(one, number), network.get_weights(), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
 def test_a_weight_that_is_not_finite_is_its_own_members_also_in_a_copy():
     """Three members, by whose number the sizes of such layers need not be divisible."""
     settings = {**SMALL, "jit": False, "population": 3, "network": "tests.test_bodies:subclassed", "frame_stack": 1}

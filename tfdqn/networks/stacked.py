@@ -55,6 +55,7 @@ class Dense(_Stacked, layers.Dense):
         Layer.build(self, input_shape)
 
     def call(self, inputs, training=None):
+        inputs = tf.cast(inputs, self.compute_dtype)  # as Keras's own: of bytes, too
         return self.activation(self._biased(self._product(inputs, self.kernel_in_use(training))))
 
     def _product(self, rows, matrix):
@@ -195,6 +196,13 @@ def _clone(networks: Sequence[tf.keras.Model]) -> tf.keras.Model:
     twins = {id(each[0]): each for each in _side_by_side(networks)}
 
     def stacked(layer: Layer) -> Layer:
+        if isinstance(layer, tf.keras.Sequential) and _is_graph(layer):
+            # As a model with an input: Keras looks for ever for where to put a layer in a sequential one's stead.
+            inputs = features = tf.keras.Input(layer.input_shape[1:], dtype=layer.inputs[0].dtype)
+            is_plain = type(layer).call is tf.keras.Sequential.call
+            for each in map(stacked, layer.layers) if is_plain else [Apart(twins[id(layer)])]:
+                features = each(features)
+            return tf.keras.Model(inputs, features, name=layer.name)
         if _is_graph(layer):
             return tf.keras.models.clone_model(layer, clone_function=stacked)
         if not layer.weights:
@@ -216,7 +224,7 @@ def beside_each_other(alone: Sequence[Layer]) -> Layer:
 
 
 def _is_graph(layer: Layer) -> bool:
-    return isinstance(layer, tf.keras.Model) and layer._is_graph_network and not isinstance(layer, tf.keras.Sequential)
+    return isinstance(layer, tf.keras.Model) and layer._is_graph_network
 
 
 def _is_known(layer: Layer) -> bool:
