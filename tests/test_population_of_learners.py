@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from tests.test_population import break_weights, check_members_alone, check_what_is_left, lines_of
-from tests.test_population_based import check_tuned
+from tests.test_population_based import check_handed_over, check_tuned
 from tests.whole_runs import resume, train_until
 from tfdqn import config as configuration
 from tfdqn import members
@@ -34,6 +34,12 @@ R2D2 = {
     "target_update_period_updates": 5,
     "cell_units": 8,
 }
+
+
+@pytest.mark.parametrize("settings", [{**PQN, "cell": "gru", "cell_units": 16}, A2C, R2D2], ids=["pqn", "a2c", "r2d2"])
+def test_agents_are_handed_over_whole(settings):
+    tuned = {"pbt": True, "vary": "learning_rate=1e-4,1e-3,1e-2,1e-1", "total_env_frames": 4000}
+    check_handed_over(configuration.resolve({**settings, **tuned, "eval_every_frames": 1000}), jit=False)
 
 
 @pytest.mark.parametrize(
