@@ -348,8 +348,7 @@ class RuledToTheEnd(Ruled):
         return super().legal_actions(state) & ~state.is_over[:, tf.newaxis]
 
 
-@pytest.mark.parametrize("learner", learners.LEARNERS)
-def test_every_learner_takes_a_game_that_allows_nothing_when_it_is_over(learner):
+def make_trainer(learner, **changes):
     replay = {"batch_size": 8, "replay_capacity": 2000, "replay_min_rows": 200}
     given = {
         "dqn": replay,
@@ -358,11 +357,46 @@ def test_every_learner_takes_a_game_that_allows_nothing_when_it_is_over(learner)
     }.get(learner, {})
     game = RuledToTheEnd()
     game.load(ROW)
-    trainer = Trainer(configuration.resolve({**given, "learner": learner, "num_envs": 16, "jit": False}), env=game)
+    return Trainer(
+        configuration.resolve({**given, "learner": learner, "num_envs": 16, "jit": False, **changes}), env=game
+    )
+
+
+@pytest.mark.parametrize("learner", learners.LEARNERS)
+def test_every_learner_takes_a_game_that_allows_nothing_when_it_is_over(learner):
+    trainer = make_trainer(learner)
     carry = trainer.run_chunk(trainer.initial_carry(), 30, 10**9)
     assert int(carry.metrics.updates) >= 10 and int(carry.metrics.episodes) > 20
     assert int(carry.metrics.non_finite_updates) == 0
     assert all(np.isfinite(weight).all() for weight in trainer.agent.get_weights())
+
+
+@pytest.mark.parametrize(
+    "learner", [pytest.param(each, marks=[pytest.mark.slow] * (each != "a2c")) for each in learners.LEARNERS]
+)
+def test_a_member_that_has_diverged_leaves_the_others_of_such_a_game_alone(learner):
+    def played(is_broken):
+        trainer = make_trainer(learner, population=2)
+        weights = trainer.agent.online.trainable_variables
+        if is_broken:
+            weights[0].assign(
+                tf.where(np.reshape([False, True], [2] + [1] * (len(weights[0].shape) - 1)), np.inf, weights[0])
+            )
+        carry = trainer.initial_carry()
+        for _ in range(3):
+            carry = trainer.run_chunk(carry, 10, 10**9)
+            ended = carry.metrics.non_finite_tensors.numpy() != 0
+            if ended.any():
+                carry = trainer.cleared(carry, ended)
+        assert np.isfinite(carry.metrics.episodes).all() and int(carry.metrics.updates[0]) >= 10
+        return ended.tolist(), [np.asarray(each[:16]) for each in (*carry.env_state, carry.is_over)], weights
+
+    (ended, games, weights), (none_ended, others, other_weights) = played(True), played(False)
+    assert (ended, none_ended) == ([False, True], [False, False])
+    for one, other in zip(games, others, strict=True):
+        np.testing.assert_array_equal(one, other)
+    for one, other in zip(weights, other_weights, strict=True):
+        np.testing.assert_array_equal(one[0], other[0])
 
 
 def test_evaluation_keeps_to_it():

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 import tfdqn
+from tests import own_games
 from tests.whole_runs import SETTINGS, resume, train_until
 from tfdqn import config as configuration
 from tfdqn import evaluate, list_runs, members, population, record, seeds
@@ -618,6 +619,27 @@ class Doubled(tf.keras.Sequential):
 
 
 SEQUENTIAL["with a call of its own"] = lambda: Doubled(_a_chain(tf.keras.layers.Reshape([24])))
+
+
+DRAWS = {
+    "by seeds": seeds.draw,
+    "TensorFlow's": lambda seed, num_envs: tf.random.stateless_uniform([num_envs], seed, None, None, tf.int64),
+    "words taken apart": lambda seed, num_envs: seeds.draw(tf.stack([seed[0], seed[1] + 7]), num_envs),
+}
+
+
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("drawn", DRAWS)
+def test_a_game_need_not_draw_for_all_members_at_once(drawn, jit):
+    class Game(own_games.Line):
+        def sample_noise(self, seed, num_envs):
+            return own_games.Noise(tf.cast(DRAWS[drawn](seed, num_envs) % self.cells**2, tf.int32))
+
+    game, each = Game(), tf.constant([[3, 4], [5, 6]], tf.int64)
+    found = compiled.program(lambda seed: rollout.sample_noise(game, seed, 10), jit=jit, eager=False)(each)
+    alone = [game.sample_noise(seed, 5).start for seed in tf.unstack(each)]
+    np.testing.assert_array_equal(found.start, np.concatenate(alone))
+    assert game.draws_for_members == (drawn == "by seeds")
 
 
 @pytest.mark.parametrize("kind", SEQUENTIAL)

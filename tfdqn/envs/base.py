@@ -29,6 +29,10 @@ class TimeStep(NamedTuple):
     truncation: tf.Tensor  # [N] bool, ended by the time limit: a learner bootstraps through it
 
 
+def _form_and_bits(tensor: tf.Tensor) -> tuple:
+    return tensor.dtype, tensor.shape.as_list(), tensor.numpy().tobytes()
+
+
 def _noted(init: Callable) -> Callable:
     """A constructor that notes what a game is made with, for `tfdqn.envs.loading.arguments_of`."""
 
@@ -202,6 +206,24 @@ class Environment(abc.ABC):
 
         with tf.init_scope():
             return self.legal_actions(self.reset(self.sample_noise(tf.zeros([2], tf.int64), 1))) is not None
+
+    @functools.cached_property
+    def draws_for_members(self) -> bool:
+        """Whether `sample_noise` also takes the seeds of a population, [P, 2], and draws for each as for it alone.
+
+        Games that draw by `tfdqn.seeds.draw` do, mostly, and then one call serves all members; none has to.
+        """
+        import tensorflow as tf
+
+        with tf.init_scope():
+            both = tf.constant([[3, 2**40 + 1], [5, 7]], tf.int64)
+            apart = [tf.nest.flatten(self.sample_noise(seed, 2)) for seed in tf.unstack(both)]
+            try:
+                drawn = tf.nest.flatten(self.sample_noise(both, 2))
+            except Exception:
+                return False
+            wanted = [tf.concat(each, axis=0) for each in zip(*apart, strict=True)]
+            return [_form_and_bits(each) for each in drawn] == [_form_and_bits(each) for each in wanted]
 
     @property
     def masked_actions(self) -> int:

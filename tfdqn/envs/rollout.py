@@ -25,7 +25,13 @@ def select(condition: tf.Tensor, if_true: Any, if_false: Any) -> Any:
 
 def sample_noise(env: Environment, seed: tf.Tensor, num_envs: int) -> Any:
     """The noise of so many environments; of P seeds [P, 2], each one's of an equal share of them."""
-    return env.sample_noise(seed, num_envs // (seed.shape[0] if seed.shape.rank == 2 else 1))
+    if seed.shape.rank == 1:
+        return env.sample_noise(seed, num_envs)
+    each = num_envs // seed.shape[0]
+    if env.draws_for_members:
+        return env.sample_noise(seed, each)
+    parts = [env.sample_noise(one, each) for one in tf.unstack(seed)]
+    return tf.nest.map_structure(lambda *part: tf.concat(part, axis=0), *parts)
 
 
 def training_start(env: Environment, noise: Any, share: Any) -> tuple[Any, tf.Tensor]:
