@@ -22,9 +22,16 @@ def test_dueling_streams_share_the_body_and_nothing_else():
     assert sum(reached) == 6 and len(reached) == 10  # body, hidden and output of the value: weights and biases
 
 
-def test_a_gpu_keeps_the_products_of_dueling_streams_apart():
-    network = catalogue.build("mlp", ObservationSpec((8, 8, 1)), heads.ScalarHead(3, dueling=True), 1, "net")
-    frames = tf.constant(np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1)), tf.uint8)
+@pytest.mark.parametrize(
+    ("body", "shape", "dueling", "apart"),
+    [
+        ("mlp", (8, 8, 1), True, [[5, 64]]),  # what the second stream is given
+        ("columns", (48, 48, 2), False, [[5 * 24, 32]] * 2),  # what each frame's product is told
+    ],
+)
+def test_a_gpu_keeps_products_with_a_factor_in_common_apart(body, shape, dueling, apart):
+    network = catalogue.build(body, ObservationSpec(shape), heads.ScalarHead(3, dueling=dueling), 1, "net")
+    frames = tf.constant(np.random.default_rng(0).integers(0, 256, (5, *shape)), tf.uint8)
 
     def gradients_for(device):
         @tf.function(jit_compile=True, autograph=False)
@@ -35,10 +42,10 @@ def test_a_gpu_keeps_the_products_of_dueling_streams_apart():
 
         operations = program.get_concrete_function().graph.get_operations()
         barriers = [each for each in operations if each.type == "XlaOptimizationBarrier"]
-        return program(), [each.inputs[0].shape.as_list() for each in barriers]
+        return program(), [tensor.shape.as_list() for each in barriers for tensor in each.inputs]
 
     (wanted, none), (found, barriers) = gradients_for("/CPU:0"), gradients_for("")
-    assert (none, barriers) == ([], [[5, 64]])  # what the second stream is given
+    assert (none, barriers) == ([], apart)
     for one, other in zip(found, wanted, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
 

@@ -118,6 +118,32 @@ def test_a_tensor_by_itself_is_the_same_and_so_is_its_gradient(wrap, device):
 
 
 @MODES
+@pytest.mark.parametrize("device", ["/CPU:0", ""], ids=["cpu", "gpu"])
+def test_tensors_at_once_are_the_same(wrap, device):
+    def program(*tensors):
+        with loops.made_for(device):
+            return loops.at_once(tensors)
+
+    numbers, byte = wrap(program)(tf.constant([2.0, -3.0]), tf.constant([[7]], tf.uint8))
+    assert (numbers.numpy().tolist(), byte.numpy().tolist(), byte.dtype) == ([2.0, -3.0], [[7]], tf.uint8)
+
+
+@MODES
+@pytest.mark.parametrize("device", ["/CPU:0", ""], ids=["cpu", "gpu"])
+def test_a_sum_of_products_is_the_same_and_so_are_its_gradients(wrap, device):
+    def program(left, right):
+        with loops.made_for(device), tf.GradientTape() as tape:
+            tape.watch([left, right])
+            total = loops.added([left * left, left * right, right])
+            squares = tf.reduce_sum(tf.square(total))
+        return total, *tape.gradient(squares, [left, right])
+
+    total, by_left, by_right = wrap(program)(tf.constant([2.0, 1.0]), tf.constant([-3.0, 4.0]))
+    assert total.numpy().tolist() == [-5.0, 9.0]
+    assert by_left.numpy().tolist() == [-10.0, 108.0] and by_right.numpy().tolist() == [-30.0, 36.0]
+
+
+@MODES
 @pytest.mark.parametrize("device", ["/CPU:0", ""], ids=["cpu", "packed"])
 def test_a_loop_gives_the_same_packed_or_not(wrap, device):
     def turn(number, sums, truth):

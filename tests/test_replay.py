@@ -14,6 +14,7 @@ import tensorflow as tf
 from tfdqn.envs.spec import ObservationSpec
 from tfdqn.replay.table import CANDIDATES, FrameReplay, Row
 from tfdqn.replay.transitions import Transition
+from tfdqn.runtime import loops
 
 DISCOUNT = 0.9
 POISON = 255  # a pixel that no episode shows
@@ -167,14 +168,16 @@ def test_samples_are_what_a_plain_buffer_returns(case, mode):
     assert int(replay.num_rows) == min(steps, length) * num_envs
 
 
+@pytest.mark.parametrize("device", ["/CPU:0", ""], ids=["cpu", "gpu"])
 @pytest.mark.parametrize("mode", MODES)
-def test_frames_held_column_by_column_come_back_as_they_went_in(mode):
+def test_frames_held_column_by_column_come_back_as_they_went_in(mode, device):
     rows = random_rows(6, 40, 4, (4, 6), 6)
     by_rows, by_columns = (
         FrameReplay((4, 6), 4, 128, 3, 1, 2, DISCOUNT, "cpu:0", column_major=order) for order in (False, True)
     )
-    for replay in (by_rows, by_columns):
-        fill(replay, rows, mode)
+    with loops.made_for(device):
+        for replay in (by_rows, by_columns):
+            fill(replay, rows, mode)
     assert by_columns.state["frame"].shape == (32, 4, 6, 4)
     seed = tf.constant([3, 5], tf.int64)
     batches = (MODES[mode](lambda seed, r=r: r.sample(seed, 64))(seed) for r in (by_rows, by_columns))

@@ -257,7 +257,7 @@ class ColumnDense(Spectral, Layer):
         kernels = tf.split(kernel, channels, axis=-2) if channels > 1 else [kernel]
         groups = [tf.reshape(tf.cast(frames[c], tf.float32) * (1.0 / 255.0), [-1, fields]) for c in range(channels)]
         products = [self._product(group, kernel) for group, kernel in zip(groups, kernels, strict=True)]
-        outputs = self._biased(tf.add_n(products))
+        outputs = self._biased(loops.added(products))
         return self.activation(tf.reshape(outputs, [-1, columns // self.width, self.filters]))
 
     def _product(self, rows, matrix):

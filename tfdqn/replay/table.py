@@ -37,6 +37,7 @@ from tfdqn.envs.spec import ObservationSpec
 from tfdqn.inputs import as_float32, as_tensor
 from tfdqn.replay import returns
 from tfdqn.replay.transitions import Row, Transition
+from tfdqn.runtime import loops
 
 require_tf_agents()
 from tf_agents.replay_buffers import tf_uniform_replay_buffer  # noqa: E402
@@ -281,7 +282,12 @@ class FrameReplay(tf_uniform_replay_buffer.TFUniformReplayBuffer):
                 getattr(items, name), spec.dtype, [self.num_envs, *spec.shape], f"replay: row.{name}"
             )
         if self.column_major:
-            values["frame"] = tf.linalg.matrix_transpose(values["frame"])
+            columns = tf.linalg.matrix_transpose(values["frame"])
+            # On a GPU an update that is not in a loop could become one with the next decision: XLA would put the frames
+            # of both behind one another, and turn the whole table to where frames need not be transposed to be written.
+            flat = tf.reshape(columns, [self.num_envs, -1])
+            flat, values["action"] = loops.at_once([flat, values["action"]])
+            values["frame"] = tf.reshape(flat, columns.shape)
         slot = self._increment_last_id() % self.length
         self._data_table.write(slot, values)
 

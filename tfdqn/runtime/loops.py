@@ -87,6 +87,25 @@ def _by_itself(tensor):
     return gen_xla_ops.xla_optimization_barrier([tensor])[0], lambda upstream: upstream
 
 
+def at_once(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """The same tensors; on a GPU none of them is there before all are, and XLA takes them for others than it made."""
+    if _is_for_cpu.get() or not _is_in_xla():
+        return list(tensors)
+    return gen_xla_ops.xla_optimization_barrier(tensors)
+
+
+def added(products: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Their sum; on a GPU the gradients by their factors stay products by themselves, as of `by_itself`."""
+    if _is_for_cpu.get() or not _is_in_xla():
+        return tf.add_n(products)
+    return _added(*products)
+
+
+@tf.custom_gradient
+def _added(*products):
+    return tf.add_n(products), lambda upstream: gen_xla_ops.xla_optimization_barrier([upstream] * len(products))
+
+
 def _is_in_layers(stack: tf.Tensor) -> bool:
     """Whether XLA is to make a stack, and to carry it, layer by layer."""
     is_large = stack.shape[0] > 1 and stack.shape.num_elements() * stack.dtype.size > STACK_LIMIT
