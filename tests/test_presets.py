@@ -188,8 +188,8 @@ def test_a_size_of_the_users_changes_nothing_else_of_a_gpus_preset():
     config = configuration.resolve(given, on_gpu=True)
     assert config == whole.replace(num_envs=512)
     assert configuration.changed_sizes(given, config) == (
-        "the preset of cave for a GPU, but with --num-envs 512 in place of 2048: an update of 1024 every 256 frames, "
-        "where the preset has an update of 1024 every 1024 frames; all else of it stays as it is"
+        "the preset of cave for a GPU, but with --num-envs 512 in place of 2048: an update of 2048 every 512 frames, "
+        "where the preset has an update of 2048 every 2048 frames; all else of it stays as it is"
     )
     given = {"env": "cave", "replay_capacity": 600_000, "discount": 0.9}
     assert configuration.changed_sizes(given, configuration.resolve(given, on_gpu=True)) == (

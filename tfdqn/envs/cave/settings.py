@@ -70,20 +70,17 @@ _DEFAULT = {
     "eval_episodes": 128,  # scores differ by two thirds of their mean: of 64, the best of eight means was luck
     "log_every_frames": 200_000,
 }
-# Half of the updates, of four times as many transitions and after twice as many frames, at a higher rate: a GPU takes
-# longer to start an update's kernels than to compute them. Learnt on a CPU with one update of 2,048 at a rate of 1e-3,
-# an agent lives for 894 and 1,276 frames after 1,600,000 and 2,400,000; with four of 512 at 5e-4 for 1,381 and 1,416
-# (one seed each). These are between them: beside an update of 2,048 XLA would lay out the whole replay anew in every
-# chunk. Not yet measured on a GPU.
+# A quarter of the updates, of eight times as many transitions and after twice as many frames, at twice the rate: a GPU
+# takes longer to start an update's kernels than to compute them. What is learnt so on a CPU, beside two updates of 1,024
+# in the place of one, docs/performance.md has. Not yet measured on a GPU.
 _ON_GPU = {
     **_DEFAULT,
     "num_envs": 2048,
-    "batch_size": 1024,
-    "updates_per_iteration": 2,
-    "learning_rate": 7e-4,
-    "learning_rate_decay_updates": 30_000,
-    "priority_beta_updates": 30_000,
-    "target_update_period_updates": 75,
+    "batch_size": 2048,
+    "learning_rate": 1e-3,
+    "learning_rate_decay_updates": 15_000,
+    "priority_beta_updates": 15_000,
+    "target_update_period_updates": 40,
     "replay_capacity": 1_228_800,
     "replay_min_rows": 122_880,
     "epsilon_decay_env_frames": 1_200_000,
