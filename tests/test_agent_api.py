@@ -290,6 +290,31 @@ def test_a_wrong_setting_is_one_line_with_the_nearest(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+def test_settings_of_numpy_are_those_of_python(trained, monkeypatch):
+    given = {
+        "seed": np.int64(3),
+        "learning_rate": np.float32(0.5),
+        "double": np.bool_(False),
+        "discount": np.array(0.5),
+    }
+    config = tfdqn.Agent("catch8", **given).config
+    held = [config.seed, config.learning_rate, config.double, config.discount]
+    assert held == [3, 0.5, False, 0.5]
+    assert [type(value) for value in held] == [int, float, bool, float]
+    for setting, message in [
+        ({"seed": "3"}, "--seed '3': must be a whole number"),
+        ({"seed": np.bool_(True)}, "--seed True: must be a whole number"),
+        ({"learning_rate": np.array([0.5])}, r"--learning-rate array\(\[0.5\]\): must be a number"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            tfdqn.Agent("catch8", **setting)
+    asked = []
+    monkeypatch.setattr(train, "resume", lambda run_dir, given, *_, **__: asked.append(given) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        tfdqn.load(trained.agent.run_dir).fit(minutes=np.float32(0.5))
+    assert type(asked[0]["minutes"]) is float
+
+
 # --- Saving and loading. ---
 
 

@@ -185,8 +185,8 @@ class Agent:
                 raise UserError(f"logdir {str(logdir)!r}: this agent has its run already, {self._run_dir}")
             if "minutes" in length:
                 # Of this fit alone: those before must not hide that these are none.
-                configuration.check_value(configuration.FIELDS["minutes"], length["minutes"])
-                length = {**length, "minutes": length["minutes"] + _minutes_so_far(self._run_dir)}
+                minutes = configuration.check_value(configuration.FIELDS["minutes"], length["minutes"])
+                length = {**length, "minutes": minutes + _minutes_so_far(self._run_dir)}
             named = {name: getattr(self._config, name) for name in configuration.CODE_FIELDS}
             return train.resume(self._run_dir, {**named, **self._length, **length}, stop, game=self._game)
         given = {**self._given, **length}
