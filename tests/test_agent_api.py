@@ -28,7 +28,7 @@ from tfdqn import agent_api, evaluate, train
 from tfdqn.envs import loading
 from tfdqn.errors import EXIT_IO, EXIT_REFUSED, UserError
 from tfdqn.programs import training
-from tfdqn.runs import locks, models, run_config
+from tfdqn.runs import checkpoints, locks, models, run_config
 
 ROOT = Path(__file__).parent.parent
 TINY = {**SETTINGS, "jit": False, "eval_every_frames": 250, "log_every_frames": 300, "total_env_frames": 1500}
@@ -187,6 +187,19 @@ def test_a_fit_that_goes_on_takes_no_other_folder_and_no_minutes_that_are_none(t
         with pytest.raises(ZeroDivisionError):
             agent.fit(logdir=logdir, callbacks=None)
     assert asked == [agent.run_dir] * 2
+
+
+def test_what_a_callback_raises_loses_nothing(tmp_path):
+    class Raising(tf.keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            raise ZeroDivisionError
+
+    agent = tfdqn.Agent(**TINY)
+    with pytest.raises(ZeroDivisionError):
+        agent.fit(logdir=tmp_path, run_name="run", callbacks=Raising(), verbose=0)  # one alone, as Keras takes it, too
+    assert agent.run_dir == tmp_path / "run"
+    progress = checkpoints.peek(agent.run_dir)["progress"]  # what it goes on from, once it is called again
+    assert 250 <= progress["evaluated_env_frames"] < progress["next_eval"] == 500
 
 
 def test_a_folder_of_the_home_is_found_there(tmp_path, monkeypatch):
