@@ -202,6 +202,11 @@ def test_what_a_callback_raises_loses_nothing(tmp_path):
     assert 250 <= progress["evaluated_env_frames"] < progress["next_eval"] == 500
 
 
+def test_a_population_is_named_by_what_grid_makes(tmp_path):
+    with pytest.raises(UserError, match=r"population 4: must be what tfdqn.grid makes, as tfdqn.grid\(seed="):
+        tfdqn.Agent("catch8").fit(population=4, logdir=tmp_path)
+
+
 def test_a_folder_of_the_home_is_found_there(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setenv("HOME", str(tmp_path))

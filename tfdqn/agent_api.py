@@ -155,6 +155,8 @@ class Agent:
         length = {"minutes": minutes, "total_env_frames": total_env_frames, "vary": population, "pbt": pbt}
         length = {name: value for name, value in length.items() if value is not None}
         callbacks = list(callbacks if isinstance(callbacks, Iterable) else [callbacks] if callbacks else ())
+        if population is not None and not isinstance(population, str):
+            raise UserError(f"population {population!r}: must be what tfdqn.grid makes, as tfdqn.grid(seed=range(4))")
         quiet = contextlib.nullcontext() if verbose else console.silence()
         with StopRequest(is_guest=True) as stop, stop.waiting(), quiet:
             run = self._begin(length, Path(paths.local("logdir", str(logdir))), run_name, stop)
