@@ -28,7 +28,7 @@ from tfdqn import agent_api, evaluate, train
 from tfdqn.envs import loading
 from tfdqn.errors import EXIT_IO, EXIT_REFUSED, UserError
 from tfdqn.programs import training
-from tfdqn.runs import locks, models, run_config
+from tfdqn.runs import checkpoints, locks, models, run_config
 
 ROOT = Path(__file__).parent.parent
 TINY = {**SETTINGS, "jit": False, "eval_every_frames": 250, "log_every_frames": 300, "total_env_frames": 1500}
@@ -189,6 +189,24 @@ def test_a_fit_that_goes_on_takes_no_other_folder_and_no_minutes_that_are_none(t
     assert asked == [agent.run_dir] * 2
 
 
+def test_what_a_callback_raises_loses_nothing(tmp_path):
+    class Raising(tf.keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            raise ZeroDivisionError
+
+    agent = tfdqn.Agent(**TINY)
+    with pytest.raises(ZeroDivisionError):
+        agent.fit(logdir=tmp_path, run_name="run", callbacks=Raising(), verbose=0)  # one alone, as Keras takes it, too
+    assert agent.run_dir == tmp_path / "run"
+    progress = checkpoints.peek(agent.run_dir)["progress"]  # what it goes on from, once it is called again
+    assert 250 <= progress["evaluated_env_frames"] < progress["next_eval"] == 500
+
+
+def test_a_population_is_named_by_what_grid_makes(tmp_path):
+    with pytest.raises(UserError, match=r"population 4: must be what tfdqn.grid makes, as tfdqn.grid\(seed="):
+        tfdqn.Agent("catch8").fit(population=4, logdir=tmp_path)
+
+
 def test_a_folder_of_the_home_is_found_there(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -288,6 +306,31 @@ def test_a_wrong_setting_is_one_line_with_the_nearest(tmp_path):
         with pytest.raises(UserError, match=message):
             tfdqn.Agent().fit(logdir=tmp_path / "runs", **length)
     assert not (tmp_path / "runs").exists()
+
+
+def test_settings_of_numpy_are_those_of_python(trained, monkeypatch):
+    given = {
+        "seed": np.int64(3),
+        "learning_rate": np.float32(0.5),
+        "double": np.bool_(False),
+        "discount": np.array(0.5),
+    }
+    config = tfdqn.Agent("catch8", **given).config
+    held = [config.seed, config.learning_rate, config.double, config.discount]
+    assert held == [3, 0.5, False, 0.5]
+    assert [type(value) for value in held] == [int, float, bool, float]
+    for setting, message in [
+        ({"seed": "3"}, "--seed '3': must be a whole number"),
+        ({"seed": np.bool_(True)}, "--seed True: must be a whole number"),
+        ({"learning_rate": np.array([0.5])}, r"--learning-rate array\(\[0.5\]\): must be a number"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            tfdqn.Agent("catch8", **setting)
+    asked = []
+    monkeypatch.setattr(train, "resume", lambda run_dir, given, *_, **__: asked.append(given) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        tfdqn.load(trained.agent.run_dir).fit(minutes=np.float32(0.5))
+    assert type(asked[0]["minutes"]) is float
 
 
 # --- Saving and loading. ---

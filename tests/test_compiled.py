@@ -42,6 +42,20 @@ def test_a_programs_graphs_go_with_it(jit):
     assert again(tf.constant(2)) == 16
 
 
+def test_a_program_that_runs_eagerly_takes_no_graph_of_others_apart(monkeypatch):
+    taken = []
+    monkeypatch.setattr(compiled, "_take_apart", taken.extend)
+    program = compiled.program(lambda x: x + 1, jit=False, eager=False)
+    tf.config.run_functions_eagerly(True)
+    try:
+        assert program(tf.constant(1)) == program(tf.constant(1)) == 2
+    finally:
+        tf.config.run_functions_eagerly(False)
+    del program
+    gc.collect()
+    assert taken == []
+
+
 def picked(a, b):
     """Where numbers from 0 to 99 are those of the first column of a table."""
     return tf.where(tf.stack([a, b], axis=1)[:, 0, tf.newaxis] == tf.range(100), 1, 0)

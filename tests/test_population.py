@@ -719,3 +719,8 @@ def test_the_best_member_that_is_saved_is_one_agent_with_its_own_settings(whole,
     assert (loaded.config.vary, loaded.config.population, loaded.run_dir) == ("", 1, None)
     for ours, theirs in zip(loaded.model.online.get_weights(), best.best_weights, strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_lone_agents_run_is_no_population_when_it_goes_on():
+    with pytest.raises(UserError, match="vary is none in this run, not seed=0:2; leave --vary as it was"):
+        run_config.refuse_changes("runs/x", configuration.plain(configuration.Config()), {"vary": "seed=0:2"})

@@ -125,7 +125,7 @@ class Agent:
         total_env_frames: int | None = None,
         population: str | None = None,
         pbt: bool | None = None,
-        callbacks: Iterable[tf.keras.callbacks.Callback] | None = None,
+        callbacks: tf.keras.callbacks.Callback | Iterable[tf.keras.callbacks.Callback] | None = None,
         logdir: str | Path = LOGDIR,
         run_name: str | None = None,
         verbose: int = 1,
@@ -142,8 +142,9 @@ class Agent:
             the best of them, by its evaluations in training.
           pbt: have the worst of them take over agents of the best ones at each evaluation, as `--pbt`; None: as the
             settings say.
-          callbacks: Keras callbacks; an epoch is what lies between two evaluations, and its logs are the evaluation's
-            results, such as `score_mean`, `env_frames` and `updates`.
+          callbacks: Keras callbacks, or one; an epoch is what lies between two evaluations, and its logs are the
+            evaluation's results, such as `score_mean`, `env_frames` and `updates`. What one raises at the end of an
+            epoch ends training as `stop_training` does, and is raised once all is saved.
           logdir: the folder that holds run folders, for a new run.
           run_name: the name of the run's folder, likewise; made from the settings if None.
           verbose: 0 for silence.
@@ -153,7 +154,9 @@ class Agent:
         """
         length = {"minutes": minutes, "total_env_frames": total_env_frames, "vary": population, "pbt": pbt}
         length = {name: value for name, value in length.items() if value is not None}
-        callbacks = list(callbacks or ())
+        callbacks = list(callbacks if isinstance(callbacks, Iterable) else [callbacks] if callbacks else ())
+        if population is not None and not isinstance(population, str):
+            raise UserError(f"population {population!r}: must be what tfdqn.grid makes, as tfdqn.grid(seed=range(4))")
         quiet = contextlib.nullcontext() if verbose else console.silence()
         with StopRequest(is_guest=True) as stop, stop.waiting(), quiet:
             run = self._begin(length, Path(paths.local("logdir", str(logdir))), run_name, stop)
@@ -185,8 +188,8 @@ class Agent:
                 raise UserError(f"logdir {str(logdir)!r}: this agent has its run already, {self._run_dir}")
             if "minutes" in length:
                 # Of this fit alone: those before must not hide that these are none.
-                configuration.check_value(configuration.FIELDS["minutes"], length["minutes"])
-                length = {**length, "minutes": length["minutes"] + _minutes_so_far(self._run_dir)}
+                minutes = configuration.check_value(configuration.FIELDS["minutes"], length["minutes"])
+                length = {**length, "minutes": minutes + _minutes_so_far(self._run_dir)}
             named = {name: getattr(self._config, name) for name in configuration.CODE_FIELDS}
             return train.resume(self._run_dir, {**named, **self._length, **length}, stop, game=self._game)
         given = {**self._given, **length}
@@ -428,7 +431,7 @@ class _Callbacks:
     def __init__(self, run: Run, callbacks: Iterable[tf.keras.callbacks.Callback]):
         import tensorflow as tf
 
-        self._run, self._epoch = run, 0
+        self._run, self._epoch, self._raised = run, 0, None
         self._model = run.trainer.agent
         self._list = tf.keras.callbacks.CallbackList(list(callbacks), add_history=True, model=self._model)
         (self.history,) = [each for each in self._list.callbacks if isinstance(each, tf.keras.callbacks.History)]
@@ -440,13 +443,18 @@ class _Callbacks:
 
     def evaluated(self, values: Mapping[str, float]) -> None:
         """The end of an epoch; `values` are the evaluation's results. A callback may ask the run to stop."""
-        self._list.on_epoch_end(self._epoch, dict(values))
-        self._epoch += 1
-        if self._model.stop_training:
+        try:
+            self._list.on_epoch_end(self._epoch, dict(values))
+            self._epoch += 1
+            if not self._model.stop_training:
+                self._list.on_epoch_begin(self._epoch)
+        except Exception as error:  # of a callback: what was learnt since the last checkpoint must not be lost by it
+            self._raised = error
+        if self._model.stop_training or self._raised:
             self._run.ask_to_stop()
-        else:
-            self._list.on_epoch_begin(self._epoch)
 
     def end(self, result: Mapping[str, Any]) -> None:
+        if self._raised:
+            raise self._raised
         self._list.on_train_end()
         self.history.params = dict(result)

@@ -108,19 +108,21 @@ def without_number(field: dataclasses.Field, value: Any) -> Any:
 
 
 def check_value(field: dataclasses.Field, value: Any) -> Any:
-    """A field's value, a whole number made a float where one is wanted.
+    """A field's value, NumPy's numbers made Python's, and a whole number a float where one is wanted.
 
     Raises:
       UserError: not of the field's type, not among its choices or out of its bounds; it names the nearest valid one.
     """
     limits, flag, kind = field.metadata, flag_of(field.name), kind_of(field)
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):
+        value = value.item()
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         try:
             value = float(value)
         except OverflowError:
             value = math.copysign(math.inf, value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise UserError(f"{flag} {value}: must be {_KIND_WORDS[kind]}")
+        raise UserError(f"{flag} {value!r}: must be {_KIND_WORDS[kind]}")  # as '3' is none, though it looks like one
     if limits["choices"] is not None and without_number(field, value) not in limits["choices"]:
         choices = [str(choice) for choice in limits["choices"]]
         raise UserError(f"{flag} {value}: unknown; {nearest(str(value), choices)}")

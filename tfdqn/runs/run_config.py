@@ -99,9 +99,10 @@ def refuse_changes(run_dir: str | os.PathLike, ours: Mapping[str, Any], wanted: 
     """Name the first setting that a resumed run may not change."""
     for name, value in wanted.items():
         if name in ours and name not in configuration.RESUMABLE_FIELDS and not _is_alike(name, ours[name], value):
+            held, asked = (each if each != "" else "none" for each in (ours[name], value))
             raise UserError(
-                f"{run_dir}: {name} is {ours[name]} in this run, not {value}; leave --{name.replace('_', '-')} as it "
-                "was, or start a new run",
+                f"{run_dir}: {name} is {held} in this run, not {asked}; leave {flag_of(name)} as it was, or start a "
+                "new run",
                 EXIT_REFUSED,
             )
 

@@ -53,7 +53,8 @@ def program(function: Callable, *, jit: bool, eager: bool) -> Callable:
     def traced(*arguments, **keywords):
         # XLA asks when it compiles, which is next.
         tf.config.experimental.enable_tensor_float_32_execution(takes_tf32)
-        graphs.append(tf.compat.v1.get_default_graph())
+        if not tf.config.functions_run_eagerly():  # else no graph is made for it
+            graphs.append(tf.compat.v1.get_default_graph())
         return function(*arguments, **keywords)
 
     compiled = tf.function(traced, jit_compile=jit, autograph=False)
