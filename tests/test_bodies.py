@@ -165,6 +165,16 @@ def share(spec):
     return shared[0]
 
 
+def share_a_layer(spec):
+    if not shared:
+        shared.append(layers.Dense(8, name="mine"))
+    return tf.keras.Sequential([layers.Flatten(), shared[0]])
+
+
+def twice_as_wide(spec):
+    return tf.keras.Sequential([layers.Flatten(), layers.Dense(8, name="mine", dtype="float64")])
+
+
 def whole_numbers(spec):
     return layers.Lambda(lambda x: tf.cast(x, tf.int32))
 
@@ -187,6 +197,8 @@ FAULTS = [
     (lambda spec: layers.Conv2D(8, 3, name="mine"), r"mine cannot take uint8 \[B, 8, 8, 2\]: "),
     (lambda spec: layers.Lambda(lambda x: {"a": tf.cast(x, tf.float32)}), "must make one float tensor"),
     (share, "returned stock a second time; make a new model at each call"),
+    (share_a_layer, "mine/kernel:0 is a weight of an earlier network, too; make new layers at each call"),
+    (twice_as_wide, "mine/kernel:0 is float64, and weights that learn must be float32; .* dtype='mixed_bfloat16'"),
 ]
 
 
