@@ -245,6 +245,26 @@ def test_what_xla_cannot_compile_is_said_in_one_line_with_the_layers_name(tmp_pa
     assert agent.act(np.zeros([8, 8, 2], np.uint8)) in (0, 1, 2)  # no program, no fault
 
 
+class AtEase(layers.Layer):
+    def call(self, inputs, training=False):
+        if training:
+            raise ValueError("not yet\nwritten")
+        return tf.cast(inputs, tf.float32)
+
+
+def fails_in_training(spec):
+    return tf.keras.Sequential([AtEase(name="mine"), layers.Flatten()])
+
+
+def test_what_fails_in_training_alone_is_said_in_one_line(tmp_path):
+    agent = tfdqn.Agent(**{**TINY, "network": fails_in_training, "jit": False})
+    message = r"--network \S+:fails_in_training: layer mine raised ValueError: not yet \(line \d+\)"
+    with pytest.raises(UserError, match=message) as error:
+        agent.fit(logdir=tmp_path / "runs", verbose=0)
+    assert "\n" not in str(error.value)
+    assert agent.run_dir is None and not list((tmp_path / "runs").iterdir())
+
+
 class Talking(Line):
     """A game that leaves the program."""
 
