@@ -703,6 +703,19 @@ def test_layers_in_several_places_and_of_several_inputs_go_in(features):
             np.testing.assert_array_equal(ours, theirs)
 
 
+def test_constraints_of_weights_count_in_a_population_too():
+    def network():
+        inputs = tf.keras.Input([3])
+        return tf.keras.Model(inputs, tf.keras.layers.Dense(2, kernel_constraint="non_neg")(inputs))
+
+    one = stacked.model([network() for _ in range(2)])
+    optimizer = tf.keras.optimizers.Adam(1.0)
+    optimizer.apply_gradients([(tf.ones(weight.shape), weight) for weight in one.trainable_weights])
+    for number in range(2):
+        kernel, bias = stacked.weights_of(one, number)
+        assert kernel.min() >= 0.0 > bias.max()
+
+
 def test_a_weight_that_is_not_finite_is_its_own_members_also_in_a_copy():
     """Three members, by whose number the sizes of such layers need not be divisible."""
     settings = {**SMALL, "jit": False, "population": 3, "network": "tests.test_bodies:subclassed", "frame_stack": 1}

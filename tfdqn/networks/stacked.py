@@ -250,9 +250,14 @@ def _is_graph(layer: Layer) -> bool:
 
 
 def _is_known(layer: Layer) -> bool:
-    """Whether it is one of `KINDS` as they are here: with all weights, dense on vectors, normed over the last axis."""
+    """Whether it is one of `KINDS` as they are here: with all weights, dense on vectors, normed over the last axis.
+
+    A constraint, which Keras's optimizers keep to, would be of all networks' weights together.
+    """
     wanted = 4 if isinstance(layer, noisy.NoisyDense) else 3 if getattr(layer, "spectral", False) else 2
     if type(layer) not in KINDS or len(layer.weights) != wanted:
+        return False
+    if any(weight.constraint is not None for weight in layer.weights):
         return False
     rank = len(layer.input_shape)
     if isinstance(layer, tf.keras.layers.LayerNormalization):
