@@ -188,6 +188,7 @@ def keras_3(spec):
 
 
 FAULTS = [
+    (layers.Dense(8), "is a layer itself; name a function that makes a new one"),
     (lambda spec: None, "returned NoneType; it must return a tf.keras.Model or layer"),
     (keras_3, "returned Dense; it must return a tf.keras.Model or layer .of Keras 2"),
     (fail, "raised KeyError: "),

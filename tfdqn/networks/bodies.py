@@ -29,6 +29,8 @@ def connect(name: str, spec: ObservationSpec, inputs: Any, seed: int) -> Any:
       UserError: it raises, or returns no layer, or what it makes are no features.
     """
     function = loading.find(name)
+    if isinstance(function, tf.keras.layers.Layer):
+        raise UserError(f"--network {name}: is a layer itself; name a function that makes a new one at each call")
     try:
         with _seeded(seed):
             body = function(spec)
