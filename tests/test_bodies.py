@@ -165,6 +165,16 @@ def share(spec):
     return shared[0]
 
 
+def share_a_layer(spec):
+    if not shared:
+        shared.append(layers.Dense(8, name="mine"))
+    return tf.keras.Sequential([layers.Flatten(), shared[0]])
+
+
+def twice_as_wide(spec):
+    return tf.keras.Sequential([layers.Flatten(), layers.Dense(8, name="mine", dtype="float64")])
+
+
 def whole_numbers(spec):
     return layers.Lambda(lambda x: tf.cast(x, tf.int32))
 
@@ -178,6 +188,7 @@ def keras_3(spec):
 
 
 FAULTS = [
+    (layers.Dense(8), "is a layer itself; name a function that makes a new one"),
     (lambda spec: None, "returned NoneType; it must return a tf.keras.Model or layer"),
     (keras_3, "returned Dense; it must return a tf.keras.Model or layer .of Keras 2"),
     (fail, "raised KeyError: "),
@@ -187,6 +198,8 @@ FAULTS = [
     (lambda spec: layers.Conv2D(8, 3, name="mine"), r"mine cannot take uint8 \[B, 8, 8, 2\]: "),
     (lambda spec: layers.Lambda(lambda x: {"a": tf.cast(x, tf.float32)}), "must make one float tensor"),
     (share, "returned stock a second time; make a new model at each call"),
+    (share_a_layer, "mine/kernel:0 is a weight of an earlier network, too; make new layers at each call"),
+    (twice_as_wide, "mine/kernel:0 is float64, and weights that learn must be float32; .* dtype='mixed_bfloat16'"),
 ]
 
 
@@ -231,6 +244,26 @@ def test_what_xla_cannot_compile_is_said_in_one_line_with_the_layers_name(tmp_pa
     with pytest.raises(UserError, match="layer mine/lookup uses EagerPyFunc"):
         agent.evaluate(2)
     assert agent.act(np.zeros([8, 8, 2], np.uint8)) in (0, 1, 2)  # no program, no fault
+
+
+class AtEase(layers.Layer):
+    def call(self, inputs, training=False):
+        if training:
+            raise ValueError("not yet\nwritten")
+        return tf.cast(inputs, tf.float32)
+
+
+def fails_in_training(spec):
+    return tf.keras.Sequential([AtEase(name="mine"), layers.Flatten()])
+
+
+def test_what_fails_in_training_alone_is_said_in_one_line(tmp_path):
+    agent = tfdqn.Agent(**{**TINY, "network": fails_in_training, "jit": False})
+    message = r"--network \S+:fails_in_training: layer mine raised ValueError: not yet \(line \d+\)"
+    with pytest.raises(UserError, match=message) as error:
+        agent.fit(logdir=tmp_path / "runs", verbose=0)
+    assert "\n" not in str(error.value)
+    assert agent.run_dir is None and not list((tmp_path / "runs").iterdir())
 
 
 class Talking(Line):

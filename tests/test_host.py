@@ -427,6 +427,7 @@ def test_an_environment_that_its_own_module_registers_is_found(tmp_path, monkeyp
     monkeypatch.syspath_prepend(tmp_path)
     try:
         config = configuration.resolve({"env": "gym:registers_it:OfItsOwn-v0"})
+        assert len(run_config.source_of(config)["sha256"]) == 64  # before it is made, too
         assert tfdqn.envs.make_for(config).observation_shape == (4,)
         with pytest.raises(UserError, match="OfItOwn"):
             from_gymnasium.make("registers_it:OfItOwn-v0")

@@ -663,6 +663,59 @@ def test_sequential_models_go_in_layer_by_layer(kind):
             np.testing.assert_array_equal(ours, theirs)
 
 
+def _in_two_models(inputs):
+    """One layer, in two models and beside them."""
+    shared = tf.keras.layers.Dense(4)
+    models = []
+    for units in (3, 3):
+        within = tf.keras.Input(inputs.shape[1:])
+        models.append(tf.keras.Model(within, tf.keras.layers.Dense(units)(shared(within))))
+    return tf.keras.layers.Concatenate()([shared(inputs), *(model(inputs) for model in models)])
+
+
+def _masked(inputs):
+    """The steps that count differ from row to row."""
+    words = tf.keras.layers.Lambda(lambda numbers: tf.cast(numbers > 0, tf.int32))(inputs)
+    words = tf.keras.layers.Embedding(2, 4, mask_zero=True)(words)
+    return tf.keras.layers.SimpleRNN(5)(words)
+
+
+def _attentive(inputs):
+    """Two tensors for one layer, by name, too."""
+    steps = tf.keras.layers.Reshape([4, 6])(inputs)
+    return tf.keras.layers.Flatten()(tf.keras.layers.MultiHeadAttention(2, 3)(steps, value=steps))
+
+
+@pytest.mark.parametrize("features", [_in_two_models, _masked, _attentive])
+def test_layers_in_several_places_and_of_several_inputs_go_in(features):
+    def network():
+        inputs = tf.keras.Input([24])
+        return tf.keras.Model(inputs, tf.keras.layers.Dense(2)(features(inputs)))
+
+    networks = [network() for _ in range(2)]
+    seen = np.random.default_rng(0).normal(size=[6, 24]).astype(np.float32)
+    expected = np.concatenate([each(part) for each, part in zip(networks, np.split(seen, 2), strict=True)])
+    kept = [each.get_weights() for each in networks]
+    one = stacked.model(networks)
+    np.testing.assert_allclose(one(seen), expected, rtol=1e-4, atol=1e-5)
+    for number, weights in enumerate(kept):
+        for ours, theirs in zip(stacked.weights_of(one, number), weights, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def test_constraints_of_weights_count_in_a_population_too():
+    def network():
+        inputs = tf.keras.Input([3])
+        return tf.keras.Model(inputs, tf.keras.layers.Dense(2, kernel_constraint="non_neg")(inputs))
+
+    one = stacked.model([network() for _ in range(2)])
+    optimizer = tf.keras.optimizers.Adam(1.0)
+    optimizer.apply_gradients([(tf.ones(weight.shape), weight) for weight in one.trainable_weights])
+    for number in range(2):
+        kernel, bias = stacked.weights_of(one, number)
+        assert kernel.min() >= 0.0 > bias.max()
+
+
 def test_a_weight_that_is_not_finite_is_its_own_members_also_in_a_copy():
     """Three members, by whose number the sizes of such layers need not be divisible."""
     settings = {**SMALL, "jit": False, "population": 3, "network": "tests.test_bodies:subclassed", "frame_stack": 1}

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from tests.envs.helpers import noise_of, to_numpy
 from tfdqn import seeds
-from tfdqn.envs import make
+from tfdqn.envs import entering, make
 from tfdqn.envs.cave import planner
 
 GAMES = ["catch8", "cave"]
@@ -127,3 +127,20 @@ def test_the_planner_takes_what_it_can_see():
         planner.act(noise_of(env, 1, 0, 2))
     with pytest.raises(ValueError, match="0 episodes"):
         planner.play(0)
+
+
+def test_states_in_lists_and_dicts_are_as_good_as_in_named_tuples():
+    specs = {"at": tf.TensorSpec([1], tf.int32), "more": (tf.TensorSpec([1, 2], tf.float32), [])}
+    given = {"at": [1, 2, 3], "more": (np.zeros([3, 2], np.float32), [])}
+    assert entering.count_envs(given, specs) == 3
+    found = entering.like("state", given, specs, 3)
+    tf.nest.assert_same_structure(found, specs)
+    assert found["at"].dtype == tf.int32
+    for bad, message in (
+        ({"at": [1, 2, 3]}, "state: must be a dict of 'at', 'more'"),
+        ({**given, "more": [given["more"][0], [1]]}, "state.more.1: has 1 parts, expected 0"),
+        ({**given, "at": [1.5] * 3}, "state.at: is float64, expected int32"),
+    ):
+        with pytest.raises(TypeError) as error:
+            entering.like("state", bad, specs, entering.count_envs(bad, specs))
+        assert str(error.value) == message

@@ -57,11 +57,14 @@ def sha256_of(name: str) -> str:
 
     What that file imports in its turn is not looked at.
     """
+    registering, _, name = name.rpartition(":")
     try:
+        if registering:  # Gymnasium looks for a spec under the whole name, and finds none
+            importlib.import_module(registering)
         point = gymnasium.spec(name).entry_point
         module = point.partition(":")[0] if isinstance(point, str) else point.__module__
         return hashlib.sha256(Path(importlib.util.find_spec(module).origin).read_bytes()).hexdigest()
-    except (gymnasium.error.Error, ImportError, AttributeError, ValueError, TypeError, OSError):
+    except Exception:  # the user's code; what is wrong is said where the environment is made
         return ""
 
 

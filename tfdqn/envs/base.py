@@ -260,7 +260,7 @@ class Environment(abc.ABC):
         """
         from tfdqn.envs import entering
 
-        num_envs = entering.count_envs(state)
+        num_envs = entering.count_envs(state, self._state_specs)
         return (
             entering.like("state", state, self._state_specs, num_envs),
             entering.actions(action, num_envs, self.num_actions),
@@ -271,7 +271,7 @@ class Environment(abc.ABC):
         """What `reset` takes, likewise."""
         from tfdqn.envs import entering
 
-        return entering.like("noise", noise, self._noise_specs, entering.count_envs(noise))
+        return entering.like("noise", noise, self._noise_specs, entering.count_envs(noise, self._noise_specs))
 
     @functools.cached_property
     def _noise_specs(self) -> Any:

@@ -39,24 +39,38 @@ def actions(values: Any, num_envs: int | None, num_actions: int) -> tf.Tensor:
 
 
 def like(name: str, values: Any, specs: Any, num_envs: int | None) -> Any:
-    """Nested NamedTuples of tensors [N, ...], of the dtypes and shapes of `specs`, in which N is 1.
+    """Nested NamedTuples, tuples, lists and dicts of tensors [N, ...], of the dtypes and shapes of `specs`, of N = 1.
 
     Raises:
       TypeError: another structure or dtype.
       ValueError: another shape, or a number that the dtype does not hold.
     """
-    if not hasattr(specs, "_fields"):
+    if isinstance(specs, dict):
+        if not isinstance(values, dict) or values.keys() != specs.keys():
+            raise TypeError(f"{name}: must be a dict of {', '.join(map(repr, specs))}")
+        return type(specs)((key, like(f"{name}.{key}", values[key], spec, num_envs)) for key, spec in specs.items())
+    if not isinstance(specs, tuple | list):
         return _tensor(name, values, specs, num_envs)
-    if getattr(values, "_fields", None) != specs._fields:
+    fields = getattr(specs, "_fields", None)
+    if not isinstance(values, tuple | list) or getattr(values, "_fields", None) != fields:
         raise TypeError(f"{name}: is a {type(values).__name__}, expected the game's own {type(specs).__name__}")
-    parts = zip(specs._fields, values, specs, strict=True)
-    return type(specs)(*(like(f"{name}.{field}", value, spec, num_envs) for field, value, spec in parts))
+    if len(values) != len(specs):
+        raise TypeError(f"{name}: has {len(values)} parts, expected {len(specs)}")
+    parts = zip(fields or range(len(specs)), values, specs, strict=True)
+    made = [like(f"{name}.{field}", value, spec, num_envs) for field, value, spec in parts]
+    return type(specs)(made) if fields is None else type(specs)(*made)
 
 
-def count_envs(values: Any) -> int | None:
-    """N of nested NamedTuples of [N, ...]; None where it is not known while tracing, or there is none."""
-    while hasattr(values, "_fields") and values:
-        values = values[0]
+def count_envs(values: Any, specs: Any) -> int | None:
+    """N of what `like` takes; None where it is not known while tracing, or there is none."""
+    while isinstance(specs, dict | tuple | list) and len(specs):
+        if not isinstance(values, dict | tuple | list):
+            return None
+        first = next(iter(specs)) if isinstance(specs, dict) else 0
+        try:
+            values, specs = values[first], specs[first]
+        except (KeyError, IndexError):
+            return None
     if tf.is_tensor(values):
         return values.shape[0] if values.shape.rank else None
     return len(values) if hasattr(values, "__len__") and len(values) else None

@@ -29,10 +29,13 @@ def connect(name: str, spec: ObservationSpec, inputs: Any, seed: int) -> Any:
       UserError: it raises, or returns no layer, or what it makes are no features.
     """
     function = loading.find(name)
+    if isinstance(function, tf.keras.layers.Layer):
+        raise UserError(f"--network {name}: is a layer itself; name a function that makes a new one at each call")
     try:
         with _seeded(seed):
             body = function(spec)
             features = _features(name, body, spec, inputs)
+        _check_weights(name, body)
     except UserError:
         raise
     except Exception as error:
@@ -61,6 +64,23 @@ def _features(name: str, body: Any, spec: ObservationSpec, inputs: Any) -> Any:
     if not isinstance(features, type(inputs)) or not features.dtype.is_floating or None in features.shape[1:]:
         raise UserError(f"--network {name}: must make one float tensor [B, ...] of fixed shape, not {features}")
     return features
+
+
+def _check_weights(name: str, body: Any) -> None:
+    """Refuse weights that another network has, too, and those that would learn in another precision than the head."""
+    for weight in body.weights:
+        if getattr(weight, "is_of_body", False):
+            raise UserError(
+                f"--network {name}: {weight.name} is a weight of an earlier network, too; make new layers at each "
+                "call, or the target network would share it with the online network"
+            )
+        weight.is_of_body = True
+    for weight in body.trainable_weights:
+        if weight.dtype != tf.float32:
+            raise UserError(
+                f"--network {name}: {weight.name} is {weight.dtype.name}, and weights that learn must be float32; to "
+                "compute in another precision, give the layer dtype='mixed_bfloat16'"
+            )
 
 
 class _Seeds:

@@ -156,19 +156,35 @@ class Apart(Layer):
     def __init__(self, alone):
         super().__init__(dtype=layers.DTYPE)
         self.alone = list(alone)
+        self.supports_masking = alone[0].supports_masking
         for number, layer in enumerate(alone):
             for variable in layer.variables:
                 variable.network_of_stack = number
 
-    def call(self, inputs, training=None):
-        count = len(self.alone)
-        parts = zip(*(tf.split(each, count) for each in tf.nest.flatten(inputs)), strict=True)
-        given = [tf.nest.pack_sequence_as(inputs, part) for part in parts]
-        found = [
-            layer(each, training=training) if "training" in layer._call_spec.arg_names else layer(each)
-            for layer, each in zip(self.alone, given, strict=True)
-        ]
+    def call(self, inputs, *more, training=None, mask=None, **named):
+        given = zip(self.alone, *map(self._split, (inputs, mask, more, named)), strict=True)
+        found = []
+        for layer, part, its_mask, its_more, its_named in given:
+            for tensor, its in zip(tf.nest.flatten(part), tf.nest.flatten(its_mask), strict=False):
+                tensor._keras_mask = its  # as Keras hands it on
+            if layer._call_spec.expects_training_arg:
+                its_named = {**its_named, "training": training}
+            found.append(layer(part, *its_more, **its_named))
         return tf.nest.map_structure(lambda *each: tf.concat(each, axis=0), *found)
+
+    def compute_mask(self, inputs, mask=None):
+        parts = zip(self.alone, self._split(inputs), self._split(mask), strict=True)
+        found = [layer.compute_mask(part, its) for layer, part, its in parts]
+        return tf.nest.map_structure(lambda *each: None if each[0] is None else tf.concat(each, axis=0), *found)
+
+    def _split(self, given: Any) -> list[Any]:
+        """What each layer is given: its rows of tensors, and all of what is none."""
+        count = len(self.alone)
+        parts = [
+            tf.split(each, count) if tf.is_tensor(each) and each.shape.rank else [each] * count
+            for each in tf.nest.flatten(given)
+        ]
+        return [tf.nest.pack_sequence_as(given, [part[number] for part in parts]) for number in range(count)]
 
 
 KINDS = {
@@ -194,8 +210,14 @@ def model(networks: Sequence[tf.keras.Model]) -> tf.keras.Model:
 def _clone(networks: Sequence[tf.keras.Model]) -> tf.keras.Model:
     """One network of their form, whose weights are still to be set."""
     twins = {id(each[0]): each for each in _side_by_side(networks)}
+    made: dict[int, Layer] = {}  # of those so far: a layer in two models stays one
 
     def stacked(layer: Layer) -> Layer:
+        if id(layer) not in made:
+            made[id(layer)] = anew(layer)
+        return made[id(layer)]
+
+    def anew(layer: Layer) -> Layer:
         if isinstance(layer, tf.keras.Sequential) and _is_graph(layer):
             # As a model with an input: Keras looks for ever for where to put a layer in a sequential one's stead.
             inputs = features = tf.keras.Input(layer.input_shape[1:], dtype=layer.inputs[0].dtype)
@@ -228,9 +250,14 @@ def _is_graph(layer: Layer) -> bool:
 
 
 def _is_known(layer: Layer) -> bool:
-    """Whether it is one of `KINDS` as they are here: with all weights, dense on vectors, normed over the last axis."""
+    """Whether it is one of `KINDS` as they are here: with all weights, dense on vectors, normed over the last axis.
+
+    A constraint, which Keras's optimizers keep to, would be of all networks' weights together.
+    """
     wanted = 4 if isinstance(layer, noisy.NoisyDense) else 3 if getattr(layer, "spectral", False) else 2
     if type(layer) not in KINDS or len(layer.weights) != wanted:
+        return False
+    if any(weight.constraint is not None for weight in layer.weights):
         return False
     rank = len(layer.input_shape)
     if isinstance(layer, tf.keras.layers.LayerNormalization):

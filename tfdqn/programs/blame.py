@@ -48,11 +48,23 @@ def _refused_by_xla(error: tf.errors.OpError, config: Config) -> str | None:
 
 
 def _raised_in(error: Exception, config: Config) -> str | None:
-    """An exception of the game's own file, with the line in it."""
-    if not _is_own_game(config) or not isinstance(registry.entry(config.env).factory, str):
-        return None
-    line = loading.line_in(error, config.env)
-    return None if line is None else f"--env {config.env}: {line}; python -m tfdqn.check_env {config.env} has more"
+    """An exception of the game's own file or of the network's, with the line in it."""
+    is_of_file = _is_own_game(config) and isinstance(registry.entry(config.env).factory, str)
+    if is_of_file and (line := loading.line_in(error, config.env)):
+        return f"--env {config.env}: {line}; python -m tfdqn.check_env {config.env} has more"
+    return _raised_by_network(error, config) if loading.is_spec(config.network) else None
+
+
+def _raised_by_network(error: Exception, config: Config) -> str | None:
+    """An exception of a network that could be called when it was made, but not as it is in training."""
+    line = None
+    with contextlib.suppress(UserError):  # a function of Python's prompt has no file
+        line = loading.line_in(error, config.network)
+    found = re.match(r"Exception encountered when calling layer '([^']+)'[^\n]*\n\s*([^\n]+)", str(error))
+    if found:  # Keras's words, about a layer of its own, too
+        where = re.search(r" \(line \d+\)$", line or "")
+        line = f"layer {found[1]} raised {type(error).__name__}: {found[2]}{where[0] if where else ''}"
+    return None if line is None else f"--network {config.network}: {line}"
 
 
 def _is_own_game(config: Config) -> bool:

@@ -142,12 +142,27 @@ def _kind(value: Any) -> tuple[np.dtype, list[int]]:
     return np.dtype(getattr(value.dtype, "as_numpy_dtype", value.dtype)), [int(size) for size in value.shape]
 
 
+def _dtype_of(name: str) -> np.dtype:
+    """The dtype of a name. NumPy knows TensorFlow's own, such as `bfloat16`, only once TensorFlow is there."""
+    try:
+        return np.dtype(name)
+    except TypeError:
+        import tensorflow as tf
+
+        return np.dtype(tf.as_dtype(name).as_numpy_dtype)
+
+
+def _is_number(dtype: np.dtype) -> bool:
+    """Whether its bytes are numbers: NumPy's, or those that others add to it, which are of no kind of its own."""
+    return dtype.kind in "biufc" or (dtype.kind == "V" and dtype.type is not np.void)
+
+
 def _write_tensors(path: Path, tensors: Mapping[str, Any], table: list[dict[str, Any]]) -> str:
     """Write all tensors and return the file's SHA-256."""
     digest = hashlib.sha256()
     with open(path, "xb") as file:
         for entry in table:
-            must_be_finite = entry["name"].startswith(("agent/", "optimizer/")) and entry["dtype"].startswith("float")
+            must_be_finite = entry["name"].startswith(("agent/", "optimizer/")) and "float" in entry["dtype"]
             for block in _blocks(tensors[entry["name"]], entry):
                 if must_be_finite and not np.isfinite(block).all():
                     raise UserError(f"{entry['name']} is not finite: no checkpoint is made of it", EXIT_NUMERIC)
@@ -269,7 +284,7 @@ class Checkpoint:
     @staticmethod
     def _array(file: Any, entry: Mapping[str, Any], start: int, size: int) -> np.ndarray:
         file.seek(entry["offset"] + start)
-        flat = np.frombuffer(file.read(size), np.dtype(entry["dtype"]))
+        flat = np.frombuffer(file.read(size), _dtype_of(entry["dtype"]))
         return flat.reshape([-1, *entry["shape"][1:]] if entry["shape"] and size else entry["shape"])
 
 
@@ -396,8 +411,8 @@ def _check_layout(manifest: dict[str, Any]) -> tuple[int, str]:
         if set(held) != {DATA}:
             raise Damaged(f"{MANIFEST} names the files {sorted(held)}, not only {DATA}")
         for entry in manifest["tensors"]:
-            shape, dtype = entry["shape"], np.dtype(entry["dtype"])
-            is_plain = dtype.kind in "biuf" and all(type(n) is int and n >= 0 for n in shape)
+            shape, dtype = entry["shape"], _dtype_of(entry["dtype"])
+            is_plain = _is_number(dtype) and all(type(n) is int and n >= 0 for n in shape)
             size = dtype.itemsize * int(np.prod(shape, dtype=object))
             if not is_plain or entry["name"] in names or (entry["offset"], entry["bytes"]) != (offset, size):
                 raise Damaged(f"{MANIFEST} has a bad entry for {entry['name']!r}")

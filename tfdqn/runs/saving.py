@@ -70,22 +70,33 @@ def _members(manifest: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def named_tensors(structure: Any, prefix: str) -> dict[str, tf.Tensor]:
-    """The tensors of nested NamedTuples by their path, such as `carry/env_state/column`."""
-    if not hasattr(structure, "_fields"):
+    """The tensors of nested NamedTuples, tuples, lists and dicts by their path, such as `carry/env_state/column`."""
+    if (parts := _parts(structure)) is None:
         return {prefix: structure}
-    parts = (named_tensors(value, f"{prefix}/{name}") for name, value in structure._asdict().items())
-    return {name: tensor for part in parts for name, tensor in part.items()}
+    named = (named_tensors(value, f"{prefix}/{name}") for name, value in parts.items())
+    return {name: tensor for part in named for name, tensor in part.items()}
 
 
 def from_arrays(like: Any, prefix: str, arrays: dict[str, Any], device: str) -> Any:
     """The inverse of `named_tensors`, on arrays; `like` gives the structure."""
     import tensorflow as tf
 
-    if hasattr(like, "_fields"):
-        parts = {name: from_arrays(value, f"{prefix}/{name}", arrays, device) for name, value in like._asdict().items()}
-        return type(like)(**parts)
+    if (parts := _parts(like)) is not None:
+        values = [from_arrays(value, f"{prefix}/{name}", arrays, device) for name, value in parts.items()]
+        if hasattr(like, "_fields"):
+            return type(like)(*values)
+        return type(like)(zip(like, values, strict=True) if isinstance(like, dict) else values)
     with tf.device(device):
         return tf.constant(arrays[prefix], like.dtype)
+
+
+def _parts(structure: Any) -> dict[Any, Any] | None:
+    """What a structure is made of, by name; None where it is a tensor."""
+    if hasattr(structure, "_fields"):
+        return structure._asdict()
+    if isinstance(structure, dict):
+        return structure
+    return dict(enumerate(structure)) if isinstance(structure, tuple | list) else None
 
 
 class Outbox:
