@@ -94,8 +94,8 @@ def page() -> str:
     parts.append(
         "## Presets on a GPU\n\nThese take the place of the presets of the same names on a GPU, and are whole: sizes\n"
         "and schedules were chosen together. A setting that you give changes nothing else of them, and the start says\n"
-        "what a size changes. An empty cell is as above. They have not been measured on one yet; some were trained on a\n"
-        "CPU, to see [what they learn](performance.md#what-the-presets-for-a-gpu-learn).\n\n" + table(head, rows)
+        "what a size changes. An empty cell is as above. They have not been measured on one yet; some were trained on\n"
+        "a CPU, to see [what they learn](performance.md#what-the-presets-for-a-gpu-learn).\n\n" + table(head, rows)
     )
     for learner in learners.LEARNERS:
         sizes = learners.settings_of(learner).GPU_SIZES

@@ -71,8 +71,8 @@ _DEFAULT = {
     "log_every_frames": 200_000,
 }
 # A quarter of the updates, of eight times as many transitions and after twice as many frames, at twice the rate: a GPU
-# takes longer to start an update's kernels than to compute them. What is learnt so on a CPU, beside two updates of 1,024
-# in the place of one, docs/performance.md has. Not yet measured on a GPU.
+# takes longer to start an update's kernels than to compute them. What is learnt so on a CPU, docs/performance.md has,
+# beside two updates of 1,024 in the place of one. Not yet measured on a GPU.
 _ON_GPU = {
     **_DEFAULT,
     "num_envs": 2048,
