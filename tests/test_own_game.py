@@ -176,6 +176,34 @@ def go_on(run_dir, name, **changes):
     return Run(config, run_dir, "/CPU:0", StopRequest(), lock, checkpoint)
 
 
+class TooNarrow(own_games.Line):
+    def observe(self, state):
+        return super().observe(state)[:, :2]
+
+
+class Precise(own_games.Line):
+    def step(self, state, action, noise):
+        state, timestep = super().step(state, action, noise)
+        return state, timestep._replace(reward=tf.cast(timestep.reward, tf.float64))
+
+
+@pytest.mark.parametrize(
+    "game, message",
+    [
+        (
+            TooNarrow,
+            r"observation: observe is \[16, 2\] float32, but observation_spec says \[16, 3\] float32: .* has more",
+        ),
+        (Precise, r"reward: reward is \[16\] float64, must be \[16\] float32, one an environment; .* has more"),
+    ],
+)
+def test_training_says_what_a_game_does_not_keep(game, message, tmp_path):
+    spec = f"tests.test_own_game:{game.__name__}"
+    with pytest.raises(UserError, match=f"^--env {spec}: {message}$"):
+        train.main(["--env", spec, "--no-jit", "--num-envs", "4", "--logdir", str(tmp_path)])
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     "name, changes",
     [

@@ -26,6 +26,8 @@ def own_code(config: Config) -> Iterator[None]:
         raise
     except Exception as error:
         line = _refused_by_xla(error, config) if isinstance(error, tf.errors.OpError) else _raised_in(error, config)
+        if line is None and _is_own_game(config):
+            line = _not_kept(config)
         if line is None:
             raise
         raise UserError(line) from error
@@ -53,6 +55,20 @@ def _raised_in(error: Exception, config: Config) -> str | None:
     if is_of_file and (line := loading.line_in(error, config.env)):
         return f"--env {config.env}: {line}; python -m tfdqn.check_env {config.env} has more"
     return _raised_by_network(error, config) if loading.is_spec(config.network) else None
+
+
+def _not_kept(config: Config) -> str | None:
+    """What a game does not keep of its contract, as far as that shows op by op: it fails where others use it."""
+    from tfdqn.envs import check, make_for
+
+    with contextlib.suppress(Exception):  # whatever it is, the error that brought us here says more
+        for result in check.results_of(make_for(config), steps=4):
+            if result.is_fault:
+                what = f"{result.name}: {result.message}"
+                return f"--env {config.env}: {what}; python -m tfdqn.check_env {config.env} has more"
+            if result.name == "legal actions":  # those after it take long
+                break
+    return None
 
 
 def _raised_by_network(error: Exception, config: Config) -> str | None:
