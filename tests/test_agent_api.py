@@ -202,6 +202,18 @@ def test_what_a_callback_raises_loses_nothing(tmp_path):
     assert 250 <= progress["evaluated_env_frames"] < progress["next_eval"] == 500
 
 
+def test_an_agent_knows_its_run_from_any_working_directory(trained, tmp_path, monkeypatch):
+    run_dir, zeros = trained.agent.run_dir, np.zeros([8, 8, 2], np.uint8)
+    monkeypatch.chdir(run_dir.parent)
+    agent = tfdqn.load(run_dir.name)
+    monkeypatch.chdir(tmp_path)
+    assert agent.run_dir == run_dir
+    np.testing.assert_array_equal(agent.q_values(zeros), trained.agent.q_values(zeros))
+    agent = tfdqn.Agent(**TINY)
+    agent.fit(logdir="runs", verbose=0)
+    assert agent.run_dir.is_absolute() and agent.run_dir.parent == tmp_path / "runs"
+
+
 def test_a_population_is_named_by_what_grid_makes(tmp_path):
     with pytest.raises(UserError, match=r"population 4: must be what tfdqn.grid makes, as tfdqn.grid\(seed="):
         tfdqn.Agent("catch8").fit(population=4, logdir=tmp_path)

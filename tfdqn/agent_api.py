@@ -174,7 +174,8 @@ class Agent:
     def _take_over(self, run: Run) -> None:
         """Keep what a run has left: nothing, if it has failed before its first checkpoint."""
         if checkpoints.exist(run.run_dir):
-            self._run_dir, self._folder = run.run_dir, run.best_dir
+            # Whole: from another working directory the same words would name another run.
+            self._run_dir, self._folder = run.run_dir.absolute(), run.best_dir.absolute()
             self._config = run.best_config.replace(convolution=self._config.convolution)
             self._player = self._evaluator = None
 
@@ -370,8 +371,8 @@ def load(path: str | Path, *, env: str | Environment | None = None, network: str
         except UserError as error:
             raise UserError(f"{path}: {error}", EXIT_REFUSED) from None
     agent = Agent(**{**configuration.plain(config), **given})
-    agent._folder, agent._run_dir = member.best_folder(folder), folder if has_run else None
-    if agent._folder != folder:  # a member; but how long it is to be trained is the whole run's
+    agent._folder, agent._run_dir = member.best_folder(folder).absolute(), folder.absolute() if has_run else None
+    if agent._folder != folder.absolute():  # a member; but how long it is to be trained is the whole run's
         agent._config = run_config.read_config(agent._folder, named)
     return agent
 
