@@ -104,6 +104,12 @@ def test_presets_are_valid_and_print_config_reads_back(env, preset, tmp_path, ca
     configuration.resolve({"env": env, "preset": preset}, on_gpu=True)
 
 
+def test_a_file_may_begin_with_the_mark_of_its_encoding(tmp_path):
+    path = tmp_path / "c.toml"
+    path.write_text("env = 'catch16'", encoding="utf-8-sig")
+    assert configuration.read_toml(path) == {"env": "catch16"}
+
+
 def test_flags_win_over_the_file_and_the_file_over_the_preset(tmp_path, capsys):
     path = tmp_path / "c.toml"
     path.write_text("env = 'catch16'\nbatch_size = 48\nn_step = 2")

@@ -326,8 +326,8 @@ def read_toml(path: str | os.PathLike) -> dict[str, Any]:
       UserError: no such file, no TOML, an unknown table or setting, or a value out of range.
     """
     try:
-        with open(path, "rb") as file:
-            held = tomllib.load(file)
+        with open(path, encoding="utf-8-sig") as file:  # some editors begin a file by a mark
+            held = tomllib.loads(file.read())
     except OSError as error:
         raise UserError(f"--config {path}: {error.strerror or error}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
