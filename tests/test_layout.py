@@ -106,7 +106,7 @@ FLOORS = [
     named("__main__ agent_api check_env evaluate export flags list_runs new_game play plot record sweep train watch"),
 ]
 # They find what has a name by that name, so that nothing else has to know what there is.
-REGISTRIES = {"tfdqn"} | named("__main__ envs envs.loading envs.registry evaluate learners")
+REGISTRIES = {"tfdqn"} | named("__main__ adapters.from_gymnasium envs envs.loading envs.registry evaluate learners")
 
 
 def upward(imports: dict[str, set[str]]) -> list[str]:
