@@ -62,7 +62,8 @@ def _not_kept(config: Config) -> str | None:
     from tfdqn.envs import check, make_for
 
     with contextlib.suppress(Exception):  # whatever it is, the error that brought us here says more
-        for result in check.results_of(make_for(config), steps=4):
+        env = make_for(config)
+        for result in () if env.steps_on_host else check.results_of(env, steps=4):
             if result.is_fault:
                 what = f"{result.name}: {result.message}"
                 return f"--env {config.env}: {what}; python -m tfdqn.check_env {config.env} has more"
