@@ -329,8 +329,8 @@ def test_what_a_game_raises_is_raised_and_nothing_goes_on_from_there(eager, jit,
     updates = trainer.config.updates_per_iteration  # of the first round alone
     assert len(calls) == 2 and int(trainer.agent.optimizer.iterations) == updates
     held = [row["frame"][2] for row in rows_of(trainer, 0)]
-    # In a plain graph, what waits for no step of the games goes ahead: a frame that they have shown.
-    assert held == [0, 1, 2, 3, 4, 0][: 5 if jit else 6]
+    # In a plain graph, what waits for no step of the games may go ahead: a frame that they have shown.
+    assert held == [0, 1, 2, 3, 4] or (not jit and held == [0, 1, 2, 3, 4, 0])
     games.step = works
     carry, _ = trainer.run_reporting_chunk(carry, 2, 10**9, 10**9)
     assert "2 new episodes begin" in capfd.readouterr().err
