@@ -207,6 +207,15 @@ def test_a_finished_run_says_so_and_is_not_changed(unbroken, tmp_path, capfd):
     assert harness.differences(unbroken[0], run_dir) == []
 
 
+def test_a_run_whose_minutes_are_over_before_it_begins_can_go_on(tmp_path):
+    run = make_run(tmp_path / "run", minutes=1e-6)
+    run.train()
+    run.close()
+    run = resume(tmp_path / "run", minutes=5.0, total_env_frames=100)
+    run.train()
+    assert run.env_frames >= 100
+
+
 @pytest.mark.parametrize(
     "given, message",
     [

@@ -171,7 +171,7 @@ class Run(RunState):
                 f"nothing more to train: {self.env_frames:,} frames, {self.updates:,} updates, {self.reached()}; "
                 "evaluating again"
             )
-            self.saver.give_final()
+            self._save_end()  # of a new run whose minutes were over before it began, its begin
         else:
             self.compile()
             self.saver.start_clock()
