@@ -187,7 +187,7 @@ def test_programs_that_are_traced_side_by_side_are_each_made_for_their_own_devic
 
     found = []
     with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(2) as threads:
-        patch.setattr(loops, "_is_in_xla", lambda: True)
+        patch.setattr(loops, "is_in_xla", lambda: True)
         patch.setattr(loops, "_by_itself", lambda tensor: tensor + 0.0)
         list(threads.map(trace, ["/GPU:0", "/GPU:1"], [False, True]))
     assert found == [True, True]

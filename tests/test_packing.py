@@ -1,5 +1,6 @@
 """Small tensors as two vectors, and loops that carry them so."""
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -115,6 +116,22 @@ def test_a_tensor_by_itself_is_the_same_and_so_is_its_gradient(wrap, device):
 
     other, gradient = wrap(program)(tf.constant([2.0, -3.0]))
     assert (other.numpy().tolist(), gradient.numpy().tolist()) == ([2.0, -3.0], [12.0, 27.0])
+
+
+@MODES
+@pytest.mark.parametrize("shape", [(), (3,), (2, 2)])
+def test_what_is_put_into_an_array_or_a_variable_stands_in_its_place_alone(wrap, shape):
+    old, new = np.arange(4 * math.prod(shape), dtype=np.float32).reshape(4, *shape), np.full(shape, -1, np.float32)
+    variable = tf.Variable(old)
+
+    def program(place):
+        loops.put_into(variable, place, tf.constant(new))
+        return loops.put(tf.constant(old), place, tf.constant(new))
+
+    found = wrap(program)(tf.constant(2, tf.int64))
+    wanted = np.concatenate([old[:2], new[np.newaxis], old[3:]])
+    np.testing.assert_array_equal(found, wanted)
+    np.testing.assert_array_equal(variable, wanted)
 
 
 @MODES

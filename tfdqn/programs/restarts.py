@@ -256,7 +256,7 @@ class Practice:
 
         def take(snapshots, values):
             written = tf.where(_over(is_due | begins, values), self._players(values), tf.gather(snapshots, newest))
-            return tf.tensor_scatter_nd_update(snapshots, [[newest]], written[tf.newaxis])
+            return loops.put(snapshots, newest, written)
 
         def note(spots, snapshots):
             return tf.where(_over(crashed, spots), self._one_of_each(snapshots, oldest), spots)

@@ -19,6 +19,7 @@ import tensorflow as tf
 from tfdqn import seeds
 from tfdqn.inputs import as_float32, as_tensor
 from tfdqn.replay.table import FrameReplay, Row
+from tfdqn.runtime import loops
 
 PRIORITY_FLOOR = 1e-3  # of |TD error|: what has no error now must be drawn again some day
 
@@ -130,7 +131,7 @@ class PrioritizedReplay(FrameReplay):
         slot = self._get_last_id() % self.length
         is_boundary = as_tensor(items.is_boundary, tf.bool, [self.num_envs], "replay: row.is_boundary")
         priority = tf.where(is_boundary, 0.0, self._priorities.of_the_new())  # a boundary is no anchor
-        self._priorities.table.scatter_update(tf.IndexedSlices(priority[None], slot[None]))
+        loops.put_into(self._priorities.table, slot, priority)
 
     def update(self, index: tf.Tensor, priority: tf.Tensor) -> None:
         """Set the priorities of transitions that were just learnt from.

@@ -21,6 +21,7 @@ import tensorflow as tf
 from tfdqn.inputs import as_tensor
 from tfdqn.replay.prioritized import Priorities
 from tfdqn.replay.table import FrameReplay, Row, RowTable, remainder
+from tfdqn.runtime import loops
 
 
 class Windows(NamedTuple):
@@ -111,9 +112,10 @@ class SequenceReplay(FrameReplay):
         }
         self._states.write(slot, values)
         priorities = self._priorities
-        held = priorities.table.sparse_read(slot[None])
-        priority = tf.where(begins, tf.broadcast_to(priorities.of_the_new(), held.shape), held)
-        priorities.table.scatter_update(tf.IndexedSlices(priority, slot[None]))
+        held = priorities.table.sparse_read(slot[None])[0]
+        loops.put_into(
+            priorities.table, slot, tf.where(begins, tf.broadcast_to(priorities.of_the_new(), held.shape), held)
+        )
 
     def sample_windows(self, seed: tf.Tensor, batch_size: int) -> tuple[Windows, tf.Tensor, tf.Tensor]:
         """Draw windows, in proportion to their priorities.

@@ -29,7 +29,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.ops import control_flow_util
 
 from tfdqn import seeds
 from tfdqn.dependencies import require_tf_agents
@@ -70,16 +69,12 @@ def _unpack(packed: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
     return tf.cast(tf.reshape(flags, [*rows, *shape]), tf.bool)
 
 
-def _is_in_xla() -> bool:
-    return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
-
-
 def remainder(numbers: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
     """`numbers` modulo `size`, for numbers from 0 on: the cheaper of two operations where XLA compiles it.
 
     Outside XLA it is the one that a GPU has for int64, too.
     """
-    return tf.truncatemod(numbers, size) if _is_in_xla() else numbers % size
+    return tf.truncatemod(numbers, size) if loops.is_in_xla() else numbers % size
 
 
 def _fold(numbers: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
@@ -118,7 +113,7 @@ class RowTable(tf.Module):
     def read(self, field: str, rows: tf.Tensor) -> tf.Tensor:
         """`field` of row `slot * num_envs + environment`, for rows of any shape; copies those rows only."""
         variable = self.fields[field]
-        if _is_in_xla():
+        if loops.is_in_xla():
             values = tf.gather(tf.reshape(variable, [-1, *variable.shape[2:]]), rows)  # the reshape is free here
         else:
             # Outside XLA a variable that has been scattered to is copied whole when it is read as a tensor. This
@@ -131,10 +126,8 @@ class RowTable(tf.Module):
     def write(self, slot: tf.Tensor, values: dict[str, tf.Tensor]) -> None:
         """Overwrite one step of all environments, in place."""
         for name, variable in self.fields.items():
-            # A scatter with one index becomes a dynamic-update-slice; with an index for each row it would be a loop.
             value = _pack(values[name]) if name in self._packed else tf.cast(values[name], variable.dtype)
-            value = value[None]
-            variable.scatter_update(tf.IndexedSlices(value, slot[None]))
+            loops.put_into(variable, slot, value)
 
 
 class FrameReplay(tf_uniform_replay_buffer.TFUniformReplayBuffer):

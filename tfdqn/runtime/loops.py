@@ -77,7 +77,7 @@ def by_itself(tensor: tf.Tensor) -> tf.Tensor:
     So a product of it stays one by itself. Of products with one factor in common XLA makes a single one, and puts the
     others behind one another first: weights that way, which is cheap, and gradients, which is a copy of a batch.
     """
-    if _is_for_cpu.get() or not _is_in_xla():
+    if _is_for_cpu.get() or not is_in_xla():
         return tensor
     return _by_itself(tensor)
 
@@ -89,14 +89,14 @@ def _by_itself(tensor):
 
 def at_once(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     """The same tensors; on a GPU none of them is there before all are, and XLA takes them for others than it made."""
-    if _is_for_cpu.get() or not _is_in_xla():
+    if _is_for_cpu.get() or not is_in_xla():
         return list(tensors)
     return gen_xla_ops.xla_optimization_barrier(tensors)
 
 
 def added(products: Sequence[tf.Tensor]) -> tf.Tensor:
     """Their sum; on a GPU the gradients by their factors stay products by themselves, as of `by_itself`."""
-    if _is_for_cpu.get() or not _is_in_xla():
+    if _is_for_cpu.get() or not is_in_xla():
         return tf.add_n(products)
     return _added(*products)
 
@@ -106,13 +106,34 @@ def _added(*products):
     return tf.add_n(products), lambda upstream: gen_xla_ops.xla_optimization_barrier([upstream] * len(products))
 
 
+def put(array: tf.Tensor, place: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
+    """An array [K, ...] with `value` [...] at `place` [], which must lie in it.
+
+    Under XLA nothing looks whether it does. A scatter looks, by a kernel of its own on a GPU, and reads what is there.
+    But for an array that a turn only writes into, at a place that XLA can foretell, take a scatter (see `repeat`).
+    """
+    if not is_in_xla():
+        return tf.tensor_scatter_nd_update(array, tf.reshape(place, [1, 1]), value[tf.newaxis])
+    start = tf.concat([tf.reshape(place, [1]), tf.zeros([value.shape.rank], place.dtype)], axis=0)
+    return tf.ensure_shape(gen_xla_ops.xla_dynamic_update_slice(array, value[tf.newaxis], start), array.shape)
+
+
+def put_into(variable: tf.Variable, place: tf.Tensor, value: tf.Tensor) -> None:
+    """The same of a variable, in place."""
+    if is_in_xla():
+        variable.assign(put(variable.read_value(), place, value))
+    else:
+        variable.scatter_update(tf.IndexedSlices(value[tf.newaxis], tf.reshape(place, [1])))
+
+
 def _is_in_layers(stack: tf.Tensor) -> bool:
     """Whether XLA is to make a stack, and to carry it, layer by layer."""
     is_large = stack.shape[0] > 1 and stack.shape.num_elements() * stack.dtype.size > STACK_LIMIT
-    return is_large and _is_in_xla()
+    return is_large and is_in_xla()
 
 
-def _is_in_xla() -> bool:
+def is_in_xla() -> bool:
+    """Whether what is traced now is for XLA."""
     return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
 
 
