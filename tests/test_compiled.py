@@ -73,21 +73,26 @@ def test_a_program_computes_what_its_operations_do_one_by_one(jit):
 RULES = {"prioritized": True, "target": "soft", "members": 2}
 
 
+def _graphs():
+    return [graph for graph in gc.get_objects() if isinstance(graph, tf.__internal__.FuncGraph)]
+
+
 @pytest.mark.parametrize("mode", [{}, {"jit": False, **RULES}, pytest.param(RULES, marks=pytest.mark.slow)])
 def test_nothing_of_a_trainer_is_left(mode):
     settings = {"env": "catch8", "device": "cpu", "replay_capacity": 2_000, "replay_min_rows": 300, "num_envs": 8}
     config = configuration.resolve({**settings, **mode, "eval_episodes": 4})
+    of_others = _graphs()  # such as fixtures of other tests hold
     trainer = Trainer(config)
     evaluator = Evaluator(config, trainer.env, trainer.agent)
     carry = trainer.run_chunk(trainer.initial_carry(), 60, 10**6)
     evaluator.evaluate(4)
     assert int(trainer.agent.optimizer.iterations) > 0
-    graphs = [graph for graph in gc.get_objects() if isinstance(graph, tf.__internal__.FuncGraph)]
+    graphs = [graph for graph in _graphs() if not any(graph is other for other in of_others)]
     parts = [trainer, evaluator, trainer.agent, trainer.agent.online, trainer.agent.optimizer, trainer.replay]
     parts += [trainer.env, trainer._chunk, evaluator._block, *trainer.learner.variables.values()]
     parts += [graph for graph in graphs if graph.name in ("_run", "_play_block")]
     refs = [(type(part).__name__, weakref.ref(part)) for part in parts]
     assert len(refs) > 20
-    del trainer, evaluator, carry, parts, graphs
+    del trainer, evaluator, carry, parts, graphs, of_others
     gc.collect()
     assert [name for name, ref in refs if ref() is not None] == []
