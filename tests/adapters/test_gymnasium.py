@@ -36,7 +36,6 @@ class OnHost(Line):
 def check_quietly(env, allowed=("infinity",)):
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        warnings.simplefilter("ignore", ResourceWarning)  # whatever other tests left is collected here, too
         check_env(env)
     assert [str(line.message) for line in told if not any(word in str(line.message) for word in allowed)] == []
 
